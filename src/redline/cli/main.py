@@ -1,0 +1,85 @@
+"""The command line: one verb, one file. Only the verb that was typed is imported, so that `--help` stays quick."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from redline import __version__
+from redline.errors import INTERRUPTED, RedlineError
+
+VERBS: dict[str, str] = {
+    "compare": "Start each engine in turn, load it, stop it, and say which is better.",
+    "bench": "Load a server that is already running.",
+    "serve": "Start one engine and leave it in the foreground.",
+    "runs": "List what has been measured.",
+    "report": "Show a stored run again, as a table, Markdown, HTML, charts or JSON.",
+    "sql": "Ask the results file in SQL.",
+    "doctor": "What this box can do, what is missing, and how to get it.",
+}
+
+EPILOG = "Exit codes: 0 ok · 1 bug · 2 usage · 3 environment · 4 engine failed · 5 threshold missed · 6 unsupported here · 130 interrupted"
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"redline {__version__}")
+        raise typer.Exit
+
+
+def application(verb: str = "") -> typer.Typer:
+    """The application with `verb` wired up and the others as names only; all of them wired up when `verb` is unknown."""
+    app = typer.Typer(
+        name="redline",
+        help="From a GPU box and a model to a proven LLM serving configuration.",
+        epilog=EPILOG,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+    @app.callback()
+    def main(
+        version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    ) -> None:
+        pass
+
+    for name, purpose in VERBS.items():
+        if verb in (name, "*"):
+            command = importlib.import_module(f"redline.cli.{name}").command
+        else:
+            command = _name_only
+        app.command(name, help=purpose)(command)
+    return app
+
+
+def _name_only() -> None:
+    """Stands for a verb that was not typed."""
+
+
+def run() -> None:
+    """Entry point of `redline`. Every error becomes three lines and an exit code; a traceback is a bug."""
+    arguments = sys.argv[1:]
+    verb = next((word for word in arguments if not word.startswith("-")), "")
+    completing = any(name.endswith("_COMPLETE") for name in os.environ)
+    try:
+        application("*" if completing else verb)()
+    except RedlineError as error:
+        from redline.cli.show import show_error
+
+        show_error(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # `redline runs | head`: the reader has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    run()
