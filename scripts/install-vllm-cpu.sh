@@ -48,7 +48,7 @@ command -v "$python" >/dev/null || unavailable "there is no '$python'." "Name an
 "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 15))' ||
     unavailable "it needs Python 3.10 to 3.14, $python is $("$python" -V 2>&1)."
 free_gb=$(df -Pk "$(dirname "$venv")" | awk 'NR == 2 { print int($4 / 1048576) }')
-[ "$free_gb" -ge 4 ] || unavailable "it takes about 3 GB of disk, $free_gb GB are free."
+[ "$free_gb" -ge 5 ] || unavailable "it takes about 3.5 GB of disk, $free_gb GB are free."
 
 rm -f "$stamp"
 [ -x "$venv/bin/python" ] || step "make $venv" "$python" -m venv "$venv"

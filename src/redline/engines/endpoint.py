@@ -26,7 +26,8 @@ class Endpoint:
 
     `base_url` ends in `/v1`. `flags` are the values that the engine says it resolved (log or API), not the ones asked
     for. `pids` are processes that redline started; empty for a server that somebody else runs. `startup_ms` maps each
-    start-up phase to its length and holds `total`.
+    start-up phase to its length and holds `total`. `command` is what ran; `added` names the flags (`--seed`) and
+    environment variables that redline set without being asked.
     """
 
     base_url: str
@@ -39,3 +40,5 @@ class Endpoint:
     dialect: Dialect = field(default_factory=Dialect)
     startup_ms: dict[str, float] = field(default_factory=dict)
     max_model_len: int | None = None
+    command: tuple[str, ...] = ()
+    added: dict[str, str] = field(default_factory=dict)
