@@ -66,6 +66,20 @@ _ALL = [
         "higher",
     ),
     Definition("failed_share@1", "share", "failed requests / requests that ended; cancelled ones left out", "lower"),
+    Definition(
+        "cut_off_share@1",
+        "share",
+        "measured requests that were still in flight when the point ended / measured requests",
+    ),
+    Definition("sent_per_s@1", "req/s", "requests sent in the steady window / its length"),
+    Definition("in_flight@1", "requests", "requests sent and not finished, averaged over the steady window"),
+    Definition("prompt_tokens@1", "tokens", "mean prompt length of the requests that finished well"),
+    Definition("output_tokens@1", "tokens", "mean answer length of the requests that finished well"),
+    Definition(
+        "cached_share@1",
+        "share",
+        "prompt tokens that the server took from its prefix cache / prompt tokens, as it reports",
+    ),
     Definition("startup_s@1", "s", "process start to the first real answer", "lower"),
     Definition(
         "rss_bytes@1",
@@ -75,6 +89,22 @@ _ALL = [
     ),
     Definition("gpu_memory_bytes@1", "B", "peak device memory of the engine's processes, by NVML", "lower"),
     Definition("ratio@1", "×", "this engine / the first engine, same load point", ""),
+    Definition(
+        "percentile@1",
+        "",
+        "the smallest measured value with at least that share of all at or below it; a failed request counts as +∞",
+    ),
+    Definition(
+        "interval@1",
+        "",
+        "95 % percentile bootstrap over requests (with all their gaps), for rates over stretches of the steady window",
+    ),
+    Definition(
+        "steady_window@1",
+        "",
+        "from when 90 % of the usual number in flight is first reached to when it is last held, less a head or tail in "
+        "which the token rate is another",
+    ),
 ]
 
 DEFINITIONS: dict[str, Definition] = {definition.id: definition for definition in _ALL}

@@ -1,0 +1,181 @@
+"""Confidence intervals by the bootstrap: what would this number have been with another draw of the same kind?
+
+Requests are resampled, and with a request all of its gaps (the cluster bootstrap: tokens of one stream are not
+independent). For rates it is stretches of time, since the number of requests is itself a result. A replicate of a
+percentile needs no resampling: it is an order statistic, whose rank follows a Beta distribution exactly. So the cost
+does not grow with the number of requests, and every function gives the same answer for the same seed.
+
+Intervals are percentile intervals. They know nothing about what differs from one start of an engine to the next;
+`comparison` adds that from repeats.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+
+import numpy as np
+
+from redline.analyse.finding import Interval
+from redline.analyse.gaps import Gaps
+from redline.analyse.percentile import Floats, rank
+from redline.store.requests import Ints
+
+REPLICATES = 1000
+GROUPS = 500
+"""Clusters beyond this many are thrown together at random: the interval stays right, the work stays bounded."""
+
+FEWEST = 3
+"""No interval from fewer values than this."""
+
+
+def generator(seed: int, name: str) -> np.random.Generator:
+    """A stream of random numbers for one number of one point, independent of the order in which they are computed."""
+    return np.random.default_rng([seed, zlib.crc32(name.encode())])
+
+
+def percentile_draws(values: Floats, level: float, rng: np.random.Generator) -> Floats:
+    """Replicates of the percentile of n values resampled with replacement; none from fewer than `FEWEST`.
+
+    The r-th smallest of n uniform draws is Beta(r, n − r + 1), and a uniform draw u picks the ⌈n u⌉-th value.
+    """
+    n = len(values)
+    if n < FEWEST:
+        return np.empty(0)
+    at = rank(n, level)
+    picked = np.ceil(n * rng.beta(at, n - at + 1, REPLICATES)).astype(np.int64)
+    positions = np.clip(picked, 1, n) - 1
+    needed = np.unique(positions)
+    ordered = np.partition(values, needed)
+    return np.asarray(ordered[positions], np.float64)
+
+
+def mean_draws(values: Floats, rng: np.random.Generator) -> Floats:
+    """Replicates of the mean."""
+    n = len(values)
+    if n < FEWEST:
+        return np.empty(0)
+    sums, sizes = _group(values, np.ones(n), rng)
+    weights = _weights(len(sums), rng)
+    return np.asarray((weights @ sums) / (weights @ sizes), np.float64)
+
+
+def gap_draws(gaps: Gaps, levels: list[float], rng: np.random.Generator) -> list[Floats]:
+    """Replicates of percentiles of all gaps together when requests are resampled, one array per level.
+
+    A replicate's percentile is the smallest of a few hundred measured gaps around the estimate with enough gaps at or
+    below it.
+    """
+    n = len(gaps.zeros)
+    total = gaps.count()
+    if n < FEWEST or total == 0:
+        return [np.empty(0) for _ in levels]
+    owner, groups = np.arange(n), n
+    if n > GROUPS:
+        owner, groups = rng.permutation(n) % GROUPS, GROUPS
+    real = np.bincount(owner[gaps.owner], minlength=groups)
+    sizes = np.bincount(owner, weights=gaps.zeros + gaps.missing, minlength=groups).astype(np.float64) + real
+    zeros = np.bincount(owner, weights=gaps.zeros, minlength=groups).astype(np.float64)
+    weights = _weights(groups, rng)
+    totals = weights @ sizes
+    order = np.argsort(gaps.ms, kind="stable")
+    ordered, whose = gaps.ms[order], owner[gaps.owner[order]]
+    draws = []
+    for level in levels:
+        cuts = _cuts(ordered, whose, sizes, zeros, level)
+        grid = np.concatenate(([0.0], ordered[cuts], [np.inf]))
+        below = np.column_stack((zeros, _below(whose, cuts, zeros), sizes))
+        enough = weights @ below >= level * totals[:, None] - 1e-6
+        draws.append(grid[enough.argmax(axis=1)])
+    return draws
+
+
+def _below(whose: Ints, cuts: Ints, zeros: Floats) -> Floats:
+    """[groups, cuts]: how many gaps of each group are at or below the gap at each position."""
+    groups = len(zeros)
+    if len(cuts) == 0:
+        return np.empty((groups, 0))
+    bucket = np.searchsorted(cuts, np.arange(cuts[-1] + 1))
+    flat = whose[: len(bucket)] * len(cuts) + bucket
+    counts = np.bincount(flat, minlength=groups * len(cuts)).reshape(groups, len(cuts))
+    return np.asarray(counts.cumsum(axis=1) + zeros[:, None], np.float64)
+
+
+def _cuts(ordered: Floats, whose: Ints, sizes: Floats, zeros: Floats, level: float) -> Ints:
+    """Positions in `ordered` that a replicate's percentile may fall on: ± 8 standard errors around the estimate.
+
+    The standard error is that of the share of gaps below the estimate, by the ratio of sums over groups.
+    """
+    m = len(ordered)
+    if m == 0:
+        return np.empty(0, np.int64)
+    total, none = sizes.sum(), zeros.sum()
+    centre = min(max(rank(int(total), level) - none - 1, 0), m - 1)
+    below = np.bincount(whose[: int(centre) + 1], minlength=len(sizes)) + zeros
+    share = below.sum() / total
+    error = math.sqrt(float(((below - share * sizes) ** 2).sum())) / total
+    spread = np.linspace(-8, 8, 161) * max(error, 1 / total)
+    around = np.clip(np.round(centre + spread * total), 0, m - 1)
+    return np.unique(np.concatenate((around, [0, m - 1]))).astype(np.int64)
+
+
+def rate_draws(counts: Floats, value: float, block: int, rng: np.random.Generator) -> Floats:
+    """Replicates of a rate from counts in equal slices of time, by the circular block bootstrap around `value`.
+
+    Blocks of `block` slices keep together what belongs together, such as one request's prompt and answer.
+    """
+    n = len(counts)
+    total = float(counts.sum())
+    if n < FEWEST or total <= 0:
+        return np.empty(0)
+    block = min(max(block, 1), n)
+    blocks = math.ceil(n / block)
+    start = rng.integers(0, n, (REPLICATES, blocks))
+    wrapped = np.concatenate(([0.0], np.cumsum(np.concatenate((counts, counts)))))
+    length = np.full(blocks, block)
+    length[-1] = n - (blocks - 1) * block
+    drawn = (wrapped[start + length] - wrapped[start]).sum(axis=1)
+    return np.asarray(drawn * (value / total), np.float64)
+
+
+def interval(draws: Floats, level: float = 0.95) -> Interval | None:
+    """The middle `level` of the replicates; None when there are none."""
+    if len(draws) == 0 or np.isnan(draws).any():
+        return None
+    ordered = np.sort(draws)
+    tail = (1 - level) / 2
+    return Interval(
+        float(ordered[rank(len(ordered), tail) - 1]), float(ordered[rank(len(ordered), 1 - tail) - 1]), level
+    )
+
+
+def ratio_draws(ours: Floats, theirs: Floats) -> Floats:
+    """Replicates of ours / theirs from two independent bootstraps. Both infinite or both 0 counts as equal."""
+    if len(ours) == 0 or len(theirs) == 0:
+        return np.empty(0)
+    n = min(len(ours), len(theirs))
+    return np.array([ratio(a, b) for a, b in zip(ours[:n].tolist(), theirs[:n].tolist(), strict=True)])
+
+
+def ratio(ours: float, theirs: float) -> float:
+    """ours / theirs over [0, ∞]: equal values give 1 even when both are 0 or infinite."""
+    if math.isnan(ours) or math.isnan(theirs):
+        return math.nan
+    if ours == theirs:
+        return 1.0
+    if theirs == 0 or math.isinf(ours):
+        return math.inf
+    return 0.0 if math.isinf(theirs) else ours / theirs
+
+
+def _group(values: Floats, sizes: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    n = len(values)
+    if n <= GROUPS:
+        return values, sizes
+    where = rng.permutation(n) % GROUPS
+    return np.bincount(where, weights=values).astype(np.float64), np.bincount(where, weights=sizes).astype(np.float64)
+
+
+def _weights(groups: int, rng: np.random.Generator) -> Floats:
+    """[replicates, groups]: how often each group was drawn."""
+    return rng.multinomial(groups, np.full(groups, 1 / groups), size=REPLICATES).astype(np.float64)

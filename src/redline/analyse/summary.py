@@ -1,0 +1,199 @@
+"""One load point in findings: every latency, every rate, the counts behind them and the verdict over them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from redline.analyse.bootstrap import gap_draws, generator, interval, mean_draws, percentile_draws, rate_draws
+from redline.analyse.finding import Finding, Interval, Verdict
+from redline.analyse.gaps import Gaps, tokens_per_chunk
+from redline.analyse.latency import DEFINITION, METRICS, Latencies, latencies_of
+from redline.analyse.percentile import LEVELS, Floats, enough_to_bound, percentile
+from redline.analyse.slo import met, wilson
+from redline.analyse.throughput import SLICES, block_length, mean_in_flight, rates_of
+from redline.analyse.verdict import Case, judge
+from redline.analyse.window import SteadyWindow, find_window
+from redline.store.requests import Names, Requests
+from redline.units import DEFINITIONS
+
+
+@dataclass(frozen=True)
+class PointSummary:
+    """`findings` by name: `ttft_ms.p50` (failures count as +inf), `ttft_ms.ok.p50` (successes only),
+    `ttft_ms.sent.p50` (from the actual send), `output_tokens_per_s`, …
+
+    `counts` has every status met, plus `measured` (all but warm-up), `counted` (measured and not cut off) and
+    `warmup`. `draws` are bootstrap replicates of the findings that comparisons are made of.
+    """
+
+    findings: dict[str, Finding]
+    counts: dict[str, int]
+    tokens_per_chunk: dict[int, int]
+    token_sources: dict[str, int]
+    stamps: dict[str, int]
+    window: SteadyWindow
+    verdict: Verdict
+    notes: tuple[str, ...] = ()
+    draws: dict[str, Floats] = field(default_factory=dict, repr=False)
+
+    def value(self, name: str) -> float:
+        """NaN when there is no such finding."""
+        finding = self.findings.get(name)
+        return math.nan if finding is None else finding.value
+
+
+@dataclass
+class _Book:
+    """Findings as they are made, each with its replicates."""
+
+    seed: int
+    run_id: str
+    findings: dict[str, Finding] = field(default_factory=dict)
+    draws: dict[str, Floats] = field(default_factory=dict)
+
+    def rng(self, name: str) -> np.random.Generator:
+        return generator(self.seed, name)
+
+    def write(
+        self,
+        name: str,
+        value: float,
+        definition: str,
+        draws: Floats | None = None,
+        band: Interval | None = None,
+        note: str = "",
+    ) -> None:
+        if draws is not None and len(draws):
+            self.draws[name] = draws
+            band = interval(draws)
+        unit = DEFINITIONS[definition].unit
+        self.findings[name] = Finding(name, value, unit, definition, band, runs=(self.run_id,), note=note)
+
+
+def summarise_point(
+    requests: Requests,
+    *,
+    window_hint: tuple[int, int],
+    slo: Mapping[str, float],
+    attainment: float,
+    outcome: Mapping[str, Any],
+    seed: int,
+    run_id: str,
+    asked: tuple[str, float] | None = None,
+    exact_output: bool = True,
+) -> PointSummary:
+    """`window_hint` is when the warm-up was over and when the point ended; `asked` the load point's kind and value;
+    `exact_output` whether every answer was to be exactly as long as asked. The same input gives the same output."""
+    measured_from, ended = window_hint
+    latencies = latencies_of(requests)
+    window = find_window(requests, measured_from, ended)
+    book = _Book(seed, run_id)
+    _latencies(book, latencies)
+    _gaps(book, latencies.gaps)
+    _rates(book, requests, latencies, window, slo)
+    in_flight = mean_in_flight(requests, window, ended)
+    book.write("in_flight", in_flight, "in_flight@1")
+    _shares(book, requests, latencies, slo, attainment)
+    _lengths(book, requests, latencies)
+    case = Case(
+        requests, latencies, window, ended, outcome, in_flight, book.findings["sent_per_s"].value, asked, exact_output
+    )
+    measured = requests.pick(~requests.warmup)
+    good = requests.pick(latencies.row[~latencies.failed])
+    return PointSummary(
+        book.findings, _counts(requests, latencies), tokens_per_chunk(good), _tally(good.token_source),
+        _tally(measured.stamp[measured.sent_ns > 0]), window, judge(case), _notes(outcome), book.draws,
+    )  # fmt: skip
+
+
+def _latencies(book: _Book, latencies: Latencies) -> None:
+    for metric in METRICS:
+        good = latencies.good(metric)
+        for prefix, values in ((metric, latencies.headline(metric)), (f"{metric}.ok", good)):
+            for name, level in LEVELS.items():
+                # one stream of random numbers for both: without failures they are the same number
+                draws = percentile_draws(values, level, book.rng(f"{metric}.{name}"))
+                value, note = percentile(values, level), _doubt(len(values), level)
+                book.write(f"{prefix}.{name}", value, DEFINITION[metric], draws, note=note)
+        key = f"{metric}.ok.mean"
+        mean = float(good.mean()) if len(good) else math.nan
+        book.write(key, mean, DEFINITION[metric], mean_draws(good, book.rng(key)), note=_doubt(len(good), 0.5))
+
+
+def _gaps(book: _Book, gaps: Gaps) -> None:
+    levels = list(LEVELS.values())
+    good = gaps.of_good() if gaps.missing.any() else gaps
+    for prefix, some in (("itl_ms", gaps), ("itl_ms.ok", good)):
+        clusters = int((some.per_owner() > 0).sum())
+        draws = gap_draws(some, levels, book.rng("itl_ms"))
+        for name, value, drawn in zip(LEVELS, some.percentiles(levels), draws, strict=True):
+            book.write(f"{prefix}.{name}", value, "itl_ms@1", drawn, note=_doubt(clusters, 0.5))
+    book.write("itl_ms.ok.mean", good.mean(), "itl_ms@1")
+
+
+def _rates(
+    book: _Book, requests: Requests, latencies: Latencies, window: SteadyWindow, slo: Mapping[str, float]
+) -> None:
+    good = met(latencies, slo) if slo else None
+    block = block_length(requests, window)
+    for name, rate in rates_of(requests, latencies, window, good).items():
+        draws = rate_draws(rate.counts, rate.value, block, book.rng(name)) if rate.counts.any() else None
+        note = window.note if block * 4 <= SLICES else "the window holds fewer than four requests end to end"
+        book.write(name, rate.value, f"{name}@1", draws, note=note)
+
+
+def _shares(book: _Book, requests: Requests, latencies: Latencies, slo: Mapping[str, float], attainment: float) -> None:
+    n, failed = len(latencies), int(latencies.failed.sum())
+    book.write("failed_share", failed / n if n else math.nan, "failed_share@1", band=wilson(failed, n))
+    measured = int((~requests.warmup).sum())
+    book.write("cut_off_share", (measured - n) / measured if measured else math.nan, "cut_off_share@1")
+    if slo:
+        hits = int(met(latencies, slo).sum())
+        note = "" if n == 0 or hits / n >= attainment else f"below the {attainment:.0%} promised"
+        book.write("slo_attainment", hits / n if n else math.nan, "slo_attainment@1", band=wilson(hits, n), note=note)
+
+
+def _lengths(book: _Book, requests: Requests, latencies: Latencies) -> None:
+    good = requests.pick(latencies.row[~latencies.failed])
+    for name in ("prompt_tokens", "output_tokens"):
+        column = getattr(good, name)
+        book.write(name, float(column.mean()) if len(column) else math.nan, f"{name}@1")
+    prompts = int(good.prompt_tokens.sum())
+    book.write("cached_share", float(good.cached_tokens.sum()) / prompts if prompts else math.nan, "cached_share@1")
+
+
+def _counts(requests: Requests, latencies: Latencies) -> dict[str, int]:
+    measured = ~requests.warmup
+    return {
+        "measured": int(measured.sum()),
+        "counted": len(latencies),
+        "failed": int(latencies.failed.sum()),
+        "warmup": int(requests.warmup.sum()),
+        **_tally(requests.status[measured]),
+    }
+
+
+def _tally(column: Names) -> dict[str, int]:
+    names, counts = np.unique(column, return_counts=True)
+    return {str(name): int(count) for name, count in zip(names, counts, strict=True)}
+
+
+def _doubt(n: int, level: float) -> str:
+    """What a percentile of n values cannot say."""
+    if n == 0:
+        return "no value"
+    if n < 3:
+        return f"only {n} value{'s' if n > 1 else ''}: no interval"
+    if not enough_to_bound(n, level):
+        return f"{n} values do not bound this percentile from above: read the upper end of the interval as 'at least'"
+    return ""
+
+
+def _notes(outcome: Mapping[str, Any]) -> tuple[str, ...]:
+    notes = outcome.get("notes") or ()
+    return (notes,) if isinstance(notes, str) else tuple(str(note) for note in notes)

@@ -1,0 +1,84 @@
+"""Rates in the steady window. Everything that happens in it counts, whichever request it belongs to."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from redline.analyse.latency import Latencies, first_chunk_ns
+from redline.analyse.percentile import Floats
+from redline.analyse.window import SteadyWindow, in_flight, slice_counts, token_arrivals
+from redline.store.requests import Bools, Ints, Requests
+
+SLICES = 120
+"""Parts of the window that the bootstrap of a rate shuffles."""
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Per second. `counts` has one entry for each of `SLICES` equal parts of the window, for the bootstrap.
+
+    Whole requests are counted where they end, and for `counts` spread evenly over the time they took: else the rhythm
+    of clients in step would pass for noise.
+    """
+
+    value: float
+    counts: Floats
+
+
+def rates_of(requests: Requests, latencies: Latencies, window: SteadyWindow, good: Bools | None) -> dict[str, Rate]:
+    """All rates by name. `good` marks the counted requests that met the SLO; None when there is no SLO."""
+    ok = np.flatnonzero((requests.status == "ok") & (requests.finished_ns > 0))
+    sent = requests.sent_ns[requests.sent_ns > 0]
+    first = first_chunk_ns(requests)
+    prompts = first > 0
+    times, tokens = token_arrivals(requests)
+    prompt_tokens = requests.prompt_tokens[prompts].astype(np.float64)
+    rates = {
+        "output_tokens_per_s": _rate(times, tokens, window),
+        "total_tokens_per_s": _rate(
+            np.concatenate((times, first[prompts])), np.concatenate((tokens, prompt_tokens)), window
+        ),
+        "requests_per_s": _request_rate(requests, ok, window),
+        "sent_per_s": _rate(sent, np.ones(len(sent)), window),
+    }
+    if good is not None:
+        rates["goodput_per_s"] = _request_rate(requests, latencies.row[good], window)
+    return rates
+
+
+def mean_in_flight(requests: Requests, window: SteadyWindow, ended_ns: int) -> float:
+    """Requests in flight, averaged over the steady window."""
+    if not (requests.sent_ns > 0).any():
+        return 0.0
+    return in_flight(requests, ended_ns).mean(window.start_ns, window.end_ns)
+
+
+def block_length(requests: Requests, window: SteadyWindow) -> int:
+    """Slices that last as long as a median request, and at most a quarter of the window."""
+    ok = (requests.status == "ok") & (requests.sent_ns > 0)
+    if window.seconds <= 0 or not ok.any():
+        return 1
+    cycle = float(np.median((requests.finished_ns - requests.sent_ns)[ok]))
+    return min(max(math.ceil(cycle / (window.end_ns - window.start_ns) * SLICES), 1), SLICES // 4)
+
+
+def _rate(at: Ints, weight: Floats, window: SteadyWindow) -> Rate:
+    if window.seconds <= 0:
+        return Rate(math.nan, np.empty(0))
+    counts = slice_counts(at, weight, window.start_ns, window.end_ns, SLICES)
+    return Rate(float(counts.sum()) / window.seconds, counts)
+
+
+def _request_rate(requests: Requests, rows: Ints, window: SteadyWindow) -> Rate:
+    """Of the requests in `rows`, those that ended in the window, per second."""
+    if window.seconds <= 0:
+        return Rate(math.nan, np.empty(0))
+    finished, sent = requests.finished_ns[rows], requests.sent_ns[rows]
+    ended = int(((finished >= window.start_ns) & (finished < window.end_ns)).sum())
+    edges = np.linspace(window.start_ns, window.end_ns, SLICES + 1)
+    took = np.maximum(finished - sent, 1)
+    done = np.array([np.clip((edge - sent) / took, 0, 1).sum() for edge in edges])
+    return Rate(ended / window.seconds, np.diff(done))
