@@ -86,10 +86,13 @@ class TerminalEvents(Events):
         self.console.print(f"run [bold]{run_id}[/]: {len(able)} engine configurations × {points} load points")
 
     def trial(self, job: Job, repeat: int) -> None:
-        self._began = time.monotonic()
-        self._label = job.label + (f" · repeat {repeat + 1}" if repeat else "")
-        self._said = time.monotonic()
-        self._moving(f"[bold]{escape(self._label)}[/] starting")
+        self.begin(job.label + (f" · repeat {repeat + 1}" if repeat else ""))
+
+    def begin(self, label: str) -> None:
+        """From here on, phases and points belong to `label`."""
+        self._began = self._said = time.monotonic()
+        self._label = label
+        self._moving(f"[bold]{escape(label)}[/] starting")
 
     def phase(self, text: str) -> None:
         self._step = escape(text)

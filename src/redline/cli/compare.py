@@ -1,0 +1,52 @@
+"""`redline compare`: start each engine in turn, load it, stop it, and say which is better."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from redline.cli.options import Db, File, Json, Output, PrintExperiment, read_experiment, with_flags
+from redline.spec.experiment import Experiment
+
+
+@with_flags("--url")
+def command(
+    file: File = None,
+    db: Db = None,
+    output: Output = None,
+    print_experiment: PrintExperiment = False,
+    as_json: Json = False,
+    *,
+    values: dict[str, Any],
+) -> None:
+    experiment = read_experiment(file, values, ("--model", "--engines"))
+    if print_experiment:
+        show_experiment(experiment)
+        return
+    run_and_report(experiment, db=db, output=output, as_json=as_json)
+
+
+def show_experiment(experiment: Experiment) -> None:
+    from redline.spec.dump import dump_experiment
+
+    typer.echo(dump_experiment(experiment), nl=False)
+
+
+def run_and_report(experiment: Experiment, *, db: Path | None, output: Path | None, as_json: bool) -> None:
+    """Runs it, prints the table, writes the HTML report, and leaves with the code that fits the outcome."""
+    from redline.cli.report import render
+    from redline.cli.show import TerminalEvents
+    from redline.errors import INTERRUPTED
+    from redline.tune.compare import compare
+
+    with TerminalEvents() as events:
+        outcome = compare(experiment, db=db, argv=sys.argv, events=events)
+        events.phase("writing the report")
+    render([outcome.run_id], db=db, output=output, as_json=as_json)
+    if outcome.status == "interrupted":
+        raise typer.Exit(INTERRUPTED)
+    if outcome.errors:
+        raise typer.Exit(outcome.errors[0].exit_code)

@@ -1,0 +1,86 @@
+"""`redline serve`: one engine in the foreground, with its ready time, its pids and its resolved flags."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from redline.engines.engine import Server
+
+
+def command(
+    model: Annotated[str, typer.Argument(help="folder, hub id, bundled:NAME or shape:NAME")],
+    engine: Annotated[str, typer.Option("--engine", "-e", help="transformers-continuous, vllm, …")],
+    flag: Annotated[
+        list[str] | None, typer.Option("--flag", metavar="FLAG=VALUE", help="a flag of the engine; repeatable")
+    ] = None,
+    env: Annotated[
+        list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="for the engine alone; repeatable")
+    ] = None,
+    python: Annotated[str | None, typer.Option(help="interpreter or virtual environment that has the engine")] = None,
+    host: Annotated[str | None, typer.Option(help="address to listen on (127.0.0.1 when not given)")] = None,
+    port: Annotated[int | None, typer.Option(help="0 picks a free port")] = 8000,
+    model_name: Annotated[str | None, typer.Option(help="served name")] = None,
+    dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16")] = None,
+    startup_timeout: Annotated[float | None, typer.Option(help="give up after so many seconds")] = None,
+    log: Annotated[Path | None, typer.Option(help="folder that keeps the engine's log")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="the endpoint as JSON, once it is ready")] = False,
+) -> None:
+    from redline.cli.show import TerminalEvents, stderr
+    from redline.errors import EngineDied, UsageError
+    from redline.spec.overrides import experiment_from
+    from redline.tune.serve import serve
+    from redline.tune.stop import Stop
+
+    values: dict[str, Any] = {
+        "model": [model], "engines": [engine], "python": python, "host": host, "port": port, "dtype": dtype,
+        "model_name": model_name, "startup_timeout": startup_timeout,
+    }  # fmt: skip
+    experiment = experiment_from(None, values)
+    if len(experiment.engines) != 1:
+        names = ", ".join(spec.label for spec in experiment.engines)
+        raise UsageError(f"{engine} means several configurations: {names}", fix="serve one of them by its name")
+    label = experiment.engines[0].label
+    values["engine_flag"] = [f"{label}.{item}" for item in flag or []]
+    values["engine_env"] = [f"{label}.{item}" for item in env or []]
+    experiment = experiment_from(None, values)
+    if log is not None:
+        log.mkdir(parents=True, exist_ok=True)
+    console = stderr()
+    with Stop() as stop, TerminalEvents(console) as events:
+        events.begin(label)
+        with serve(experiment.models[0], experiment.engines[0], artifacts=log, progress=events.phase) as server:
+            events.__exit__()
+            _show(server, as_json)
+            with stop.orderly():
+                while server.alive() and not stop.asked:
+                    time.sleep(0.2)
+            if not stop.asked:
+                tag, meaning, fix = server.diagnose()
+                raise EngineDied(f"{label} died", why=meaning, fix=fix, log_tail=server.log_tail(), diagnosis=tag)
+            console.print(f"stopping {label}")
+
+
+def _show(server: Server, as_json: bool) -> None:
+    import dataclasses
+
+    from rich.console import Console
+    from rich.markup import escape
+
+    from redline.cli.show import print_json
+
+    endpoint = server.endpoint
+    if as_json:
+        print_json(dataclasses.asdict(endpoint))
+        return
+    console = Console(highlight=False)
+    console.print(f"[bold]{escape(endpoint.model)}[/] on {endpoint.engine} {endpoint.engine_version}: {endpoint.base_url}")
+    phases = ", ".join(f"{name} {ms / 1000:.1f} s" for name, ms in endpoint.startup_ms.items() if name != "total")
+    console.print(f"ready in {endpoint.startup_ms.get('total', 0) / 1000:.1f} s ({phases}), pids {', '.join(map(str, endpoint.pids))}")
+    for name, value in sorted(endpoint.flags.items()):
+        console.print(f"  {escape(name)}: {escape(value)}", soft_wrap=True)
+    console.print("Ctrl-C stops it")

@@ -1,0 +1,77 @@
+"""The comparison as a whole: every model on every engine at every load point, kept as one run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from redline.errors import RedlineError
+from redline.node.facts import facts
+from redline.spec.experiment import Experiment
+from redline.store.read import default_path
+from redline.store.store import Store
+from redline.tune.events import Events
+from redline.tune.preflight import Job, preflight
+from redline.tune.stop import Stop
+from redline.tune.trial import Context, run_trial
+
+WORST_LAST = ("valid", "degraded", "client-bound", "invalid")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`status` is done, interrupted or failed (nothing could be measured). `errors` are engines that failed."""
+
+    run_id: str
+    status: str
+    errors: list[RedlineError] = field(default_factory=list)
+
+
+def compare(
+    experiment: Experiment, *, db: Path | None = None, argv: Sequence[str] = (), events: Events | None = None
+) -> Outcome:
+    """Runs the experiment and keeps everything in `db` (default: ./redline-results/redline.db).
+
+    Raises UsageError and EnvironmentFault before anything has started. An engine that fails is an entry of
+    `errors`, and the run goes on with the next one. Ctrl-C ends the run with status `interrupted`; what was measured
+    is kept.
+    """
+    events = events or Events()
+    jobs = preflight(experiment)
+    with Store.open(db or default_path()) as store, Stop() as stop:
+        run_id = store.begin_run(experiment, facts(), list(argv))
+        context = Context(experiment, store, run_id, stop, events)
+        events.run(run_id, jobs, len(experiment.load.points))
+        status, errors = "failed", []
+        try:
+            errors = _all_trials(context, jobs)
+            measured = bool(context.verdicts)
+            status = "interrupted" if stop.asked else "done" if measured else "failed"
+        except KeyboardInterrupt:
+            status = "interrupted"
+        finally:
+            verdict, reasons = _verdict(context, errors, status)
+            store.end_run(run_id, status, verdict, reasons)
+    return Outcome(run_id, status, errors)
+
+
+def _all_trials(context: Context, jobs: list[Job]) -> list[RedlineError]:
+    errors: list[RedlineError] = []
+    # repeats outermost: drift of the box then spreads over all engines alike
+    for repeat in range(context.experiment.repeats):
+        for job in jobs:
+            if not context.stop.asked:
+                errors += run_trial(context, job, repeat)
+    return errors
+
+
+def _verdict(context: Context, errors: list[RedlineError], status: str) -> tuple[str, list[str]]:
+    """The worst verdict of all points; a run in which something failed or that was cut short is at best degraded."""
+    reasons = [error.what for error in errors]
+    if status == "interrupted":
+        reasons.append("interrupted: not every engine was measured at every load point")
+    states = [verdict.state for verdict in context.verdicts] or ["invalid"]
+    if reasons:
+        states.append("degraded")
+    return max(states, key=WORST_LAST.index), reasons

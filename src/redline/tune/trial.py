@@ -1,0 +1,188 @@
+"""One engine configuration, started, pushed through every load point, and stopped."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from redline.analyse.finding import Verdict
+from redline.analyse.summary import summarise_point
+from redline.engines.engine import Server, Start
+from redline.errors import EngineDied, EngineError, RedlineError
+from redline.load.prompts import PromptSource, prompt_source
+from redline.load.run import PointOutcome, run_point
+from redline.observe.sampling import sampling
+from redline.spec.experiment import Experiment
+from redline.spec.load import LoadPoint
+from redline.spec.resolve import model_hashes, resolve_model
+from redline.store.store import Store
+from redline.tune.events import Events
+from redline.tune.preflight import Job
+from redline.tune.stop import Stop
+
+STARTS_PER_TRIAL = 2  # an engine that dies under load is started once more for the points that are left
+
+
+@dataclass
+class Context:
+    """What every trial of one run shares."""
+
+    experiment: Experiment
+    store: Store
+    run_id: str
+    stop: Stop
+    events: Events
+    verdicts: list[Verdict] = field(default_factory=list)
+
+
+def run_trial(context: Context, job: Job, repeat: int) -> list[RedlineError]:
+    """All load points of one job. Returns what went wrong; everything measured is in the store.
+
+    KeyboardInterrupt (Ctrl-C during start-up) passes through after the engine is gone and the trial is closed.
+    """
+    points = deque(enumerate(context.experiment.load.points))
+    errors: list[RedlineError] = []
+    if job.skipped is not None:
+        trial = context.store.begin_trial(context.run_id, model=job.model.served_name, spec=job.spec, repeat=repeat)
+        context.store.end_trial(trial, "skipped", str(job.skipped))
+        context.events.skipped(job, job.skipped)
+        return errors
+    for _ in range(STARTS_PER_TRIAL):
+        if not points or context.stop.asked:
+            break
+        error = _start_and_push(context, job, repeat, points)
+        if error is not None:
+            errors.append(error)
+            context.events.failed(job, error)
+        if error is None or not isinstance(error, EngineDied):
+            break
+    return errors
+
+
+def _start_and_push(
+    context: Context, job: Job, repeat: int, points: deque[tuple[int, LoadPoint]]
+) -> RedlineError | None:
+    store = context.store
+    trial = store.begin_trial(context.run_id, model=job.model.served_name, spec=job.spec, repeat=repeat)
+    folder = store.artifact_dir(context.run_id) / f"trial-{trial}"
+    folder.mkdir(parents=True, exist_ok=True)
+    context.events.trial(job, repeat)
+    status, error = "failed", None
+    try:
+        start = Start(job.spec, job.model, folder, context.experiment.seed)
+        server = job.engine.start(start, context.events.phase)
+        try:
+            error = _push(context, job, repeat, points, server, trial)
+        finally:
+            server.stop()
+        status = "failed" if error else "interrupted" if context.stop.asked else "done"
+    except EngineError as problem:
+        error = problem
+    except KeyboardInterrupt:
+        status = "interrupted"
+        raise
+    finally:
+        diagnosis = error.diagnosis if isinstance(error, EngineError) else ""
+        store.end_trial(trial, status, str(error or ""), diagnosis)
+        for path in sorted(folder.iterdir()):
+            store.add_artifact(context.run_id, path, "engine-log" if path.suffix == ".log" else path.suffix.strip("."))
+    return error
+
+
+def _push(
+    context: Context, job: Job, repeat: int, points: deque[tuple[int, LoadPoint]], server: Server, trial: int
+) -> RedlineError | None:
+    """Every load point that is left, until the engine dies or the user has had enough."""
+    store, endpoint = context.store, server.endpoint
+    store.trial_ready(trial, endpoint, _hashes(job))
+    context.events.ready(endpoint)
+    with sampling(endpoint.pids, lambda samples: store.add_samples(trial, samples)):
+        prompts = _prompts(context, job, server)
+        while points and not context.stop.asked:
+            index, point = points.popleft()
+            outcome = _one_point(context, job, server, prompts, trial, point, _point_seed(context, repeat, index))
+            if outcome.stopped_by == "engine-died":
+                return _death(job, server)
+    return None
+
+
+def _one_point(
+    context: Context, job: Job, server: Server, prompts: PromptSource, trial: int, point: LoadPoint, seed: int
+) -> PointOutcome:
+    store, experiment = context.store, context.experiment
+    point_id = store.begin_point(trial, point)
+    context.events.point(point)
+    with context.stop.orderly():
+        outcome = run_point(
+            server.endpoint,
+            experiment.workload,
+            experiment.load,
+            point,
+            seed=seed,
+            prompts=prompts,
+            on_record=lambda record: store.add_request(point_id, record),
+            on_progress=context.events.progress,
+            should_stop=lambda: context.stop.asked,
+            alive=server.alive,
+            api_key=os.environ.get(job.spec.api_key_env) if job.spec.api_key_env else None,
+        )
+    as_dict = outcome.as_dict()
+    verdict = _judge(context, point_id, outcome, as_dict, seed)
+    store.end_point(
+        point_id,
+        measured_from_ns=outcome.measured_from_ns,
+        ended_ns=outcome.ended_ns,
+        stopped_by=outcome.stopped_by,
+        outcome=as_dict,
+        verdict=verdict.state,
+        reasons=list(verdict.reasons),
+    )
+    context.verdicts.append(verdict)
+    context.events.point_done(point, verdict.state, verdict.reasons)
+    return outcome
+
+
+def _judge(context: Context, point_id: int, outcome: PointOutcome, as_dict: dict[str, Any], seed: int) -> Verdict:
+    slo = context.experiment.slo
+    summary = summarise_point(
+        context.store.requests(point_id),
+        window_hint=(outcome.measured_from_ns, outcome.ended_ns),
+        slo=slo.terms,
+        attainment=slo.attainment,
+        outcome=as_dict,
+        seed=seed,
+        run_id=context.run_id,
+    )
+    return summary.verdict
+
+
+def _prompts(context: Context, job: Job, server: Server) -> PromptSource:
+    context.events.phase("making prompts")
+    tokenizer = None if job.spec.kind == "url" and not job.model.tokenizer else resolve_model(job.model).tokenizer_path
+    experiment = context.experiment
+    needed = max(experiment.load.requests, *(int(point.value) for point in experiment.load.points), 64)
+    return prompt_source(
+        server.endpoint, experiment.workload, seed=experiment.seed, tokenizer_path=tokenizer, needed=needed
+    )
+
+
+def _hashes(job: Job) -> dict[str, str]:
+    if job.spec.kind == "url":
+        return {}
+    path = resolve_model(job.model).path
+    return model_hashes(Path(path)) if path else {}
+
+
+def _point_seed(context: Context, repeat: int, index: int) -> int:
+    # every point and repeat has prompts and arrivals of its own; every engine gets the same ones
+    return context.experiment.seed * 1_000_003 + repeat * 1_009 + index
+
+
+def _death(job: Job, server: Server) -> EngineDied:
+    tag, meaning, fix = server.diagnose()
+    return EngineDied(
+        f"{job.spec.label} died under load", why=meaning, fix=fix, log_tail=server.log_tail(), diagnosis=tag
+    )
