@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
+from typing import Self
 
 import orjson
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from redline.spec.engine import EngineSpec
 from redline.spec.load import LoadSpec
 from redline.spec.model import ModelSpec
-from redline.spec.record import Spec
+from redline.spec.record import Spec, Whole, fault
 from redline.spec.slo import SloSpec
 from redline.spec.workload import WorkloadSpec
 
@@ -26,8 +28,22 @@ class Experiment(Spec):
     workload: WorkloadSpec = Field(WorkloadSpec(), description="what is asked")
     load: LoadSpec = Field(LoadSpec(), description="how hard is pushed")
     slo: SloSpec = Field(SloSpec(), description="which promise is kept")
-    repeats: int = Field(1, ge=1, description="how often each engine is started and measured")
-    seed: int = Field(0, ge=0, description="seed of prompts and arrivals")
+    repeats: Whole = Field(1, ge=1, description="how often each engine is started and measured")
+    seed: Whole = Field(0, ge=0, description="seed of prompts and arrivals")
+
+    @model_validator(mode="after")
+    def _labels_are_unique(self) -> Self:
+        for what, labels in (
+            ("engines", [engine.label for engine in self.engines]),
+            ("models", [model.served_name for model in self.models]),
+        ):
+            label, count = Counter(labels).most_common(1)[0]
+            if count > 1:
+                second = [index for index, other in enumerate(labels) if other == label][1]
+                raise fault(
+                    f"{count} {what} are called {label!r}", field=f"{what}.{second}", fix="give each its own name:"
+                )
+        return self
 
     def hash(self) -> str:
         """First 16 hex digits of the SHA-256 of the canonical JSON: equal experiments, equal hash."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from redline.spec.record import Spec
+from redline.spec.record import Number, Spec, Whole, fault
+
+DEFAULT_CONCURRENCY = (1, 10, 50)
 
 
 @dataclass(frozen=True)
@@ -29,18 +31,36 @@ class LoadSpec(Spec):
     flight gets `drain_s` to finish, and what has not finished is cut off and recorded as `cancelled`.
     """
 
-    concurrency: list[int] = Field([1, 10, 50], description="closed loop: clients, one load point each")
-    rate: list[float] = Field(default_factory=list, description="open loop: requests per second, one load point each")
+    concurrency: list[Annotated[Whole, Field(ge=1)]] = Field(
+        list(DEFAULT_CONCURRENCY), min_length=1, description="closed loop: clients, one load point each"
+    )
+    rate: list[Annotated[Number, Field(gt=0)]] = Field(
+        default_factory=list, description="open loop: requests per second, one load point each"
+    )
     arrivals: Literal["poisson", "constant"] = Field("poisson", description="open loop: spacing of requests")
-    requests: int = Field(0, ge=0, description="measured requests per load point; 0 lets duration_s decide")
-    duration_s: float = Field(20.0, gt=0, description="longest measured time per load point")
-    warmup_requests: int = Field(
+    requests: Whole = Field(0, ge=0, description="measured requests per load point; 0 lets duration_s decide")
+    duration_s: Number = Field(20.0, gt=0, description="longest measured time per load point")
+    warmup_requests: Whole = Field(
         0, ge=0, description="requests before the measurement; 0 means one per client, at most 16"
     )
-    ramp_s: float = Field(0.0, ge=0, description="closed loop: spread the clients' first requests over this time")
-    drain_s: float = Field(5.0, ge=0, description="time to finish what is in flight at the end")
-    timeout_s: float = Field(600.0, gt=0, description="a request that takes longer has failed")
-    idle_timeout_s: float = Field(60.0, gt=0, description="a stream that is silent for longer has failed")
+    ramp_s: Number = Field(0.0, ge=0, description="closed loop: spread the clients' first requests over this time")
+    drain_s: Number = Field(5.0, ge=0, description="time to finish what is in flight at the end")
+    timeout_s: Number = Field(600.0, gt=0, description="a request that takes longer has failed")
+    idle_timeout_s: Number = Field(60.0, gt=0, description="a stream that is silent for longer has failed")
+
+    @model_validator(mode="after")
+    def _one_kind_of_load(self) -> Self:
+        # the loader is stricter: it refuses both keys in one file, whatever they say
+        if self.rate and tuple(self.concurrency) != DEFAULT_CONCURRENCY:
+            raise fault(
+                "rate (open loop) and concurrency (closed loop) cannot be had together",
+                field="rate",
+                fix="keep one of them, or make two experiments",
+            )
+        for name, values in (("concurrency", self.concurrency), ("rate", self.rate)):
+            if len(set(values)) != len(values):
+                raise fault("a load point is listed twice", field=name, fix="repeats: N measures each point N times")
+        return self
 
     @property
     def points(self) -> list[LoadPoint]:

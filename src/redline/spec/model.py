@@ -17,7 +17,7 @@ class ModelSpec(Spec):
     roofline, meaningless for quality).
     """
 
-    id: str = Field(description="folder, hub id, bundled:NAME or shape:NAME")
+    id: str = Field(min_length=1, description="folder, hub id, bundled:NAME or shape:NAME")
     name: str = Field("", description="served model name; the last part of the id when empty")
     tokenizer: str = Field("", description="folder or hub id of another tokenizer")
     revision: str = Field("", description="hub revision: branch, tag or commit")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from redline.spec.record import Spec
+from redline.spec.record import Number, Spec
 
 
 class SloSpec(Spec):
@@ -13,11 +13,11 @@ class SloSpec(Spec):
     `itl_ms` limits the request's own 99th percentile of inter-token gaps; the others limit its single value.
     """
 
-    ttft_ms: float | None = Field(None, gt=0, description="time to first token, from the intended start")
-    tpot_ms: float | None = Field(None, gt=0, description="time per output token after the first")
-    itl_ms: float | None = Field(None, gt=0, description="99th percentile of the request's inter-token gaps")
-    e2e_ms: float | None = Field(None, gt=0, description="end to end, from the intended start")
-    attainment: float = Field(0.95, gt=0, le=1, description="share of requests that must be good")
+    ttft_ms: Number | None = Field(None, gt=0, description="time to first token, from the intended start")
+    tpot_ms: Number | None = Field(None, gt=0, description="time per output token after the first")
+    itl_ms: Number | None = Field(None, gt=0, description="99th percentile of the request's inter-token gaps")
+    e2e_ms: Number | None = Field(None, gt=0, description="end to end, from the intended start")
+    attainment: Number = Field(0.95, gt=0, le=1, description="share of requests that must be good")
 
     @property
     def terms(self) -> dict[str, float]:
