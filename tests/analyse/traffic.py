@@ -45,6 +45,10 @@ def requests_of(*rows: Row) -> Requests:
     lengths = [len(row.chunks) for row in rows]
     output = [sum(t) if row.output_tokens is None else row.output_tokens for row, t in zip(rows, tokens, strict=True)]
 
+    asked = [
+        o if row.asked_output_tokens is None else row.asked_output_tokens for row, o in zip(rows, output, strict=True)
+    ]
+
     def ints(values: list[Any]) -> Any:
         return np.array(values, dtype=np.int64)
 
@@ -69,9 +73,7 @@ def requests_of(*rows: Row) -> Requests:
         cached_tokens=ints([row.cached_tokens for row in rows]),
         asked_prompt_tokens=ints([row.asked_prompt_tokens for row in rows]),
         output_tokens=ints(output),
-        asked_output_tokens=ints(
-            [o if row.asked_output_tokens is None else row.asked_output_tokens for row, o in zip(rows, output, strict=True)]
-        ),
+        asked_output_tokens=ints(asked),
         http_status=ints([200 if row.status == "ok" else 0 for row in rows]),
         shared_stamps=ints([row.shared_stamps for row in rows]),
         status=names([row.status for row in rows]),

@@ -178,4 +178,5 @@ def _group(values: Floats, sizes: Floats, rng: np.random.Generator) -> tuple[Flo
 
 def _weights(groups: int, rng: np.random.Generator) -> Floats:
     """[replicates, groups]: how often each group was drawn."""
-    return rng.multinomial(groups, np.full(groups, 1 / groups), size=REPLICATES).astype(np.float64)
+    drawn = rng.integers(0, groups, (REPLICATES, groups)) + np.arange(REPLICATES)[:, None] * groups
+    return np.bincount(drawn.ravel(), minlength=REPLICATES * groups).reshape(REPLICATES, groups).astype(np.float64)
