@@ -39,10 +39,11 @@ def dump_experiment(experiment: Experiment) -> str:
             lines += ["", f"{name}:  # {info.description}", *_record(value, "  ")]
         elif value and isinstance(value[0] if isinstance(value, list) else None, BaseModel):
             lines += ["", f"{name}:  # {info.description}"]
+            explained: set[str] = set()
             for item in value:
-                lines += _item(item)
+                lines += _item(item, explained)
         else:
-            lines.append(_line(name, value, info, ""))
+            lines += ["", _line(name, value, info, "")] if lines[-1].startswith(" ") else [_line(name, value, info, "")]
     return "\n".join(lines) + "\n"
 
 
@@ -56,19 +57,20 @@ def _record(record: BaseModel, indent: str) -> list[str]:
     return lines
 
 
-def _item(record: BaseModel) -> list[str]:
+def _item(record: BaseModel, explained: set[str]) -> list[str]:
     lines = []
     for name, info in type(record).model_fields.items():
         value = getattr(record, name)
         if info.is_required() or value != info.get_default(call_default_factory=True):
-            lines.append(_line(name, value, info, "    "))
+            lines.append(_line(name, value, None if name in explained else info, "    "))
+            explained.add(name)  # once is enough
     lines[0] = "  - " + lines[0].lstrip()
     return lines
 
 
-def _line(name: str, value: Any, info: FieldInfo, indent: str) -> str:
+def _line(name: str, value: Any, info: FieldInfo | None, indent: str) -> str:
     text = f"{indent}{name}: {inline(value)}"
-    return f"{text:<{_COMMENT_COLUMN}}  # {info.description}" if info.description else text
+    return f"{text:<{_COMMENT_COLUMN}}  # {info.description}" if info and info.description else text
 
 
 def inline(value: Any) -> str:

@@ -106,7 +106,8 @@ def _one(items: list[dict[str, Any]], tree: Table, model: type[BaseModel]) -> Sp
         choices = literals_at(model, loc)
         fix = did_you_mean(str(found), choices)
         return at(f"wants one of {', '.join(choices)}; found {describe(found)}", mark, field, fix=fix)
-    wanted = " or ".join(dict.fromkeys(_wanted(each) for each in items))
+    *some, last = dict.fromkeys(_wanted(each) for each in items)
+    wanted = f"{', '.join(some)} or {last}" if some else last
     return at(f"wants {wanted}, found {describe(found)}", mark, field, fix=_fix(kind, found))
 
 

@@ -163,12 +163,10 @@ def _check_engine(engine: Table, field: str, errors: list[SpecError]) -> None:
         fix = did_you_mean(kind, known) or f"engines: {', '.join(known)}, or http://host:port/v1"
         errors.append(at(f"there is no engine {kind!r}", engine.marks["kind"], f"{field}.kind", fix))
     flags = engine.get("flags")
-    for name, value in flags.items() if isinstance(flags, Table) else ():
-        if flags.marks[name].yes_no:
-            what = f"{value} could mean a word or true/false"
-            errors.append(
-                at(what, flags.marks[name], f"{field}.flags.{name}", "write true or false, or quote the word")
-            )
+    for name, mark in flags.marks.items() if isinstance(flags, Table) else ():
+        if mark.yes_no:
+            what = "yes, no, on and off could mean a word or true/false"
+            errors.append(at(what, mark, f"{field}.flags.{name}", "write true or false, or quote the word"))
 
 
 def _change(tree: Table, section: str, field: str, change: Callable[[Any, Mark], Any]) -> None:
