@@ -31,6 +31,7 @@ check: $(STAMP) ## format, lint, types, import borders, sizes
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python scripts/check_size.py
+	@$(BIN)/python scripts/make_docs.py --check
 
 format: $(STAMP) ## rewrite in the house format
 	@$(BIN)/ruff format .

@@ -67,7 +67,7 @@ def run() -> None:
     verb = next((word for word in arguments if not word.startswith("-")), "")
     completing = any(name.endswith("_COMPLETE") for name in os.environ)
     try:
-        application("*" if completing else verb)()
+        application("*" if completing else verb)(prog_name="redline")
     except RedlineError as error:
         from redline.cli.show import show_error
 

@@ -1,0 +1,79 @@
+"""An engine adapter around the paced server: real processes, real load, an exact schedule, and planned accidents."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from typing import Any
+
+from redline.engines.endpoint import Endpoint
+from redline.engines.engine import Progress, Start
+from redline.errors import EngineStartFailed, Skipped, UsageError
+from redline.spec.engine import EngineSpec
+from redline.spec.model import ModelSpec
+from redline.testing.paced import PacedServer
+from redline.testing.pace import Pace
+
+PLANNED = {"ttft-ms", "itl-ms", "fail-start", "die-after-s", "missing"}
+
+
+class Running:
+    def __init__(self, server: PacedServer, die_after_s: float | None) -> None:
+        self.server = server
+        self.stops = 0
+        assert server.process is not None
+        process = server.process
+        self.endpoint: Endpoint = replace(server.endpoint, startup_ms={"total": 12.0}, pids=(process.pid,))
+        if die_after_s is not None:
+            timer = threading.Timer(die_after_s, process.kill)
+            timer.daemon = True
+            timer.start()
+
+    def alive(self) -> bool:
+        return self.server.alive
+
+    def healthy(self, timeout_s: float = 5.0) -> bool:
+        return self.server.alive
+
+    def log_tail(self, lines: int = 40) -> str:
+        return "the last words"
+
+    def diagnose(self) -> tuple[str, str, str]:
+        return "killed", "somebody killed it", "do not"
+
+    def stop(self) -> None:
+        self.stops += 1
+        self.server.stop()
+
+
+class PacedEngine:
+    kind = "paced"
+    started: list[Running] = []  # noqa: RUF012
+
+    def available(self, spec: EngineSpec) -> Skipped | None:
+        return Skipped("no such hardware", "buy it") if spec.flags.get("missing") else None
+
+    def version(self, spec: EngineSpec) -> str:
+        return "1"
+
+    def known_flags(self, spec: EngineSpec) -> frozenset[str] | None:
+        return frozenset(PLANNED)
+
+    def check(self, spec: EngineSpec, model: ModelSpec) -> None:
+        if set(spec.flags) - PLANNED:
+            raise UsageError(f"unknown flag {sorted(set(spec.flags) - PLANNED)[0]}")
+
+    def start(self, start: Start, progress: Progress) -> Running:
+        flags: dict[str, Any] = dict(start.spec.flags)
+        (start.artifacts / "engine.log").write_text("started\n")
+        progress("starting")
+        if flags.get("fail-start"):
+            raise EngineStartFailed("it died", log_tail="out of memory", diagnosis="out-of-memory")
+        pace = Pace(
+            ttft_ms=flags.get("ttft-ms", 5.0), itl_ms=flags.get("itl-ms", 2.0), model=start.model.served_name
+        )
+        # only the first start dies, so that what is left can go on
+        die = flags.get("die-after-s") if not PacedEngine.started else None
+        running = Running(PacedServer(pace).start(), die)
+        PacedEngine.started.append(running)
+        return running

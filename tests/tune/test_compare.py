@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from redline import hooks
+from redline.errors import EngineDied, EngineStartFailed, Unsupported, UsageError
+from redline.spec.engine import EngineSpec
+from redline.spec.experiment import Experiment
+from redline.spec.load import LoadSpec
+from redline.spec.model import ModelSpec
+from redline.spec.workload import LengthSpec, WorkloadSpec
+from redline.store.read import Reader
+from redline.tune.compare import compare
+from tests.tune.paced_engine import PacedEngine
+
+
+@pytest.fixture(autouse=True)
+def paced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setitem(hooks.ENGINES, "paced", "tests.tune.paced_engine:PacedEngine")
+    monkeypatch.setattr("redline.tune.trial.resolve_model", lambda model: _Nowhere())
+    PacedEngine.started.clear()
+    yield
+    assert all(running.stops for running in PacedEngine.started), "an engine was left running"
+
+
+class _Nowhere:
+    path = None
+    tokenizer_path = None
+
+
+def experiment(*engines: dict[str, Any], repeats: int = 1, **load: Any) -> Experiment:
+    load = {"concurrency": [1, 4], "requests": 8, "duration_s": 20, "warmup_requests": 1, **load}
+    return Experiment(
+        models=[ModelSpec(id="paced")],
+        engines=[EngineSpec(kind="paced", name=f"e{i}", flags=flags) for i, flags in enumerate(engines)],
+        workload=WorkloadSpec(prompt_tokens=LengthSpec(mean=16), output_tokens=LengthSpec(mean=8)),
+        load=LoadSpec(**load),
+        repeats=repeats,
+    )
+
+
+def test_every_engine_meets_every_point_and_all_is_kept(tmp_path: Path) -> None:
+    outcome = compare(experiment({}, {"itl-ms": 6.0}, repeats=2), db=tmp_path / "r.db", argv=["redline", "compare"])
+    assert (outcome.status, outcome.errors) == ("done", [])
+    with Reader.open(tmp_path / "r.db") as reader:
+        run = reader.run(outcome.run_id)
+        assert [(t.engine, t.repeat, t.status) for t in run.trials] == [
+            ("e0", 0, "done"), ("e1", 0, "done"), ("e0", 1, "done"), ("e1", 1, "done"),
+        ]  # fmt: skip
+        for trial in run.trials:
+            assert [point.value for point in trial.points] == [1, 4]
+            for point in trial.points:
+                requests = reader.requests(point.id)
+                assert (~requests.warmup).sum() == 8
+                assert set(requests.status) == {"ok"}
+                assert set(requests.output_tokens[~requests.warmup]) == {8}
+        assert run.status == "done"
+        assert (tmp_path / "r.db").exists()
+
+
+def test_an_engine_that_dies_at_start_does_not_end_the_run(tmp_path: Path) -> None:
+    outcome = compare(experiment({"fail-start": True}, {}), db=tmp_path / "r.db")
+    assert outcome.status == "done"
+    assert [type(error) for error in outcome.errors] == [EngineStartFailed]
+    with Reader.open(tmp_path / "r.db") as reader:
+        run = reader.run(outcome.run_id)
+    assert [(t.status, len(t.points)) for t in run.trials] == [("failed", 0), ("done", 2)]
+    assert run.trials[0].diagnosis == "out-of-memory"
+    assert run.verdict != "valid"
+
+
+def test_an_engine_that_dies_under_load_is_started_again_for_what_is_left(tmp_path: Path) -> None:
+    plan = experiment({"die-after-s": 1.0, "itl-ms": 30.0}, concurrency=[1, 2], requests=6)
+    outcome = compare(plan, db=tmp_path / "r.db")
+    assert [type(error) for error in outcome.errors] == [EngineDied]
+    with Reader.open(tmp_path / "r.db") as reader:
+        run = reader.run(outcome.run_id)
+        first, second = run.trials
+        assert (first.status, second.status) == ("failed", "done")
+        died = first.points[-1]
+        assert died.stopped_by == "engine-died"
+        assert died.verdict == "invalid"
+        assert "ok" in set(reader.requests(first.points[0].id).status), "what was measured before is kept"
+        assert [point.value for point in second.points] == [p for p in (1, 2) if p > died.value]
+
+
+def test_nothing_can_run_here(tmp_path: Path) -> None:
+    with pytest.raises(Unsupported, match="no such hardware"):
+        compare(experiment({"missing": True}), db=tmp_path / "r.db")
+    assert not (tmp_path / "r.db").exists()
+
+
+def test_a_skipped_engine_is_said_and_the_other_measured(tmp_path: Path) -> None:
+    outcome = compare(experiment({"missing": True}, {}), db=tmp_path / "r.db")
+    with Reader.open(tmp_path / "r.db") as reader:
+        run = reader.run(outcome.run_id)
+    assert [t.status for t in run.trials] == ["skipped", "done"]
+    assert "buy it" in run.trials[0].error
+
+
+def test_wrong_flags_are_found_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no-such-flag"):
+        compare(experiment({}, {"no-such-flag": 1}), db=tmp_path / "r.db")
+    assert PacedEngine.started == []
+
+
+def test_ctrl_c_under_load_keeps_what_was_measured(tmp_path: Path) -> None:
+    plan = experiment({"itl-ms": 20.0}, {}, concurrency=[2], requests=0, duration_s=40)
+    timer = threading.Timer(3.0, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    outcome = compare(plan, db=tmp_path / "r.db")
+    timer.join()
+    assert outcome.status == "interrupted"
+    with Reader.open(tmp_path / "r.db") as reader:
+        run = reader.run(outcome.run_id)
+        assert run.status == "interrupted"
+        assert [t.status for t in run.trials] == ["interrupted"]
+        assert run.trials[0].points[0].stopped_by == "interrupted"
+        assert "ok" in set(reader.requests(run.trials[0].points[0].id).status)
