@@ -1,0 +1,232 @@
+"""What passes between redline and a load worker: length-prefixed frames on a socket pair, and raw streams in them.
+
+frame   u32 payload length, u8 kind, payload (little-endian)
+BODIES  any number of: u32 index, u32 length, the whole HTTP request
+STREAM  a fixed head (see `_HEAD`), the error text, then per piece u32 length, i64 arrival stamp, i64 time of the
+        read, then the bytes received
+others  one JSON document
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+from typing import Any, NamedTuple
+
+import orjson
+
+
+class Kind(IntEnum):
+    """To the worker: TARGET, BODIES, PHASE, CANCEL. From it: READY, STREAM, TICK, PHASE_DONE, FAULT."""
+
+    TARGET = 1
+    BODIES = 2
+    PHASE = 3
+    CANCEL = 4
+    READY = 16
+    STREAM = 17
+    TICK = 18
+    PHASE_DONE = 19
+    FAULT = 20
+
+
+class End(IntEnum):
+    """Why a raw stream ended, as the wire saw it; what it means is decided when it is parsed."""
+
+    COMPLETE = 0  # the HTTP message is whole
+    CLOSED = 1  # the server closed the connection: the proper end of a close-delimited answer, else a cut
+    RESET = 2
+    IDLE = 3  # no byte for the idle timeout
+    SLOW = 4  # not done after the total timeout
+    CANCELLED = 5
+    CONNECT = 6  # no connection, or none that took the request
+    BAD = 7  # no HTTP, or more bytes than any answer may have
+
+
+class Arrivals(StrEnum):
+    CLOSED = "closed"
+    OPEN = "open"
+
+
+@dataclass
+class Target:
+    """Where a worker connects, and its limits. Addresses were resolved once, by the parent."""
+
+    family: int
+    address: tuple[Any, ...]
+    tls_name: str = ""
+    """Server name for TLS; empty for plain TCP."""
+    timeout_ns: int = 600_000_000_000
+    idle_ns: int = 60_000_000_000
+    answer_bytes_max: int = 256 << 20
+    timestamps: bool = True
+    """Ask the kernel for receive stamps; False shows what a user-space client would report."""
+    stall_every_ms: float = 0.0
+    """Freeze the loop every so often, for `stall_ms`: how a client's own hiccups show is tested with it."""
+    stall_ms: float = 0.0
+
+
+@dataclass
+class Phase:
+    """One stretch of load. Bodies are taken in the order in which they were sent to the worker.
+
+    closed: `clients` each send their next request when the one before ended; the first ones are spread over
+    `ramp_ns`. open: request i is due at start + `offsets_ns[i]`, whatever the others do. `requests` is how many are
+    sent at most; 0 lets `duration_ns` decide.
+    """
+
+    arrivals: Arrivals
+    clients: int = 1
+    requests: int = 0
+    duration_ns: int = 0
+    drain_ns: int = 0
+    ramp_ns: int = 0
+    start_in_ns: int = 0
+    offsets_ns: list[int] = field(default_factory=list)
+    ends_fast: bool = True
+    """Stop when nothing but failures comes back."""
+
+
+@dataclass
+class Tick:
+    """What a worker says about itself ten times a second; totals since its start, not since the phase began."""
+
+    sent: int = 0
+    ended: int = 0
+    in_flight: int = 0
+    pieces: int = 0
+    bytes_in: int = 0
+    cpu_s: float = 0.0
+    starved: int = 0
+    """Requests that were due while no body was at hand."""
+    retried: int = 0
+    clock_error_ns: int = 0
+    clock_steps: int = 0
+    clock_step_ns: int = 0
+    backlog_max: int = 0
+    """Most bytes that waited for the parent, in memory and on disk."""
+    spilled: int = 0
+    """Bytes that went through the disk because the parent was slow."""
+
+
+@dataclass
+class PhaseDone:
+    stopped_by: str
+    """requests, duration, cancelled, refused or failing."""
+    started_ns: int
+    ended_ns: int
+    sent: int
+    tick: Tick
+
+
+class StreamHead(NamedTuple):
+    """One request as the wire saw it; times in monotonic ns, 0 where it never happened.
+
+    `connect_ns` and `connected_ns` are 0 on a connection that was used before.
+    """
+
+    number: int
+    intended_ns: int
+    connect_ns: int
+    connected_ns: int
+    sent_ns: int
+    ended_ns: int
+    end: End
+    kernel: bool
+    retried: int
+
+
+@dataclass
+class RawStream:
+    """A finished request with everything that came back.
+
+    Piece i is `lengths[i]` bytes of `data`, stamped by the kernel (`head.kernel`, else by us) at `stamps[i]`, and read
+    by us at `seen[i]`: the difference is the error of a client that stamps in user space.
+    """
+
+    head: StreamHead
+    error: str
+    data: bytes
+    lengths: Sequence[int]
+    stamps: Sequence[int]
+    seen: Sequence[int]
+
+
+_FRAME = struct.Struct("<IB")
+_BODY = struct.Struct("<II")
+_HEAD = struct.Struct("<IqqqqqBBHHI")
+
+
+def pack(kind: Kind, payload: bytes) -> bytes:
+    return _FRAME.pack(len(payload), kind) + payload
+
+
+def pack_json(kind: Kind, value: object) -> bytes:
+    return pack(kind, orjson.dumps(value))
+
+
+def pack_bodies(bodies: Iterable[tuple[int, bytes]]) -> bytes:
+    return pack(Kind.BODIES, b"".join(_BODY.pack(index, len(body)) + body for index, body in bodies))
+
+
+def unpack_bodies(payload: bytes) -> Iterator[tuple[int, bytes]]:
+    at = 0
+    while at < len(payload):
+        index, size = _BODY.unpack_from(payload, at)
+        at += _BODY.size
+        yield index, payload[at : at + size]
+        at += size
+
+
+def pack_stream(head: StreamHead, error: str, data: list[bytes], stamps: list[int], seen: list[int]) -> bytes:
+    said = error.encode()[:2000]
+    parts = (
+        _HEAD.pack(*head, len(said), len(data)),
+        said,
+        array("I", map(len, data)).tobytes(),
+        array("q", stamps).tobytes(),
+        array("q", seen).tobytes(),
+        *data,
+    )
+    return b"".join((_FRAME.pack(sum(map(len, parts)), Kind.STREAM), *parts))
+
+
+def unpack_stream(payload: bytes) -> RawStream:
+    number, intended, connect, connected, sent, ended, end, kernel, retried, error_size, pieces = _HEAD.unpack_from(
+        payload
+    )
+    head = StreamHead(number, intended, connect, connected, sent, ended, End(end), bool(kernel), retried)
+    at = _HEAD.size
+    error = payload[at : at + error_size].decode("utf-8", "replace")
+    at += error_size
+    columns: list[array[int]] = []
+    for code, width in (("I", 4), ("q", 8), ("q", 8)):
+        column: array[int] = array(code)
+        column.frombytes(payload[at : at + width * pieces])
+        columns.append(column)
+        at += width * pieces
+    return RawStream(head, error, payload[at:], *columns)
+
+
+class FrameReader:
+    """Cuts a byte stream into frames, however it is split."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[tuple[Kind, bytes]]:
+        """Every frame that is whole by now."""
+        buffer = self._buffer
+        buffer += data
+        at = 0
+        while len(buffer) - at >= _FRAME.size:
+            size, kind = _FRAME.unpack_from(buffer, at)
+            end = at + _FRAME.size + size
+            if len(buffer) < end:
+                break
+            yield Kind(kind), bytes(buffer[at + _FRAME.size : end])
+            at = end
+        del buffer[:at]

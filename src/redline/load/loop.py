@@ -1,0 +1,412 @@
+"""The load worker's loop: one epoll set, one timer, any number of connections, and never a blocking call.
+
+Reading a piece costs one recvmsg and three list appends; the kernel's stamp comes with it. Answers are neither parsed
+nor looked at until they are over.
+"""
+
+from __future__ import annotations
+
+import errno
+import heapq
+import os
+import select
+import socket
+import ssl
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from redline.clock import now_ns, realtime_offset
+from redline.load.frames import End, Kind, Phase, PhaseDone, StreamHead, Target, Tick, pack_json, pack_stream
+from redline.load.outbox import Outbox
+from redline.load.phase import PhaseRun
+from redline.load.timer import Timer
+from redline.load.wire import (
+    ANCILLARY_BYTES,
+    LAST_CHUNK,
+    READ_BYTES,
+    SO_TIMESTAMPNS,
+    Connection,
+    Framing,
+    State,
+    Tls,
+    meaning,
+    stamp_guard,
+    unpack_timespec,
+)
+
+_IN, _OUT = select.EPOLLIN, select.EPOLLOUT
+_BATCH = 64  # events between two looks at the clock: about a millisecond of work
+_HOUSEKEEPING_NS = 100_000_000
+_FROZEN_NS = 1_000_000_000
+_STEP_NS = 1_000_000
+_IDLE_REUSE_NS = 3_000_000_000  # servers close idle connections after 5 s (uvicorn) or so; do not race them
+_RETRY_IDLE_NS = 500_000_000
+
+
+class LoadLoop:
+    """`control` is the socket to redline; `on_control` is called when it is readable and may add bodies or phases."""
+
+    def __init__(self, target: Target, outbox: Outbox, control: socket.socket, on_control: Callable[[], None]) -> None:
+        self.target = target
+        self.outbox = outbox
+        self.bodies: deque[tuple[int, bytes]] = deque()
+        self.active = 0
+        self.tick = Tick()
+        self.closing = False
+        self._control = control
+        self._control_mask = _IN
+        self._on_control = on_control
+        self._phase: PhaseRun | None = None
+        self._epoll = select.epoll()
+        self._timer = Timer()
+        self._conns: dict[int, Connection] = {}
+        self._idle: list[Connection] = []
+        self._due: list[tuple[int, int, Callable[[Any], None], Any]] = []
+        self._sequence = 0
+        self._tls = ssl.create_default_context() if target.tls_name else None
+        self._guard = stamp_guard() if target.timestamps else None
+        self._offset = realtime_offset()
+        self._offset_ns = self._offset.offset_ns
+        self._epoll.register(control.fileno(), _IN)
+        self._epoll.register(self._timer.fd, _IN)
+        self.at(now_ns() + _HOUSEKEEPING_NS, self._housekeeping, now_ns() + _HOUSEKEEPING_NS)
+        if target.stall_every_ms:
+            self.at(now_ns() + int(target.stall_every_ms * 1e6), self._stall, None)
+
+    # -- time
+
+    def at(self, when_ns: int, do: Callable[[Any], None], what: Any) -> None:
+        self._sequence += 1
+        heapq.heappush(self._due, (when_ns, self._sequence, do, what))
+
+    def run(self) -> None:
+        """Until `closing` is set and everything was shipped, or the parent is gone (OSError)."""
+        due, poll, conns, control = self._due, self._epoll.poll, self._conns, self._control.fileno()
+        while not (self.closing and not self.outbox.waiting):
+            while due[0][0] <= now_ns():
+                _, _, do, what = heapq.heappop(due)
+                do(what)
+            self._timer.arm(due[0][0])
+            for fd, mask in poll(None, _BATCH):
+                conn = conns.get(fd)
+                if conn is not None:
+                    if conn.state is State.RECEIVING and mask & _IN:
+                        self._read(conn)
+                    else:
+                        self._other(conn, mask)
+                elif fd == control:
+                    if mask & _IN:
+                        self._on_control()
+                    self.outbox.flush()
+            self._watch_outbox()
+
+    def _watch_outbox(self) -> None:
+        mask = _IN | _OUT if self.outbox.waiting else _IN
+        if mask != self._control_mask:
+            self._control_mask = mask
+            self._epoll.modify(self._control.fileno(), mask)
+
+    def _housekeeping(self, due_ns: int) -> None:
+        now = now_ns()
+        self._reclock()
+        if now - due_ns < _FROZEN_NS:  # a loop that was frozen has bytes to read before it may call anybody silent
+            self._sweep(now)
+        tick, usage = self.tick, os.times()
+        tick.cpu_s = usage.user + usage.system
+        tick.in_flight = self.active
+        tick.clock_error_ns = max(tick.clock_error_ns, self._offset.error_ns)
+        tick.backlog_max, tick.spilled = self.outbox.waiting_max, self.outbox.spilled
+        if not self.closing:
+            self.outbox.put(pack_json(Kind.TICK, tick))
+        self.at(now + _HOUSEKEEPING_NS, self._housekeeping, now + _HOUSEKEEPING_NS)
+
+    def _reclock(self) -> None:
+        offset = realtime_offset(5)
+        moved = abs(offset.offset_ns - self._offset_ns)
+        if moved > _STEP_NS:
+            self.tick.clock_steps += 1
+            self.tick.clock_step_ns = max(self.tick.clock_step_ns, moved)
+        self._offset, self._offset_ns = offset, offset.offset_ns
+
+    def _stall(self, _: None) -> None:
+        time.sleep(self.target.stall_ms / 1e3)
+        self.at(now_ns() + int(self.target.stall_every_ms * 1e6), self._stall, None)
+
+    def _sweep(self, now: int) -> None:
+        target = self.target
+        for conn in list(self._conns.values()):
+            if conn.state is State.IDLE:
+                if now - conn.idle_since_ns > _IDLE_REUSE_NS:
+                    self._drop(conn)
+                continue
+            silent = now - max(conn.last_ns, conn.sent_ns)
+            if now - conn.begun_ns > target.timeout_ns:
+                self._finish(conn, End.SLOW)
+            elif silent > target.idle_ns:
+                self._finish(conn, End.IDLE)
+            elif conn.framing is Framing.CHUNKED and silent > _HOUSEKEEPING_NS and conn.fed < len(conn.data):
+                end = conn.ask()  # an end that does not look like one: trailers after the last chunk
+                if end is not None:
+                    self._finish(conn, end)
+
+    # -- phases
+
+    def start_phase(self, phase: Phase) -> None:
+        self._phase = PhaseRun(phase, self)
+        self._phase.start()
+
+    def add_bodies(self, bodies: list[tuple[int, bytes]]) -> None:
+        self.bodies.extend(bodies)
+        if self._phase is not None:
+            self._phase.bodies_came()
+
+    def cancel(self) -> None:
+        if self._phase is not None:
+            self._phase.stop("cancelled")
+
+    def cut(self) -> None:
+        for conn in list(self._conns.values()):
+            if conn.state is not State.IDLE:
+                self._finish(conn, End.CANCELLED)
+
+    def phase_over(self, done: PhaseDone) -> None:
+        self._phase = None
+        self.bodies.clear()
+        usage = os.times()
+        self.tick.cpu_s, self.tick.in_flight = usage.user + usage.system, self.active
+        self.tick.backlog_max, self.tick.spilled = self.outbox.waiting_max, self.outbox.spilled
+        self.outbox.put(pack_json(Kind.PHASE_DONE, done))
+
+    # -- requests
+
+    def begin(self, client: int, intended_ns: int) -> None:
+        index, request = self.bodies.popleft()
+        self.active += 1
+        self.tick.sent += 1
+        now = now_ns()
+        conn = self._pooled(now)
+        if conn is None:
+            self._open(client, index, request, intended_ns)
+            return
+        conn.client, conn.reused, conn.retried = client, True, 0
+        conn.idle_gap_ns = now - conn.idle_since_ns
+        conn.take(index, request, intended_ns, now)
+        self._send(conn)
+
+    def _pooled(self, now: int) -> Connection | None:
+        while self._idle:
+            conn = self._idle.pop()
+            if conn.state is State.IDLE:
+                if now - conn.idle_since_ns < _IDLE_REUSE_NS:
+                    return conn
+                self._drop(conn)
+        return None
+
+    def _open(self, client: int, index: int, request: bytes, intended_ns: int, retried: int = 0) -> None:
+        target, now = self.target, now_ns()
+        try:
+            sock = socket.socket(target.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        except OSError as error:
+            head = StreamHead(index, intended_ns, now, 0, 0, now, End.CONNECT, True, retried)
+            self._over(head, meaning(error.errno), ([], [], []), client, now, good=False)
+            return
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if target.timestamps:
+            sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        conn = Connection(sock, client)
+        conn.connect_ns, conn.retried = now, retried
+        conn.take(index, request, intended_ns, now)
+        if self._tls is not None:
+            conn.tls = Tls(self._tls, target.tls_name)
+        self._conns[conn.fd] = conn
+        self._listen(conn, _IN | _OUT)
+        code = sock.connect_ex(target.address)
+        if code not in (0, errno.EINPROGRESS):
+            self._finish(conn, End.CONNECT, meaning(code))
+
+    def _listen(self, conn: Connection, mask: int) -> None:
+        if conn.mask == mask:
+            return
+        (self._epoll.modify if conn.mask else self._epoll.register)(conn.fd, mask)
+        conn.mask = mask
+
+    def _other(self, conn: Connection, mask: int) -> None:
+        """Whatever is not simply bytes of an answer."""
+        state = conn.state
+        if state is State.CONNECTING:
+            self._connected(conn)
+        elif state is State.HANDSHAKE:
+            self._handshake(conn)
+        elif state is State.SENDING:
+            if mask & _OUT:
+                self._send(conn)
+            if mask & _IN and conn.state in (State.SENDING, State.RECEIVING):
+                self._read(conn)  # an answer may come before all of the request is gone
+        elif state is State.RECEIVING:
+            self._read(conn)  # an error or a hang-up; recvmsg says which
+        elif state is State.IDLE:
+            self._drop(conn)  # closed by the server, or bytes that nobody asked for
+
+    def _connected(self, conn: Connection) -> None:
+        code = conn.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            self._finish(conn, End.CONNECT, meaning(code))
+            return
+        if conn.tls is not None:
+            conn.state = State.HANDSHAKE
+            self._handshake(conn)
+            return
+        conn.connected_ns = now_ns()
+        self._send(conn)
+
+    def _handshake(self, conn: Connection) -> None:
+        assert conn.tls is not None
+        try:
+            if conn.mask == _IN:
+                data = conn.sock.recv(READ_BYTES)
+                if not data:
+                    self._finish(conn, End.CONNECT, "closed by the server during the TLS handshake")
+                    return
+                conn.tls.fed(data)
+            done = conn.tls.handshake()
+            conn.outgoing = memoryview(conn.tls.to_send())
+            conn.push_raw()
+        except BlockingIOError:
+            return
+        except OSError as error:  # ssl.SSLError is one
+            self._finish(conn, End.CONNECT, f"TLS handshake: {error}")
+            return
+        self._listen(conn, _IN)
+        if done:
+            conn.connected_ns = now_ns()
+            conn.outgoing = memoryview(conn.request)
+            self._send(conn)
+
+    def _send(self, conn: Connection) -> None:
+        conn.state = State.SENDING
+        conn.sent_ns = now_ns()  # before the call: on loopback the server may run, and answer, inside of it
+        try:
+            gone = conn.push()
+        except OSError as error:
+            self._broken(conn, error)
+            return
+        if gone:
+            conn.state = State.RECEIVING
+        self._listen(conn, _IN if gone else _IN | _OUT)
+
+    def _read(self, conn: Connection) -> None:
+        try:
+            data, ancillary, _, _ = conn.recvmsg(READ_BYTES, ANCILLARY_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._broken(conn, error)
+            return
+        seen = now_ns()
+        if not data:
+            self._hung_up(conn)
+            return
+        if ancillary:
+            seconds, nanos = unpack_timespec(ancillary[0][2])
+            stamp = seconds * 1_000_000_000 + nanos - self._offset_ns
+            if not conn.sent_ns <= stamp <= seen:
+                stamp = self._doubted(conn, stamp + self._offset_ns, seen)
+        else:
+            stamp = seen
+            conn.kernel = False
+        conn.last_ns = seen
+        self.tick.bytes_in += len(data)
+        if conn.tls is not None:
+            data = self._decrypt(conn, data)
+            if not data:
+                return
+        self.tick.pieces += 1
+        conn.size += len(data)
+        conn.data.append(data)
+        conn.stamps.append(stamp)
+        conn.seen.append(seen)
+        if conn.framing is Framing.CHUNKED and len(data) >= 5 and not data.endswith(LAST_CHUNK):
+            if conn.size <= self.target.answer_bytes_max:
+                return
+            self._finish(conn, End.BAD, f"an answer of more than {self.target.answer_bytes_max >> 20} MB")
+            return
+        end = conn.is_over(data)
+        if end is not None:
+            self._finish(conn, end)
+
+    def _doubted(self, conn: Connection, realtime_ns: int, seen: int) -> int:
+        """A stamp outside of what is possible: the wall clock was stepped. Read the distance again, else use ours."""
+        self._reclock()
+        stamp = realtime_ns - self._offset_ns
+        if conn.sent_ns <= stamp <= seen:
+            return stamp
+        conn.kernel = False
+        return seen
+
+    def _decrypt(self, conn: Connection, data: bytes) -> bytes:
+        assert conn.tls is not None
+        conn.tls.fed(data)
+        try:
+            plain, goodbye = conn.tls.plain()
+        except ssl.SSLError as error:
+            self._finish(conn, End.RESET, f"TLS: {error}")
+            return b""
+        if goodbye:
+            conn.keep_alive = False
+            if not plain:
+                self._hung_up(conn)
+        return plain
+
+    def _hung_up(self, conn: Connection) -> None:
+        """The server closed its side."""
+        if conn.data:
+            self._finish(conn, End.CLOSED)
+        else:
+            self._broken(conn, ConnectionResetError(0, "the server closed the connection before it answered"))
+
+    def _broken(self, conn: Connection, error: OSError) -> None:
+        if conn.data:
+            self._finish(conn, End.RESET, meaning(error.errno) if error.errno else str(error))
+            return
+        if conn.reused and conn.idle_gap_ns > _RETRY_IDLE_NS:
+            # an idle connection that the server gave up at the moment when it was used again: nobody's failure
+            self.tick.retried += 1
+            self._drop(conn)
+            self._open(conn.client, conn.index, conn.whole_request, conn.intended_ns, conn.retried + 1)
+            return
+        text = error.strerror if not error.errno else f"{meaning(error.errno)} before it answered"
+        self._finish(conn, End.CONNECT, text or str(error))
+
+    def _finish(self, conn: Connection, end: End, error: str = "") -> None:
+        now = now_ns()
+        whole = end is End.COMPLETE or (end is End.CLOSED and conn.framing is Framing.CLOSE)
+        ended = conn.stamps[-1] if whole else now
+        head, pieces = conn.head(end, ended), (conn.data, conn.stamps, conn.seen)
+        if end is End.COMPLETE and conn.keep_alive and conn.state is State.RECEIVING:
+            conn.state, conn.idle_since_ns = State.IDLE, now
+            self._idle.append(conn)
+        else:
+            self._drop(conn)
+        self._over(head, error, pieces, conn.client, conn.begun_ns, good=whole and 200 <= conn.status < 300)
+
+    def _over(self, head: StreamHead, error: str, pieces: Pieces, client: int, begun_ns: int, *, good: bool) -> None:
+        """The next request goes out first, then this one goes to the parent."""
+        self.active -= 1
+        self.tick.ended += 1
+        phase = self._phase
+        if phase is not None:
+            phase.ended(client, head.end, good, begun_ns, head.ended_ns)
+        self.outbox.put(pack_stream(head, error, *pieces))
+        if phase is not None:
+            phase.check()
+
+    def _drop(self, conn: Connection) -> None:
+        if conn.state is not State.DEAD:
+            conn.state = State.DEAD
+            del self._conns[conn.fd]
+            conn.sock.close()
+
+
+Pieces = tuple[list[bytes], list[int], list[int]]

@@ -1,0 +1,173 @@
+"""When the next request goes out: closed loop, open loop, and how a stretch of load ends."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from redline.clock import now_ns
+from redline.load.frames import Arrivals, End, Phase, PhaseDone, Tick
+
+_BACKOFF_NS = 100_000_000
+_REFUSED_NS = 1_000_000_000
+_REFUSED_MIN = 8
+_FAILING_MIN = 50
+
+
+class Sender(Protocol):
+    """What a phase needs of the loop."""
+
+    bodies: deque[tuple[int, bytes]]
+    active: int
+    tick: Tick
+
+    def at(self, when_ns: int, do: Callable[[Any], None], what: Any) -> None: ...
+
+    def begin(self, client: int, intended_ns: int) -> None:
+        """Send the next body; the caller made sure that there is one."""
+        ...
+
+    def cut(self) -> None:
+        """End every request in flight as cancelled."""
+        ...
+
+    def phase_over(self, done: PhaseDone) -> None: ...
+
+
+class PhaseRun:
+    """One phase under way."""
+
+    def __init__(self, phase: Phase, loop: Sender) -> None:
+        self.phase = phase
+        self.loop = loop
+        self.started_ns = now_ns() + phase.start_in_ns
+        self._closed = phase.arrivals is Arrivals.CLOSED
+        self._left = phase.requests or (1 << 62)
+        if not self._closed:
+            self._left = min(self._left, len(phase.offsets_ns))
+        self._sent = 0
+        self._ended = 0
+        self._good = 0
+        self._issuing = True
+        self._over = False
+        self._stopped_by = "requests"
+        self._waiting: deque[tuple[int, int]] = deque()  # (client, intended) without a body
+        self._refused_since = self._refused = 0
+
+    def start(self) -> None:
+        phase = self.phase
+        if self._closed:
+            for client in range(min(phase.clients, self._left)):
+                when = self.started_ns + phase.ramp_ns * client // phase.clients
+                self.loop.at(when, self._free, (client, when))
+        elif self._left:
+            self.loop.at(self.started_ns + phase.offsets_ns[0], self._arrival, 0)
+        if phase.duration_ns:
+            self.loop.at(self.started_ns + phase.duration_ns, self._time_up, None)
+        if self._left <= 0:
+            self._finish()
+
+    def _free(self, who: tuple[int, int]) -> None:
+        client, intended_ns = who
+        if not self._issuing or self._left <= 0:
+            return
+        self._send(client, intended_ns)
+
+    def _arrival(self, number: int) -> None:
+        offsets = self.phase.offsets_ns
+        now = now_ns()
+        while self._issuing and self._left > 0:
+            due = self.started_ns + offsets[number]
+            if due > now:
+                self.loop.at(due, self._arrival, number)
+                return
+            number += 1
+            self._send(-1, due)
+
+    def _send(self, client: int, intended_ns: int) -> None:
+        if self._waiting or not self.loop.bodies:
+            self.loop.tick.starved += 1
+            self._waiting.append((client, intended_ns))
+            self._left -= 1
+            return
+        self._left -= 1
+        self._sent += 1
+        self.loop.begin(client, intended_ns)
+
+    def bodies_came(self) -> None:
+        """New bodies are there: whoever waited for one goes first."""
+        while self._waiting and self.loop.bodies and self._issuing:
+            client, intended_ns = self._waiting.popleft()
+            self._sent += 1
+            self.loop.begin(client, intended_ns)
+
+    def ended(self, client: int, end: End, good: bool, began_ns: int, ended_ns: int) -> None:
+        """A request is over; in a closed loop its client goes on at the very instant of its last byte."""
+        self._ended += 1
+        self._good += good
+        self._watch_refusals(end)
+        if self._ended > _FAILING_MIN + 2 * self.phase.clients and not self._good and self.phase.ends_fast:
+            self.stop("failing")
+        if self._closed and self._issuing:
+            if good:
+                self._free((client, ended_ns))
+            else:
+                # a client that fails at once would otherwise spin
+                when = max(ended_ns, began_ns + _BACKOFF_NS)
+                self.loop.at(when, self._free, (client, when))
+
+    def _watch_refusals(self, end: End) -> None:
+        if end is not End.CONNECT:
+            self._refused = 0
+            return
+        if self._refused == 0:
+            self._refused_since = now_ns()
+        self._refused += 1
+        long = now_ns() - self._refused_since > _REFUSED_NS
+        if long and self._refused >= _REFUSED_MIN and self.phase.ends_fast:
+            self.stop("refused")
+
+    def _time_up(self, _: None) -> None:
+        if self._over:
+            return
+        if self._issuing and self._left > 0:
+            self._stopped_by = "duration"
+        self._issuing = False
+        self.loop.at(now_ns() + self.phase.drain_ns, self._drained, None)
+        self.check()
+
+    def _drained(self, _: None) -> None:
+        if self._over:
+            return
+        if self.loop.active:
+            self._stopped_by = "duration"
+        self.loop.cut()
+        self._finish()
+
+    def stop(self, why: str) -> None:
+        """Send nothing more and cut off what is in flight."""
+        if self._over or not (self._issuing or self.loop.active):
+            return
+        self._issuing = False
+        self._stopped_by = why
+        # not from inside of the request that is just ending
+        self.loop.at(now_ns(), self._cut, None)
+
+    def _cut(self, _: None) -> None:
+        if not self._over:
+            self.loop.cut()
+            self._finish()
+
+    def check(self) -> None:
+        """Over when nothing is left to send and nothing is in flight."""
+        if not self.loop.active and (not self._issuing or (self._left <= 0 and not self._waiting)):
+            self._finish()
+
+    def _finish(self) -> None:
+        if self._over:
+            return
+        self._over = True
+        self._issuing = False
+        done = PhaseDone(self._stopped_by, self.started_ns, now_ns(), self._sent, self.loop.tick)
+        self.loop.phase_over(done)

@@ -1,0 +1,280 @@
+"""One connection to the server: non-blocking socket, kernel receive stamps, and just enough HTTP to see the end.
+
+While an answer streams, only (bytes, stamp) pieces are kept. Whether it is over is asked of httptools, and only when
+a piece looks like the last one; everything else about the answer is found out later, by whoever parses it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import socket
+import ssl
+import struct
+from enum import IntEnum
+from typing import Any
+
+import httptools
+
+from redline.load.frames import End, StreamHead
+
+SO_TIMESTAMPNS = 35  # SO_TIMESTAMPNS_OLD: a timespec of two longs, on every 64-bit Linux
+ANCILLARY_BYTES = 64
+READ_BYTES = 65536
+HEAD_BYTES_MAX = 256 << 10
+
+LAST_CHUNK = b"0\r\n\r\n"
+unpack_timespec = struct.Struct("=qq").unpack
+
+_CHUNKED = re.compile(rb"\r\ntransfer-encoding:[^\r\n]*chunked", re.IGNORECASE)
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)", re.IGNORECASE)
+_CLOSE = re.compile(rb"\r\nconnection:[^\r\n]*close", re.IGNORECASE)
+_STATUS = re.compile(rb"HTTP/1\.([01]) (\d\d\d)[ \r]")
+
+
+def meaning(code: int | None) -> str:
+    """An errno in words, with the remedy where it is ours."""
+    known = {
+        errno.EMFILE: "too many open files (raise ulimit -n)",
+        errno.EADDRNOTAVAIL: "no free local port left (net.ipv4.ip_local_port_range)",
+    }
+    return known.get(code or 0) or os.strerror(code or 0).lower()
+
+
+def stamp_guard() -> socket.socket:
+    """A socket that keeps the kernel's receive stamps switched on: they start late for the first socket that asks."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+    return sock
+
+
+class State(IntEnum):
+    CONNECTING = 0
+    HANDSHAKE = 1
+    SENDING = 2
+    RECEIVING = 3
+    IDLE = 4
+    DEAD = 5
+
+
+class Framing(IntEnum):
+    """How the end of this answer is marked."""
+
+    UNKNOWN = 0  # the head is not whole yet
+    CHUNKED = 1
+    LENGTH = 2
+    CLOSE = 3
+
+
+class _Whole:
+    """httptools protocol that only notes the end of a final (not 1xx) message."""
+
+    def __init__(self) -> None:
+        self.done = False
+        self.parser: Any = None
+
+    def on_message_complete(self) -> None:
+        self.done = self.parser.get_status_code() >= 200
+
+
+class Tls:
+    """TLS over memory buffers, so that the socket, and with it the kernel's stamps, stays ours."""
+
+    def __init__(self, context: ssl.SSLContext, name: str) -> None:
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._object = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name)
+
+    def handshake(self) -> bool:
+        """True when it is done. ssl.SSLError when it failed."""
+        try:
+            self._object.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        return True
+
+    def fed(self, data: bytes) -> None:
+        self._incoming.write(data)
+
+    def plain(self) -> tuple[bytes, bool]:
+        """Everything that can be decrypted by now, and whether the server said goodbye."""
+        parts = []
+        try:
+            while piece := self._object.read(READ_BYTES):
+                parts.append(piece)
+        except ssl.SSLWantReadError:
+            return b"".join(parts), False
+        except ssl.SSLZeroReturnError:
+            pass
+        return b"".join(parts), True
+
+    def seal(self, data: bytes) -> None:
+        self._object.write(data)
+
+    def to_send(self) -> bytes:
+        return self._outgoing.read()
+
+
+class Connection:
+    """State of one socket and of the request on it. The loop drives it; nothing in here blocks."""
+
+    __slots__ = (
+        "begun_ns",
+        "client",
+        "connect_ns",
+        "connected_ns",
+        "data",
+        "fd",
+        "fed",
+        "framing",
+        "head_end",
+        "idle_gap_ns",
+        "idle_since_ns",
+        "index",
+        "intended_ns",
+        "keep_alive",
+        "kernel",
+        "last_ns",
+        "mask",
+        "need",
+        "outgoing",
+        "parser",
+        "recvmsg",
+        "request",
+        "retried",
+        "reused",
+        "seen",
+        "sent_ns",
+        "size",
+        "sock",
+        "stamps",
+        "state",
+        "status",
+        "tls",
+        "whole",
+        "whole_request",
+    )
+
+    def __init__(self, sock: socket.socket, client: int) -> None:
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.recvmsg = sock.recvmsg
+        self.client = client
+        self.state = State.CONNECTING
+        self.mask = 0
+        self.tls: Tls | None = None
+        self.reused = False
+        self.idle_since_ns = 0
+        self.connect_ns = self.connected_ns = 0
+        self.retried = 0
+        self.idle_gap_ns = 0
+        self.take(-1, b"", 0, 0)
+
+    def take(self, index: int, request: bytes, intended_ns: int, now_ns: int) -> None:
+        """A new request begins on this connection."""
+        self.begun_ns = self.last_ns = now_ns
+        self.index = index
+        self.request = request
+        self.intended_ns = intended_ns
+        self.sent_ns = 0
+        self.whole_request = request
+        self.outgoing = memoryview(request)
+        self.data: list[bytes] = []
+        self.stamps: list[int] = []
+        self.seen: list[int] = []
+        self.size = self.head_end = self.need = self.fed = self.status = 0
+        self.framing = Framing.UNKNOWN
+        self.keep_alive = True
+        self.kernel = True
+        self.parser: Any = None
+        self.whole: _Whole | None = None
+
+    def push(self) -> bool:
+        """Hand bytes to the kernel; True when the last one went. `sent_ns` is set by the caller before it calls."""
+        if self.tls is not None and self.request:
+            self.tls.seal(self.request)
+            self.request = b""
+            self.outgoing = memoryview(self.tls.to_send())
+        return self.push_raw()
+
+    def push_raw(self) -> bool:
+        while self.outgoing:
+            try:
+                sent = self.sock.send(self.outgoing)
+            except BlockingIOError:
+                return False
+            self.outgoing = self.outgoing[sent:]
+        return True
+
+    def judge_head(self) -> End | None:
+        """Find out how the answer is framed, once its head is there. BAD when it is no HTTP."""
+        raw = self.data[0] if len(self.data) == 1 else b"".join(self.data)
+        while True:
+            status = _STATUS.match(raw, self.head_end)
+            end = raw.find(b"\r\n\r\n", self.head_end)
+            if status is None and (end >= 0 or len(raw) - self.head_end >= 13):
+                return End.BAD
+            if end < 0 or status is None:
+                return End.BAD if len(raw) - self.head_end > HEAD_BYTES_MAX else None
+            if int(status[2]) >= 200:
+                break
+            self.head_end = end + 4  # an interim answer; the real one follows
+        head = raw[self.head_end : end + 2]
+        self.head_end = end + 4
+        self.keep_alive = status[1] == b"1" and not _CLOSE.search(head)
+        self.status = int(status[2])
+        length = _LENGTH.search(head)
+        if self.status in (204, 304):
+            self.framing, self.need = Framing.LENGTH, self.head_end
+        elif _CHUNKED.search(head):
+            self.framing = Framing.CHUNKED
+        elif length:
+            self.framing, self.need = Framing.LENGTH, self.head_end + int(length[1])
+        else:
+            self.framing, self.keep_alive = Framing.CLOSE, False
+        return None
+
+    def is_over(self, data: bytes) -> End | None:
+        """After a piece that may be the last: COMPLETE, BAD or None for not yet."""
+        if self.framing is Framing.UNKNOWN:
+            bad = self.judge_head()
+            if bad is not None or self.framing is Framing.UNKNOWN:
+                return bad
+        if self.framing is Framing.CHUNKED:
+            ends = data.endswith(LAST_CHUNK) or (len(data) < len(LAST_CHUNK) and self._tail().endswith(LAST_CHUNK))
+            return self.ask() if ends else None
+        if self.framing is Framing.LENGTH and self.size >= self.need:
+            self.keep_alive = self.keep_alive and self.size == self.need
+            return End.COMPLETE
+        return None
+
+    def _tail(self) -> bytes:
+        return b"".join(self.data[-len(LAST_CHUNK) :])
+
+    def ask(self) -> End | None:
+        """Ask httptools whether the message is whole, feeding it what it has not seen yet."""
+        if self.whole is None:
+            self.whole = _Whole()
+            self.parser = self.whole.parser = httptools.HttpResponseParser(self.whole)
+        pending = b"".join(self.data[self.fed :])
+        self.fed = len(self.data)
+        try:
+            self.parser.feed_data(pending)
+        except httptools.HttpParserError:
+            self.keep_alive = False
+            return End.COMPLETE if self.whole.done else End.BAD
+        return End.COMPLETE if self.whole.done else None
+
+    def head(self, end: End, ended_ns: int) -> StreamHead:
+        return StreamHead(
+            number=self.index,
+            intended_ns=self.intended_ns,
+            connect_ns=0 if self.reused else self.connect_ns,
+            connected_ns=0 if self.reused else self.connected_ns,
+            sent_ns=self.sent_ns,
+            ended_ns=ended_ns,
+            end=end,
+            kernel=self.kernel,
+            retried=self.retried,
+        )
