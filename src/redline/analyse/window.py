@@ -5,7 +5,8 @@
 2. Token rate. Inside that, tokens are counted in at least 8 equal slices, each as long as one request or longer, so
    that a request's own rhythm (prompt, then answer) is no trend. Of all sub-windows of at least half the slices the
    one whose mean rate has the smallest standard error wins (the MSER rule of simulation output analysis, applied to
-   both edges). A cut is kept only when what it removes differs from what stays by 3 standard deviations and by 5 %.
+   both edges). It is then widened at each end as far as the slices added are on average within 3 standard errors or 5 %
+   of its own rate: only what is clearly different goes.
 
 Where there is no steady state (the backlog grows from end to end, or the best sub-window is the shortest allowed), the
 window is the whole point and `note` says why.
@@ -169,17 +170,23 @@ def _trim(requests: Requests, window: SteadyWindow, cycle_ns: float) -> SteadyWi
     counts = slice_counts(times, tokens, window.start_ns, window.end_ns, slices)
     first, last = _least_error(counts)
     kept = counts[first:last]
-    differs = max(3 * float(kept.std()), 0.05 * float(kept.mean()))
-    if first and abs(float(counts[:first].mean() - kept.mean())) <= differs:
-        first = 0
-    if last < slices and abs(float(counts[last:].mean() - kept.mean())) <= differs:
-        last = slices
+    first = next(i for i in range(first + 1) if _alike(counts[i:first], kept))
+    last = next(i for i in range(slices, last - 1, -1) if _alike(counts[last:i], kept))
     if (first or last < slices) and last - first <= slices // 2:
         note = "the token rate never settles: it drifts over the whole point"
         return SteadyWindow(window.start_ns, window.end_ns, False, window.plateau, note=note)
     return SteadyWindow(
         window.start_ns + span * first // slices, window.start_ns + span * last // slices, True, window.plateau
     )
+
+
+def _alike(some: Floats, kept: Floats) -> bool:
+    """True when the mean of `some` slices is within 3 standard errors or 5 % of the kept ones, or of counting."""
+    n, mean = len(some), float(kept.mean())
+    if n == 0:
+        return True
+    noise = max(3 * float(kept.std()) / n**0.5, 0.05 * mean, 2 * (mean / n) ** 0.5)
+    return bool(abs(float(some.mean()) - mean) <= noise)
 
 
 def _least_error(counts: Floats) -> tuple[int, int]:

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from redline.analyse.bootstrap import generator, interval
+from redline.analyse.comparison import BETTER, SAME, UNKNOWN, WORSE, EngineResult, compare_engines, pool, worst
+from redline.analyse.finding import Verdict
+from redline.analyse.summary import PointSummary, summarise_point
+from tests.analyse.traffic import closed_loop
+
+LOAD = ("closed", 8.0)
+
+
+def point(seed: int = 0, itl: float = 10.0, fail: float = 0.0, noise: float = 0.1, **changes: object) -> PointSummary:
+    requests, hint = closed_loop(8, duration_ms=10_000, itl_ms=itl, ttft_ms=4 * itl, noise=noise, fail=fail, seed=seed)
+    options = {"slo": {"ttft_ms": 60.0}, "attainment": 0.95, "outcome": {}, "seed": seed, "run_id": "r"} | changes
+    return summarise_point(requests, window_hint=hint, **options)  # type: ignore[arg-type]
+
+
+FAST, SLOW = point(1, itl=5.0), point(2, itl=10.0)
+
+
+def test_a_faster_engine_is_better_in_both_directions() -> None:
+    compared = compare_engines([EngineResult("m", "slow", {LOAD: (SLOW,)}), EngineResult("m", "fast", {LOAD: (FAST,)})])
+    model = compared.model("m")
+    assert model.reference == "slow"
+    reference, other = model.points[0].engines
+    assert reference.ratios == {}
+    ttft, rate = other.ratios["ttft_ms.p50"], other.ratios["output_tokens_per_s"]
+    assert ttft.value == pytest.approx(0.5, rel=0.1)
+    assert ttft.outcome == BETTER
+    assert rate.value == pytest.approx(2, rel=0.1)
+    assert rate.outcome == BETTER
+    assert rate.interval is not None
+    assert rate.interval.low > 1.8
+    back = compare_engines([EngineResult("m", "fast", {LOAD: (FAST,)}), EngineResult("m", "slow", {LOAD: (SLOW,)})])
+    turned = back.model("m").points[0].engines[1].ratios
+    assert turned["ttft_ms.p50"].outcome == WORSE
+    assert turned["ttft_ms.p50"].value == pytest.approx(1 / ttft.value)
+
+
+def test_the_same_server_twice_shows_no_detectable_difference() -> None:
+    compared = compare_engines(
+        [EngineResult("m", "a", {LOAD: (point(3),)}), EngineResult("m", "b", {LOAD: (point(4),)})]
+    )
+    ratios = compared.model("m").points[0].engines[1].ratios
+    outcomes = [ratios[name].outcome for name in ("ttft_ms.p50", "itl_ms.p50", "e2e_ms.p50", "output_tokens_per_s")]
+    assert outcomes.count(SAME) >= 3
+
+
+def test_a_percentile_that_the_requests_cannot_bound_is_not_compared() -> None:
+    compared = compare_engines([EngineResult("m", "a", {LOAD: (SLOW,)}), EngineResult("m", "b", {LOAD: (FAST,)})])
+    ratio = compared.model("m").points[0].engines[1].ratios["e2e_ms.p99"]
+    assert SLOW.counts["counted"] < 368
+    assert ratio.outcome == UNKNOWN
+    assert "it takes 368" in ratio.note
+
+
+def test_an_invalid_point_is_not_compared() -> None:
+    broken = point(5, fail=0.5)
+    assert broken.verdict.state == "invalid"
+    compared = compare_engines([EngineResult("m", "a", {LOAD: (SLOW,)}), EngineResult("m", "b", {LOAD: (broken,)})])
+    ratio = compared.model("m").points[0].engines[1].ratios["ttft_ms.p50"]
+    assert ratio.outcome == UNKNOWN
+    assert ratio.note == "b is invalid here"
+
+
+def test_the_reference_is_the_first_engine_with_numbers() -> None:
+    compared = compare_engines([EngineResult("m", "gone", {}), EngineResult("m", "b", {LOAD: (SLOW,)})])
+    assert compared.model("m").reference == "b"
+    assert compare_engines([EngineResult("m", "gone", {})]).model("m").reference == ""
+    assert compare_engines([]).models == ()
+
+
+def test_models_and_load_points_are_kept_apart() -> None:
+    other = ("closed", 1.0)
+    compared = compare_engines(
+        [
+            EngineResult("big", "a", {LOAD: (SLOW,), other: (SLOW,)}),
+            EngineResult("small", "a", {LOAD: (FAST,)}),
+            EngineResult("big", "b", {LOAD: (FAST,)}),
+        ]
+    )
+    assert [model.model for model in compared.models] == ["big", "small"]
+    big = compared.model("big")
+    assert [found.load for found in big.points] == [other, LOAD]
+    assert [[engine.label for engine in found.engines] for found in big.points] == [["a"], ["a", "b"]]
+    assert big.points[0].engine("b") is None
+
+
+def test_repeats_are_pooled_and_their_spread_widens_the_interval() -> None:
+    repeats = (point(1, itl=9.0), point(2, itl=10.0), point(3, itl=11.0))
+    found = compare_engines([EngineResult("m", "a", {LOAD: repeats})]).model("m").points[0].engines[0]
+    number = found.numbers["ttft_ms.p50"]
+    assert number.repeats == tuple(summary.value("ttft_ms.p50") for summary in repeats)
+    assert number.value == pytest.approx(sum(number.repeats) / 3)
+    assert number.interval is not None
+    alone = repeats[1].findings["ttft_ms.p50"].interval
+    assert alone is not None
+    assert number.interval.high - number.interval.low > 1.5 * (alone.high - alone.low)
+    assert found.counts["counted"] == sum(summary.counts["counted"] for summary in repeats)
+
+
+def test_pool_by_hand() -> None:
+    value, draws = pool([1.0, 3.0, math.nan], [np.full(1000, 1.0), np.full(1000, 3.0), np.empty(0)], generator(0, "x"))
+    assert value == 2
+    band = interval(draws)
+    assert band is not None
+    # both repeats the low one, or both the high one: ± 1 × √2
+    assert (band.low, band.high) == pytest.approx((2 - 2**0.5, 2 + 2**0.5))
+    value, draws = pool([1.0, math.inf], [np.full(9, 1.0), np.full(9, math.inf)], generator(0, "x"))
+    assert value == math.inf
+    assert (draws == math.inf).all()
+    assert math.isnan(pool([math.nan], [np.empty(0)], generator(0, "x"))[0])
+    assert len(pool([1.0, 2.0], [np.ones(5), np.empty(0)], generator(0, "x"))[1]) == 0
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "outcome"),
+    [
+        ((1.0, 1.1), (2.0, 2.2), BETTER),
+        ((2.0, 2.2), (1.0, 1.1), WORSE),
+        ((1.0, 2.1), (2.0, 2.2), SAME),
+        ((1.0,), (2.0,), UNKNOWN),
+    ],
+)
+def test_start_up_is_told_apart_by_repeats_only(
+    ours: tuple[float, ...], theirs: tuple[float, ...], outcome: str
+) -> None:
+    compared = compare_engines(
+        [
+            EngineResult("m", "a", {LOAD: (SLOW,)}, startup_s=theirs),
+            EngineResult("m", "b", {LOAD: (SLOW,)}, startup_s=ours),
+        ]
+    )
+    feet = compared.model("m").footprints
+    assert feet[0].ratios == {}
+    assert feet[1].ratios["startup_s"].outcome == outcome
+    assert feet[1].ratios["startup_s"].value == pytest.approx(np.mean(ours) / np.mean(theirs))
+
+
+def test_a_figure_that_one_side_lacks_has_no_ratio() -> None:
+    results = [
+        EngineResult("m", "a", {LOAD: (SLOW,)}, startup_s=(1.0,)),
+        EngineResult("m", "b", {LOAD: (SLOW,)}, startup_s=(1.0,), gpu_memory_bytes=(5.0, math.nan)),
+    ]
+    foot = compare_engines(results).model("m").footprints[1]
+    assert foot.numbers["gpu_memory_bytes"].repeats == (5.0,)
+    assert set(foot.ratios) == {"startup_s"}
+
+
+def test_the_worst_verdict_wins_and_reasons_are_said_once() -> None:
+    found = worst([Verdict(), Verdict("client-bound", ("x",)), Verdict("degraded", ("x", "y"))])
+    assert found == Verdict("client-bound", ("x", "y"))
+    assert worst([]).state == "invalid"

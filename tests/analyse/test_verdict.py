@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from redline.analyse.finding import Verdict
+from redline.analyse.latency import latencies_of
+from redline.analyse.throughput import mean_in_flight
+from redline.analyse.verdict import RULES, STATES, Case, judge
+from redline.analyse.window import find_window
+from tests.analyse.traffic import Row, S, closed_loop, requests_of
+
+
+def rows(n: int = 200, **changes: Any) -> list[Row]:
+    """`n` requests of one client, each half a second long; `changes` go to every one of them."""
+    made = []
+    for i in range(n):
+        at = i * 500.0
+        row = Row(at, chunks=[at + 40 + 46 * k for k in range(10)], finished=at + 499)
+        made.append(row)
+        for name, value in changes.items():
+            setattr(row, name, value)
+    return made
+
+
+def verdict(made: list[Row], **changes: Any) -> Verdict:
+    requests = requests_of(*made)
+    ended = int(requests.finished_ns.max()) if len(requests) else S
+    window = find_window(requests, S, ended)
+    outcome = changes.pop("outcome", {})
+    in_flight = mean_in_flight(requests, window, ended)
+    return judge(Case(requests, latencies_of(requests), window, ended, outcome, in_flight, **changes))
+
+
+def with_some(made: list[Row], how_many: int, **changes: Any) -> list[Row]:
+    step = len(made) // how_many
+    for row in made[::step][:how_many]:
+        for name, value in changes.items():
+            setattr(row, name, value)
+    return made
+
+
+def test_a_clean_point_is_valid() -> None:
+    assert verdict(rows(), asked=("closed", 1.0), outcome={"send_lag_ms_p99": 0.1, "client_cpu_s": 3.0}) == Verdict()
+
+
+def long(row: Row, ms: float) -> Row:
+    row.finished, row.status = row.intended + ms, "cancelled"
+    return row
+
+
+CASES: list[tuple[str, list[Row], dict[str, Any], str, str]] = [
+    ("nothing at all", [], {}, "invalid", "no request finished"),
+    ("all failed", rows(status="timeout"), {}, "invalid", "all 200 requests failed: all timeout"),
+    ("all cut off", rows(status="cancelled"), {}, "invalid", "all 200 were cut off; give the point more time"),
+    ("no tokens", rows(output_tokens=0), {}, "invalid", "not one of them carried a token"),
+    ("engine died", rows(), {"outcome": {"stopped_by": "engine-died"}}, "invalid", "engine died"),
+    ("interrupted", rows(), {"outcome": {"stopped_by": "interrupted"}}, "degraded", "interrupted"),
+    ("a few failures", with_some(rows(), 5, status="reset"), {}, "degraded", "5 of 200 requests failed (2.5%)"),
+    ("many failures", with_some(rows(), 50, status="http"), {}, "invalid", "50 of 200 requests failed"),
+    ("answers too short", rows(asked_output_tokens=20), {}, "invalid", "10.0 tokens on average instead of 20.0"),
+    ("answers a little short", with_some(rows(), 10, asked_output_tokens=11), {}, "degraded", "length not as asked"),
+    ("answers too long", rows(asked_output_tokens=5), {"exact_output": False}, "invalid", "output length not as asked"),
+    ("send lag told", rows(), {"outcome": {"send_lag_ms_p99": 9.0}}, "client-bound", "send lag p99 is 9.0 ms"),
+    ("client busy", rows(), {"outcome": {"client_cpu_s": 95.0}}, "client-bound", "95% busy"),
+    ("tokens guessed", rows(token_source="chunks"), {}, "degraded", "tokens are a guess in 100%"),
+    ("prompts off", rows(asked_prompt_tokens=30), {}, "degraded", "prompt length not as asked in 200 of 200"),
+    ("prompts off told", rows(asked_prompt_tokens=0), {"outcome": {"prompts_off": 3}}, "degraded", "3 prompts"),
+    ("user stamps", rows(stamp="user"), {}, "degraded", "stamped in user space"),
+    ("shared stamps", rows(shared_stamps=4), {"outcome": {"client_cpu_s": 60.0}}, "degraded", "40% of the chunks"),
+    ("few", rows(50), {}, "degraded", "p99 of 50 requests is their maximum"),
+    ("load not reached", rows(), {"asked": ("closed", 4.0)}, "degraded", "1.0 in flight instead of 4"),
+    ("rate not reached", rows(), {"asked": ("constant", 4.0), "sent_per_s": 2.0}, "degraded", "2.00 req/s instead"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("made", "changes", "state", "reason"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
+def test_each_rule_speaks(made: list[Row], changes: dict[str, Any], state: str, reason: str) -> None:
+    found = verdict(made, **changes)
+    assert found.state == state, found
+    assert reason in " | ".join(found.reasons)
+
+
+def test_send_lag_is_measured_when_it_is_not_told() -> None:
+    made = rows()
+    for row in made:
+        row.sent = row.intended + 12
+    assert verdict(made).state == "client-bound"
+    assert verdict(made, outcome={"send_lag_ms_p99": 0.2}).state == "valid"
+
+
+@pytest.mark.parametrize(
+    ("made", "changes"),
+    [
+        (with_some(rows(), 2, status="reset"), {}),  # 1 % may fail
+        (rows(asked_output_tokens=20), {"exact_output": False}),  # the model stopped by itself
+        (rows(asked_output_tokens=20, token_source="chunks"), {"exact_output": True}),  # no count, no judgement
+        (rows(), {"outcome": {"send_lag_ms_p99": 0.9}}),
+        (rows(shared_stamps=4), {"outcome": {"client_cpu_s": 3.0}}),  # an idle client: the server sends them together
+        (rows(), {"asked": ("closed", 1.0)}),
+        (rows(), {"asked": ("poisson", 2.05), "sent_per_s": 2.0}),
+        (rows(), {"outcome": {"stopped_by": "duration", "notes": ["x"], "client_cpu_s": None}}),
+    ],
+)
+def test_rules_stay_silent_below_their_threshold(made: list[Row], changes: dict[str, Any]) -> None:
+    reasons = " ".join(verdict(made, **changes).reasons)
+    for word in ("failed", "length", "lag", "share", "not reached", "interrupted", "died"):
+        assert word not in reasons
+
+
+def test_cutting_off_the_slow_half_is_noticed() -> None:
+    """Answers take 1 to 30 s at random, and the point ends after 20: only fast ones are seen to finish."""
+    requests, (start, ended) = closed_loop(
+        40, duration_ms=20_000, ttft_ms=9000, itl_ms=10, output_tokens=8, noise=0.8, drain_ms=0
+    )
+    found = judge(Case(requests, latencies_of(requests), find_window(requests, start, ended), ended, {}))
+    assert found.state != "valid"
+    assert any("cut off" in reason and "slow ones first" in reason for reason in found.reasons)
+
+
+def test_cutting_off_a_few_of_many_is_not_held_against_it() -> None:
+    requests, (start, ended) = closed_loop(10, duration_ms=20_000, drain_ms=0)
+    cut = int((requests.status == "cancelled").sum())
+    assert cut == 10
+    found = judge(Case(requests, latencies_of(requests), find_window(requests, start, ended), ended, {}))
+    assert found == Verdict()
+
+
+def test_the_worst_comes_first() -> None:
+    found = verdict(rows(50, asked_output_tokens=20), outcome={"send_lag_ms_p99": 50.0})
+    assert found.state == "invalid"
+    assert [word in reason for word, reason in zip(("length", "late", "maximum"), found.reasons, strict=True)] == [
+        True
+    ] * 3
+
+
+def test_every_state_is_ranked_and_reached() -> None:
+    assert {case[3] for case in CASES} | {"valid"} == set(STATES)
+    assert len(RULES) == len(set(RULES))
