@@ -41,7 +41,9 @@ class Experiment(Spec):
             if count > 1:
                 second = [index for index, other in enumerate(labels) if other == label][1]
                 raise fault(
-                    f"{count} {what} are called {label!r}", field=f"{what}.{second}", fix="give each its own name:"
+                    f"{count} {what} are called {label!r}",
+                    field=f"{what}.{second}",
+                    fix="give each its own name (name: in the file, NAME=ENGINE in a flag)",
                 )
         return self
 

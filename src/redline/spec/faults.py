@@ -122,7 +122,8 @@ def _wanted(item: dict[str, Any]) -> str:
         "string_too_short": "some text",
     }
     if kind in limits:
-        return limits[kind].format(**context)
+        shown = {key: f"{value:.15g}" if isinstance(value, float) else value for key, value in context.items()}
+        return limits[kind].format(**shown)
     return _WANTED.get(kind, str(item["msg"]).removeprefix("Input should be ").removeprefix("a valid "))
 
 

@@ -219,11 +219,10 @@ def _looks_like_path(text: str) -> bool:
 
 
 def _siblings(folder: Path) -> str:
-    """Folders beside it whose names are near; for a word with a colon, the schemes that exist."""
+    """Folders beside it whose names are near; for a word with a colon, the ids that take one."""
     if ":" in folder.name:
-        return (
-            f"ids with a colon: {', '.join(f'bundled:{name}' for name in BUNDLED)}, shape:{{{','.join(shape_names())}}}"
-        )
+        known = [*(f"bundled:{name}" for name in BUNDLED), *(f"shape:{name}" for name in shape_names())]
+        return did_you_mean(folder.name, known) or f"ids with a colon: {', '.join(known)}"
     try:
         names = [child.name for child in folder.parent.iterdir() if child.is_dir()]
     except OSError:

@@ -115,6 +115,8 @@ def _content(name: str) -> dict[str, bytes]:
     base = files("redline") / "recipes" / "models" / "redline-tiny" / "tokenizer.json"
     pieces = tokenizer_files(config, json.loads(base.read_bytes()) if base.is_file() else None)
     config["pad_token_id"] = config["vocab_size"] - 1
+    # the layout of the fields; without it transformers 5 suspects a broken Mistral tokenizer in any large vocabulary
+    config["transformers_version"] = "4.57.0"
     ids = {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
     pieces |= {"config.json": config, "generation_config.json": ids}
     return {
