@@ -48,7 +48,7 @@ class Server(Protocol):
         ...
 
     def stop(self) -> None:
-        """SIGTERM to the process group redline started, then SIGKILL after the grace; returns when all are gone."""
+        """SIGTERM to the first process, then its group; SIGKILL to all after the grace; returns when all are gone."""
         ...
 
 

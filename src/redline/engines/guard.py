@@ -185,20 +185,26 @@ class Guard:
         self.end()
 
     def end(self) -> None:
-        """SIGTERM to the engine's group, then to whatever outlives its first process, then SIGKILL to all."""
+        """SIGTERM to the first process, a third of the grace later to its group; SIGKILL to what outlives the grace.
+
+        The first process alone at first: engines end their workers in order, and call it a crash when a worker goes
+        by itself. Once it has ended, everything that is left gets its SIGTERM.
+        """
         if not self.ending:
             self.ask(SWEEP_GRACE_S)
-        for proc in self.living():
-            if proc.group == self.leader:
-                send_signal(proc, signal.SIGTERM)
-        swept, pause = False, 0.01
+        began, pause = time.monotonic(), 0.01
+        group_at = began + (self.deadline - began) / 3
+        told: set[int] = set()
         while (left := self.living()) and time.monotonic() < self.deadline:
-            if self.leader_gone and not swept:
-                swept = True
+            if self.leader_gone and 0 not in told:
+                told.add(0)
                 self.ask(SWEEP_GRACE_S)
-                for proc in left:
-                    if proc.group != self.leader:
-                        send_signal(proc, signal.SIGTERM)
+            late = time.monotonic() > group_at
+            for proc in left:
+                due = self.leader_gone or proc.pid == self.leader or (late and proc.group == self.leader)
+                if due and proc.pid not in told:
+                    told.add(proc.pid)
+                    send_signal(proc, signal.SIGTERM)
             self.wait(min(pause, max(0.0, self.deadline - time.monotonic())))
             pause = min(pause * 1.5, 0.1)
         self.kill()
