@@ -106,34 +106,15 @@ def _tokenizer(
     qwen2 = model_type == "qwen2"
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": not qwen2}
     split = {"type": "Split", "pattern": {"Regex": _QWEN2_PATTERN}, "behavior": "Isolated", "invert": False}
-    shown = {"Ġ": " ", "Ċ": "\n", "ĉ": "\t", "č": "\r"}
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [
-            {
-                "id": index,
-                "content": token,
-                "single_word": False,
-                "lstrip": False,
-                "rstrip": False,
-                "normalized": False,
-                "special": True,
-            }
-            for index, token in sorted(special.items())
-        ],
+        "added_tokens": [_special(index, token) for index, token in sorted(special.items())],
         "normalizer": {"type": "NFC"} if qwen2 else None,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]} if qwen2 else byte_level,
         "post_processor": None,
-        "decoder": byte_level
-        if qwen2
-        else {
-            "type": "Sequence",
-            "decoders": [
-                {"type": "Replace", "pattern": {"String": letter}, "content": text} for letter, text in shown.items()
-            ],
-        },
+        "decoder": byte_level if qwen2 else _LETTERS_AS_TEXT,
         "model": {
             "type": "BPE",
             "dropout": None,
@@ -147,3 +128,17 @@ def _tokenizer(
             "merges": [f"{left} {right}" for left, right in merges],
         },
     }
+
+
+def _special(index: int, token: str) -> dict[str, Any]:
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    return {"id": index, "content": token, **plain, "special": True}
+
+
+_LETTERS_AS_TEXT = {
+    "type": "Sequence",
+    "decoders": [
+        {"type": "Replace", "pattern": {"String": letter}, "content": text}
+        for letter, text in {"Ġ": " ", "Ċ": "\n", "ĉ": "\t", "č": "\r"}.items()
+    ],
+}
