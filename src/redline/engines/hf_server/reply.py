@@ -1,0 +1,125 @@
+"""The JSON and the server-sent events of completions and chat."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from .answer import Piece
+from .job import TokenLogprob
+from .text import Decode
+
+DONE = b"data: [DONE]\n\n"
+
+
+def dumps(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def event(value: Any) -> bytes:
+    return b"data: " + dumps(value) + b"\n\n"
+
+
+def usage(prompt_tokens: int, tokens: int) -> dict[str, int]:
+    return {"prompt_tokens": prompt_tokens, "completion_tokens": tokens, "total_tokens": prompt_tokens + tokens}
+
+
+class Shape:
+    """Writes one response; what does not change between chunks is written once."""
+
+    def __init__(self, *, chat: bool, model: str, prompt_tokens: int, decode: Decode, usage: str) -> None:
+        """`usage`: '' for none, 'last' for a chunk of its own at the end, 'each' for a count on every chunk."""
+        self.chat = chat
+        self.id = ("chatcmpl-" if chat else "cmpl-") + secrets.token_hex(12)
+        self.model = model
+        self.created = int(time.time())
+        self.prompt_tokens = prompt_tokens
+        self._decode = decode
+        self._usage = usage
+        self._offsets: dict[int, int] = {}
+        kind = "chat.completion.chunk" if chat else "text_completion"
+        self._head = dumps(self._envelope(kind))[:-1]
+
+    def _envelope(self, kind: str) -> dict[str, Any]:
+        return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
+
+    def opening(self, index: int) -> bytes:
+        """Chat says the role before the first words."""
+        if not self.chat:
+            return b""
+        return self._chunk(index, '"delta":{"role":"assistant","content":""}', None, "", "", 0)
+
+    def chunk(self, piece: Piece, tokens: int) -> bytes:
+        """`tokens`: of all choices together so far."""
+        text = json.dumps(piece.text)
+        body = f'"delta":{{"content":{text}}}' if self.chat else f'"text":{text}'
+        logprobs = self.logprobs(piece.index, piece.text, piece.logprobs) if piece.logprobs else None
+        return self._chunk(piece.index, body, logprobs, piece.finish, piece.stop, tokens)
+
+    def _chunk(
+        self, index: int, body: str, logprobs: dict[str, Any] | None, finish: str, stop: str, tokens: int
+    ) -> bytes:
+        choice = (
+            f'"choices":[{{"index":{index},{body},"logprobs":{json.dumps(logprobs) if logprobs else "null"},'
+            f'"finish_reason":{json.dumps(finish or None)},"stop_reason":{json.dumps(stop or None)}}}]'
+        )
+        tail = ""
+        if self._usage == "each":
+            tail = f',"usage":{json.dumps(usage(self.prompt_tokens, tokens))}'
+        elif self._usage == "last":
+            tail = ',"usage":null'
+        return b"data: " + self._head + b"," + (choice + tail + "}\n\n").encode()
+
+    def closing(self, tokens: int, include_usage: bool) -> bytes:
+        if not include_usage:
+            return DONE
+        body = b',"choices":[],"usage":' + dumps(usage(self.prompt_tokens, tokens)) + b"}"
+        return b"data: " + self._head + body + b"\n\n" + DONE
+
+    def whole(self, choices: Sequence[Sequence[Piece]], tokens: int) -> bytes:
+        """A response without streaming, from the pieces of each choice."""
+        kind = "chat.completion" if self.chat else "text_completion"
+        body = self._envelope(kind)
+        body["choices"] = [self._choice(index, pieces) for index, pieces in enumerate(choices)]
+        body["usage"] = usage(self.prompt_tokens, tokens)
+        return dumps(body)
+
+    def _choice(self, index: int, pieces: Sequence[Piece]) -> dict[str, Any]:
+        text = "".join(piece.text for piece in pieces)
+        entries = [entry for piece in pieces for entry in piece.logprobs]
+        body: dict[str, Any] = {"message": {"role": "assistant", "content": text}} if self.chat else {"text": text}
+        return {
+            "index": index,
+            **body,
+            "logprobs": self.logprobs(index, text, entries) if entries else None,
+            "finish_reason": pieces[-1].finish,
+            "stop_reason": pieces[-1].stop or None,
+        }
+
+    def logprobs(self, index: int, text: str, entries: Sequence[TokenLogprob]) -> dict[str, Any]:
+        if self.chat:
+            return {"content": [self._chat_logprob(entry) for entry in entries]}
+        words = [self._decode([entry.token]) for entry in entries]
+        start = self._offsets.get(index, 0)
+        self._offsets[index] = start + len(text)
+        offsets, at = [], start
+        for word in words:
+            offsets.append(at)
+            at += len(word)
+        top = [{self._decode([token]): value for token, value in entry.top} for entry in entries]
+        return {
+            "tokens": words,
+            "token_logprobs": [entry.logprob for entry in entries],
+            "top_logprobs": top,
+            "text_offset": offsets,
+        }
+
+    def _chat_logprob(self, entry: TokenLogprob) -> dict[str, Any]:
+        def item(token: int, value: float) -> dict[str, Any]:
+            text = self._decode([token])
+            return {"token": text, "logprob": value, "bytes": list(text.encode())}
+
+        return {**item(entry.token, entry.logprob), "top_logprobs": [item(*pair) for pair in entry.top]}
