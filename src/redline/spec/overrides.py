@@ -77,7 +77,7 @@ class Flag:
         if text == "tokens":  # a part of a length
             parent = fields_at(Experiment, loc[:-2])[str(loc[-2])]
             text, unit = f"{parent.description}: {loc[-1]}".removesuffix(": mean"), "tokens"
-        text = f"{text}, as {self.shape}" if self.shape else text
+        text = f"{text}, as {self.metavar}" if self.shape else text
         shown = self.default if self.default not in (None, "", [], {}) else None
         if isinstance(shown, list):
             shown = ",".join(f"{item:g}" for item in shown)
