@@ -33,10 +33,12 @@ class TokenSource(StrEnum):
 class RequestRecord:
     """One request, as the client saw it.
 
-    Times are monotonic ns; 0 means that it never happened. `chunk_ns[i]` is when content chunk `i` arrived, and
-    `chunk_tokens[i]` how many tokens it carried (reasoning included); role-only, empty and usage-only events are no
-    content chunks. `answer_first_ns` is the first chunk of answer text, which differs from `chunk_ns[0]` only for
-    reasoning models. `stamp` says who took the arrival times: `kernel` (SO_TIMESTAMPNS) or `user`.
+    Times are monotonic ns; 0 means that it never happened; `connected_ns` is 0 on a connection that was used before.
+    `chunk_ns[i]` is when content chunk `i` arrived, and `chunk_tokens[i]` how many tokens it carried (reasoning
+    included); role-only, empty and usage-only events are no content chunks, but an event without text that carried
+    tokens by the server's own usage is one. An answer that was not streamed is one chunk, at its last byte.
+    `answer_first_ns` is the first chunk of answer text, which differs from `chunk_ns[0]` only for reasoning models.
+    `stamp` says who took the arrival times: `kernel` (SO_TIMESTAMPNS) or `user`.
     """
 
     index: int

@@ -1,0 +1,135 @@
+"""From a raw stream to the record of the request: what happened, when, and how it is called."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from redline.load.answer import Answer, error_text, read_stream, read_whole
+from redline.load.counting import CountTexts, resolve_chunks
+from redline.load.frames import End, RawStream
+from redline.load.record import RequestRecord, Status, TokenSource
+from redline.load.response import Response, read_response
+
+_ERROR_MAX = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is known about a request before it is sent."""
+
+    prompt_tokens: int
+    output_tokens: int
+    stream: bool = True
+    warmup: bool = False
+    keep_text: bool = False
+
+
+class Reader:
+    """Reads the streams of one load point. `secret` is blotted out of every error text."""
+
+    def __init__(
+        self, *, count: CountTexts | None = None, source: TokenSource = TokenSource.TOKENIZER, secret: str | None = None
+    ) -> None:
+        self._count = count
+        self._source = source
+        self._secret = secret
+
+    def read(self, raw: RawStream, asked: Asked) -> RequestRecord:
+        head = raw.head
+        record = RequestRecord(
+            index=head.number,
+            intended_ns=head.intended_ns,
+            sent_ns=head.sent_ns,
+            connected_ns=head.connected_ns,
+            first_byte_ns=raw.stamps[0] if raw.stamps else 0,
+            finished_ns=head.ended_ns,
+            asked_prompt_tokens=asked.prompt_tokens,
+            asked_output_tokens=asked.output_tokens,
+            stamp="kernel" if head.kernel else "user",
+            warmup=asked.warmup,
+        )
+        if not raw.lengths:
+            record.status, record.error = _without_bytes(raw)
+        else:
+            self._read_response(raw, asked, record)
+        if record.error:
+            text = record.error.replace(self._secret, "***") if self._secret else record.error
+            record.error = text[:_ERROR_MAX]
+        return record
+
+    def _read_response(self, raw: RawStream, asked: Asked, record: RequestRecord) -> None:
+        response = read_response(raw)
+        record.http_status = response.status
+        if response.status and not 200 <= response.status < 300:
+            cut = raw.head.end is End.CANCELLED
+            record.status = Status.CANCELLED if cut else Status.HTTP
+            record.error = "" if cut else f"HTTP {response.status}: {error_text(response.body)}"
+            return
+        answer = Answer()
+        if response.status and not response.fault:
+            answer = _read_answer(response, raw, asked)
+        self._fill(record, answer, asked)
+        record.status, record.error = judge(raw, response, answer, record.output_tokens)
+        if record.status in (Status.OK, Status.EMPTY) and not response.whole:
+            record.finished_ns = answer.done_ns  # complete to its [DONE]; what the server did afterwards is not ours
+
+    def _fill(self, record: RequestRecord, answer: Answer, asked: Asked) -> None:
+        chunks, tokens, output, source = resolve_chunks(answer, self._count, self._source)
+        times = [chunk.at_ns for chunk in chunks]
+        record.chunk_ns, record.chunk_tokens = times, tokens
+        record.output_tokens = output
+        record.token_source = source
+        record.prompt_tokens = answer.prompt_tokens
+        record.cached_tokens = answer.cached_tokens
+        record.finish_reason = answer.finish_reason
+        record.shared_stamps = sum(a == b for a, b in pairwise(times))
+        thinks = any(chunk.reasoning for chunk in chunks)
+        first = (chunk.at_ns for chunk in chunks if not thinks or (chunk.text and not chunk.reasoning))
+        record.answer_first_ns = next(first, 0)
+        if asked.keep_text:
+            record.text = "".join(chunk.text for chunk in chunks)
+
+
+def _read_answer(response: Response, raw: RawStream, asked: Asked) -> Answer:
+    if not asked.stream:
+        return read_whole(response, raw.stamps[-1]) if response.whole else Answer()
+    kind = response.headers.get("content-type", "text/event-stream")
+    encoding = response.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        return Answer(problem=f"the answer is {encoding}-encoded, although identity was asked for")
+    if "event-stream" in kind or response.body.lstrip()[:5] in (b"data:", b"event", b""):
+        return read_stream(response, raw.stamps)
+    if not response.whole:
+        return Answer()
+    return Answer(problem=f"no event stream but {kind}: {error_text(response.body)}")
+
+
+def judge(raw: RawStream, response: Response, answer: Answer, output_tokens: int) -> tuple[Status, str]:
+    """How the request ended, and why in words."""
+    end = raw.head.end
+    if response.fault or answer.problem:
+        return Status.MALFORMED, response.fault or answer.problem
+    if answer.done_ns or (answer.finish_reason and response.whole):
+        return (Status.OK, "") if output_tokens else (Status.EMPTY, "a complete answer without one token")
+    if end is End.CANCELLED:
+        return Status.CANCELLED, ""
+    got = f"after {len(answer.chunks)} chunks" if response.status else "before a whole head of an answer"
+    if end in (End.IDLE, End.SLOW):
+        return Status.TIMEOUT, (f"silent for too long {got}" if end is End.IDLE else f"not done in time {got}")
+    if end is End.BAD:
+        return Status.MALFORMED, raw.error or "no HTTP: " + error_text(raw.data[:200])
+    if response.whole:
+        return Status.RESET, f"the stream ended {got} without finish_reason and without [DONE]"
+    return Status.RESET, f"{raw.error or 'the server closed the connection'} {got}"
+
+
+def _without_bytes(raw: RawStream) -> tuple[Status, str]:
+    """Not one byte came back."""
+    end = raw.head.end
+    if end is End.CANCELLED:
+        return Status.CANCELLED, ""
+    if end in (End.IDLE, End.SLOW):
+        state = "no answer at all" if raw.head.sent_ns else "no connection"
+        return Status.TIMEOUT, f"{state} within the time allowed"
+    return Status.CONNECT, raw.error or "no connection"
