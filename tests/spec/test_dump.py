@@ -8,6 +8,8 @@ from redline.spec.dump import dump_experiment, inline
 from redline.spec.experiment import Experiment
 from redline.spec.load_file import loads_experiment
 from redline.spec.model import ModelSpec
+from redline.spec.shorthand import expand
+from redline.spec.tree import read_text
 from tests.spec.experiments import TRAPS, experiments
 
 
@@ -50,3 +52,10 @@ def test_open_loop_leaves_concurrency_out() -> None:
     experiment = loads_experiment("model: x\nengines: vllm\nload: {rate: 2}")
     assert "concurrency:" not in dump_experiment(experiment)
     assert loads_experiment(dump_experiment(experiment)) == experiment
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(experiments())
+def test_the_long_form_has_no_longer_form(experiment: Experiment) -> None:
+    once, errors = expand(read_text(dump_experiment(experiment), "text"))
+    assert (expand(once), errors) == ((once, []), [])
