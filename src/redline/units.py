@@ -52,11 +52,16 @@ _ALL = [
         "output tokens in the steady window plus prompt tokens of requests whose first token fell into it / its length",
         "higher",
     ),
-    Definition("requests_per_s@1", "req/s", "requests that finished well in the steady window / its length", "higher"),
+    Definition(
+        "requests_per_s@1",
+        "req/s",
+        "requests that finished well / s: each counts with the share of its time, sent to end, that lies in the steady window",
+        "higher",
+    ),
     Definition(
         "goodput_per_s@1",
         "req/s",
-        "requests that finished in the steady window and met every SLO term / its length; failures do not count",
+        "requests that met every SLO term / s, counted likewise; failures do not count",
         "higher",
     ),
     Definition(

@@ -161,7 +161,7 @@ def test_rate_interval_holds_the_rate_and_narrows_with_time() -> None:
     for seconds in (10, 1000):
         counts = rng.poisson(5 * seconds / 100, 100).astype(float)
         value = counts.sum() / seconds
-        band = interval(rate_draws(counts, value, 1, generator(0, "x")))
+        band = interval(rate_draws(counts, seconds, 1, generator(0, "x")))
         assert band is not None
         assert band.low <= value <= band.high
         widths.append((band.high - band.low) / value)
@@ -169,10 +169,11 @@ def test_rate_interval_holds_the_rate_and_narrows_with_time() -> None:
 
 
 def test_a_rate_that_never_varies_is_certain() -> None:
-    band = interval(rate_draws(np.full(50, 4.0), 8.0, 3, generator(0, "x")))
+    band = interval(rate_draws(np.full(50, 4.0), 25.0, 3, generator(0, "x")))
     assert band is not None
     assert (band.low, band.high) == pytest.approx((8.0, 8.0))
-    assert len(rate_draws(np.zeros(50), 0.0, 1, generator(0, "x"))) == 0
+    assert len(rate_draws(np.ones(2), 1.0, 1, generator(0, "x"))) == 0
+    assert len(rate_draws(np.ones(50), 0.0, 1, generator(0, "x"))) == 0
 
 
 @pytest.mark.parametrize(

@@ -39,8 +39,9 @@ def test_by_hand_in_a_window_of_half_a_second() -> None:
     assert found["output_tokens_per_s"] == pytest.approx(10 / 0.5)
     # first tokens in the window: requests 2, 3, 4 and the warm-up
     assert found["total_tokens_per_s"] == pytest.approx((10 + 20 + 40 + 80 + 160) / 0.5)
-    assert found["requests_per_s"] == pytest.approx(2 / 0.5)  # the second and the warm-up; not the failed one
-    assert found["goodput_per_s"] == pytest.approx(1 / 0.5)
+    # shares of 500 ms … 1000 ms: 500 of 1101, 301 of 801, the warm-up 51 of 551; nothing of the failed one
+    assert found["requests_per_s"] == pytest.approx((500 / 1101 + 301 / 801 + 51 / 551) / 0.5)
+    assert found["goodput_per_s"] == pytest.approx((301 / 801) / 0.5)
     assert found["sent_per_s"] == pytest.approx(2 / 0.5)
 
 
@@ -48,6 +49,13 @@ def test_the_window_s_end_is_outside() -> None:
     rows = [Row(0, chunks=[500, 1000])]
     assert rates(rows, 500, 1000)["output_tokens_per_s"] == 2.0
     assert "goodput_per_s" not in rates(rows, 500, 1000)
+
+
+def test_clients_in_step_do_not_make_the_request_rate_jump() -> None:
+    """Ten clients whose requests all take 400 ms and end together: 25 req/s, wherever the window lies."""
+    rows = [Row(400 * i, chunks=[400 * i + 400]) for i in range(10) for _ in range(10)]
+    for start in range(400, 800, 50):
+        assert rates(rows, start, start + 600)["requests_per_s"] == pytest.approx(25)
 
 
 def test_an_empty_window_has_no_rate() -> None:

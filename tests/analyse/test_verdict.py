@@ -56,6 +56,8 @@ CASES: list[tuple[str, list[Row], dict[str, Any], str, str]] = [
     ("all cut off", rows(status="cancelled"), {}, "invalid", "all 200 were cut off; give the point more time"),
     ("no tokens", rows(output_tokens=0), {}, "invalid", "not one of them carried a token"),
     ("engine died", rows(), {"outcome": {"stopped_by": "engine-died"}}, "invalid", "engine died"),
+    ("refused", rows(), {"outcome": {"stopped_by": "refused"}}, "invalid", "refused connections"),
+    ("stopped by the user", rows(), {"outcome": {"stopped_by": "cancelled"}}, "degraded", "interrupted"),
     ("interrupted", rows(), {"outcome": {"stopped_by": "interrupted"}}, "degraded", "interrupted"),
     ("a few failures", with_some(rows(), 5, status="reset"), {}, "degraded", "5 of 200 requests failed (2.5%)"),
     ("many failures", with_some(rows(), 50, status="http"), {}, "invalid", "50 of 200 requests failed"),

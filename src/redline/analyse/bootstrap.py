@@ -119,14 +119,13 @@ def _cuts(ordered: Floats, whose: Ints, sizes: Floats, zeros: Floats, level: flo
     return np.unique(np.concatenate((around, [0, m - 1]))).astype(np.int64)
 
 
-def rate_draws(counts: Floats, value: float, block: int, rng: np.random.Generator) -> Floats:
-    """Replicates of a rate from counts in equal slices of time, by the circular block bootstrap around `value`.
+def rate_draws(counts: Floats, seconds: float, block: int, rng: np.random.Generator) -> Floats:
+    """Replicates of a rate from counts in equal slices of time, `seconds` long in all, by the circular block bootstrap.
 
     Blocks of `block` slices keep together what belongs together, such as one request's prompt and answer.
     """
     n = len(counts)
-    total = float(counts.sum())
-    if n < FEWEST or total <= 0:
+    if n < FEWEST or seconds <= 0:
         return np.empty(0)
     block = min(max(block, 1), n)
     blocks = math.ceil(n / block)
@@ -134,8 +133,7 @@ def rate_draws(counts: Floats, value: float, block: int, rng: np.random.Generato
     wrapped = np.concatenate(([0.0], np.cumsum(np.concatenate((counts, counts)))))
     length = np.full(blocks, block)
     length[-1] = n - (blocks - 1) * block
-    drawn = (wrapped[start + length] - wrapped[start]).sum(axis=1)
-    return np.asarray(drawn * (value / total), np.float64)
+    return np.asarray((wrapped[start + length] - wrapped[start]).sum(axis=1) / seconds, np.float64)
 
 
 def interval(draws: Floats, level: float = 0.95) -> Interval | None:

@@ -142,7 +142,7 @@ def _rates(
     good = met(latencies, slo) if slo else None
     block = block_length(requests, window)
     for name, rate in rates_of(requests, latencies, window, good).items():
-        draws = rate_draws(rate.counts, rate.value, block, book.rng(name)) if rate.counts.any() else None
+        draws = rate_draws(rate.counts, window.seconds, block, book.rng(name)) if rate.counts.any() else None
         note = window.note if block * 4 <= SLICES else "the window holds fewer than four requests end to end"
         book.write(name, rate.value, f"{name}@1", draws, note=note)
 

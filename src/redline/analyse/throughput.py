@@ -18,11 +18,7 @@ SLICES = 120
 
 @dataclass(frozen=True)
 class Rate:
-    """Per second. `counts` has one entry for each of `SLICES` equal parts of the window, for the bootstrap.
-
-    Whole requests are counted where they end, and for `counts` spread evenly over the time they took: else the rhythm
-    of clients in step would pass for noise.
-    """
+    """Per second. `counts` are what was counted in each of `SLICES` equal parts of the window."""
 
     value: float
     counts: Floats
@@ -73,12 +69,14 @@ def _rate(at: Ints, weight: Floats, window: SteadyWindow) -> Rate:
 
 
 def _request_rate(requests: Requests, rows: Ints, window: SteadyWindow) -> Rate:
-    """Of the requests in `rows`, those that ended in the window, per second."""
+    """Of the requests in `rows`, each counted with the share of its time that lies in the window.
+
+    Counting whole requests where they end would make a window's rate depend on where clients in step happen to be.
+    """
     if window.seconds <= 0:
         return Rate(math.nan, np.empty(0))
     finished, sent = requests.finished_ns[rows], requests.sent_ns[rows]
-    ended = int(((finished >= window.start_ns) & (finished < window.end_ns)).sum())
     edges = np.linspace(window.start_ns, window.end_ns, SLICES + 1)
     took = np.maximum(finished - sent, 1)
     done = np.array([np.clip((edge - sent) / took, 0, 1).sum() for edge in edges])
-    return Rate(ended / window.seconds, np.diff(done))
+    return Rate(float(done[-1] - done[0]) / window.seconds, np.diff(done))

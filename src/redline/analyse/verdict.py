@@ -88,9 +88,15 @@ def _engine_died(case: Case) -> Said:
 
 def _interrupted(case: Case) -> Said:
     by = str(case.outcome.get("stopped_by", ""))
-    if "interrupt" not in by and by not in ("signal", "user", "stop"):
+    if "interrupt" not in by and by not in ("cancelled", "signal", "user", "stop"):
         return None
     return "degraded", "interrupted before the point was over"
+
+
+def _given_up(case: Case) -> Said:
+    why = {"refused": "the server refused connections", "failing": "request after request failed"}
+    by = str(case.outcome.get("stopped_by", ""))
+    return ("invalid", f"given up early: {why[by]}") if by in why else None
 
 
 def _failures(case: Case) -> Said:
@@ -226,6 +232,7 @@ def _load_not_reached(case: Case) -> Said:
 RULES: tuple[Callable[[Case], Said], ...] = (
     _nothing_finished,
     _engine_died,
+    _given_up,
     _no_tokens,
     _failures,
     _wrong_length,

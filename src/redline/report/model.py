@@ -1,0 +1,140 @@
+"""The report as data: everything that the table, the pages and the charts show, and nothing of how they look."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from redline.analyse.comparison import Comparison, Load, ModelComparison
+from redline.analyse.curves import Distribution, Timeline
+from redline.analyse.finding import Verdict
+from redline.analyse.summary import PointSummary
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """One stored run. `yaml` is its experiment in a form that `redline compare -f` reads back."""
+
+    id: str
+    name: str
+    status: str
+    verdict: Verdict
+    started_wall: str
+    duration_s: float | None
+    redline_version: str
+    argv: tuple[str, ...]
+    experiment: dict[str, Any]
+    experiment_hash: str
+    yaml: str
+    provenance: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One load point of one start of an engine: where it is stored, what was found, what to draw."""
+
+    run_id: str
+    trial_id: int
+    point_id: int
+    repeat: int
+    complete: bool
+    stopped_by: str
+    summary: PointSummary
+    distributions: dict[str, Distribution]
+    timeline: Timeline
+    errors: tuple[tuple[str, int, str, int], ...]
+    """(status, HTTP status, error, how often), most frequent first."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """One start of an engine. `status` is done, skipped, failed or interrupted."""
+
+    run_id: str
+    trial_id: int
+    repeat: int
+    status: str
+    error: str
+    startup_ms: dict[str, float]
+    rss_bytes: float
+    gpu_memory_bytes: float
+    log: str
+
+
+@dataclass(frozen=True)
+class EngineReport:
+    """One engine configuration with one model, over all its starts. `asked` are the flags of the experiment,
+    `flags` what the engine says that it resolved."""
+
+    label: str
+    kind: str
+    version: str
+    asked: dict[str, Any]
+    flags: dict[str, str]
+    hashes: dict[str, str]
+    starts: tuple[Start, ...]
+    points: dict[Load, tuple[Measured, ...]]
+
+    @property
+    def status(self) -> str:
+        """done when anything was measured, else how the last start ended."""
+        return "done" if self.points else self.starts[-1].status if self.starts else "not started"
+
+    @property
+    def error(self) -> str:
+        """Why a start was skipped or failed; '' when none was."""
+        return next((start.error for start in self.starts if start.error), "")
+
+
+@dataclass(frozen=True)
+class ModelReport:
+    name: str
+    engines: tuple[EngineReport, ...]
+    comparison: ModelComparison
+
+    def engine(self, label: str) -> EngineReport:
+        return next(engine for engine in self.engines if engine.label == label)
+
+
+@dataclass(frozen=True)
+class Report:
+    """`colours` gives every engine label its place in the palette, the same in every chart. `missing` lists what was
+    planned and not measured, `banners` what a reader must know before anything else."""
+
+    runs: tuple[RunInfo, ...]
+    models: tuple[ModelReport, ...]
+    comparison: Comparison
+    slo: dict[str, float]
+    attainment: float
+    colours: dict[str, int]
+    banners: tuple[str, ...]
+    missing: tuple[str, ...]
+    db: str = ""
+
+    @property
+    def title(self) -> str:
+        names = [run.name for run in self.runs if run.name]
+        if names:
+            return " and ".join(dict.fromkeys(names))
+        labels = list(self.colours)
+        return f"{' vs '.join(labels) if len(labels) < 4 else f'{len(labels)} engines'} on {self.model_names}"
+
+    @property
+    def model_names(self) -> str:
+        return ", ".join(model.name for model in self.models)
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of all points, engines that were skipped aside."""
+        from redline.analyse.comparison import worst
+
+        verdicts = [engine.verdict for model in self.comparison.models for p in model.points for engine in p.engines]
+        return worst(verdicts) if verdicts else Verdict("invalid", ("nothing was measured",))
+
+
+def load_label(load: Load) -> str:
+    """`10 clients`, `4 req/s poisson`."""
+    kind, value = load
+    if kind == "closed":
+        return f"{value:g} client{'' if value == 1 else 's'}"
+    return f"{value:g} req/s {kind}"
