@@ -37,7 +37,7 @@ class Flag:
 
 def normal(name: str) -> str:
     """`--max_num_seqs` → `max-num-seqs`; what follows a dot (`compilation-config.cudagraph_mode`) stays as it is."""
-    head, dot, rest = name.lstrip("-").partition(".")
+    head, dot, rest = name.lstrip("-_").partition(".")
     return head.replace("_", "-") + dot + rest
 
 

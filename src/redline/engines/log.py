@@ -26,7 +26,7 @@ def tail(path: Path, lines: int = 40, most_bytes: int = 256 * 1024) -> str:
 
 
 class Follower:
-    """The complete lines that were added to a file since the last call."""
+    """The complete lines, and states of progress bars, that were added to a file since the last call."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -41,5 +41,6 @@ class Follower:
         except FileNotFoundError:
             return []
         self._offset += len(data)
-        *whole, self._rest = (self._rest + data).split(b"\n")
+        # A progress bar ends its states with a carriage return: each is news.
+        *whole, self._rest = (self._rest + data).replace(b"\r", b"\n").split(b"\n")
         return [clean(line.decode("utf-8", "replace")) for line in whole]

@@ -62,6 +62,11 @@ def _explained(host: str, port: int, error: OSError) -> EnvironmentFault:
     return EnvironmentFault(f"cannot listen on {host}:{port}: {error.strerror}", fix="Check the engine's host field.")
 
 
+def visible() -> bool:
+    """True when this box lets us see who listens."""
+    return os.access("/proc/net/tcp", os.R_OK)
+
+
 def listeners(port: int) -> set[int]:
     """Inodes of the sockets that listen on this port, on any address."""
     inodes = set()
@@ -77,9 +82,9 @@ def listeners(port: int) -> set[int]:
 def holds(pid: int, inodes: Iterable[int]) -> bool:
     """True when the process has one of these sockets open. OSError when it may not be looked into."""
     wanted = {f"socket:[{inode}]" for inode in inodes}
-    for fd in os.scandir(f"/proc/{pid}/fd"):
+    for fd in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208 - thousands of them at times
         with suppress(OSError):
-            if str(Path(fd.path).readlink()) in wanted:
+            if str(Path(f"/proc/{pid}/fd", fd).readlink()) in wanted:
                 return True
     return False
 

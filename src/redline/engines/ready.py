@@ -152,7 +152,8 @@ def _check(process: ManagedProcess, waiting: Waiting, watch: Stopwatch) -> None:
 
 def _healthy(process: ManagedProcess, waiting: Waiting, watch: Stopwatch) -> bool:
     _check(process, waiting, watch)
-    if not ports.listeners(waiting.port):
+    # Looked up, not tried: connecting to a free port of the ephemeral range can connect to itself, and then holds it.
+    if ports.visible() and not ports.listeners(waiting.port):
         return False
     url = waiting.root_url + waiting.health_path
     reply = _patiently(process, waiting, watch, lambda: fetch(url, headers=waiting.headers, timeout_s=5.0))
