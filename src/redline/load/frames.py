@@ -86,6 +86,8 @@ class Phase:
     ramp_ns: int = 0
     start_in_ns: int = 0
     offsets_ns: list[int] = field(default_factory=list)
+    preconnect: bool = False
+    """closed: open the clients' connections before the phase begins, so that its first requests leave together."""
     ends_fast: bool = True
     """Stop when nothing but failures comes back."""
 

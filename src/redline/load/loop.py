@@ -17,22 +17,21 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from redline.clock import now_ns, realtime_offset
+from redline.clock import now_ns
 from redline.load.frames import End, Kind, Phase, PhaseDone, StreamHead, Target, Tick, pack_json, pack_stream
 from redline.load.outbox import Outbox
 from redline.load.phase import PhaseRun
+from redline.load.stamps import SO_TIMESTAMPNS, StampClock
 from redline.load.timer import Timer
 from redline.load.wire import (
     ANCILLARY_BYTES,
     LAST_CHUNK,
     READ_BYTES,
-    SO_TIMESTAMPNS,
     Connection,
     Framing,
     State,
     Tls,
     meaning,
-    stamp_guard,
     unpack_timespec,
 )
 
@@ -40,9 +39,12 @@ _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
 _BATCH = 64  # events between two looks at the clock: about a millisecond of work
 _HOUSEKEEPING_NS = 100_000_000
 _FROZEN_NS = 1_000_000_000
-_STEP_NS = 1_000_000
 _IDLE_REUSE_NS = 3_000_000_000  # servers close idle connections after 5 s (uvicorn) or so; do not race them
 _RETRY_IDLE_NS = 500_000_000
+_PRECONNECT_NS = 300_000  # per connection: about what opening one takes, on a slow box
+
+NOBODY = -1
+"""Index of a connection that was opened before there was a request for it."""
 
 
 class LoadLoop:
@@ -66,9 +68,7 @@ class LoadLoop:
         self._due: list[tuple[int, int, Callable[[Any], None], Any]] = []
         self._sequence = 0
         self._tls = ssl.create_default_context() if target.tls_name else None
-        self._guard = stamp_guard() if target.timestamps else None
-        self._offset = realtime_offset()
-        self._offset_ns = self._offset.offset_ns
+        self._clock = StampClock(target.timestamps)
         self._epoll.register(control.fileno(), _IN)
         self._epoll.register(self._timer.fd, _IN)
         self.at(now_ns() + _HOUSEKEEPING_NS, self._housekeeping, now_ns() + _HOUSEKEEPING_NS)
@@ -110,25 +110,20 @@ class LoadLoop:
 
     def _housekeeping(self, due_ns: int) -> None:
         now = now_ns()
-        self._reclock()
+        self._clock.reread()
         if now - due_ns < _FROZEN_NS:  # a loop that was frozen has bytes to read before it may call anybody silent
             self._sweep(now)
-        tick, usage = self.tick, os.times()
-        tick.cpu_s = usage.user + usage.system
-        tick.in_flight = self.active
-        tick.clock_error_ns = max(tick.clock_error_ns, self._offset.error_ns)
-        tick.backlog_max, tick.spilled = self.outbox.waiting_max, self.outbox.spilled
+        self._look_at_self()
         if not self.closing:
-            self.outbox.put(pack_json(Kind.TICK, tick))
+            self.outbox.put(pack_json(Kind.TICK, self.tick))
         self.at(now + _HOUSEKEEPING_NS, self._housekeeping, now + _HOUSEKEEPING_NS)
 
-    def _reclock(self) -> None:
-        offset = realtime_offset(5)
-        moved = abs(offset.offset_ns - self._offset_ns)
-        if moved > _STEP_NS:
-            self.tick.clock_steps += 1
-            self.tick.clock_step_ns = max(self.tick.clock_step_ns, moved)
-        self._offset, self._offset_ns = offset, offset.offset_ns
+    def _look_at_self(self) -> None:
+        tick, clock, usage = self.tick, self._clock, os.times()
+        tick.cpu_s = usage.user + usage.system
+        tick.in_flight = self.active
+        tick.clock_error_ns, tick.clock_steps, tick.clock_step_ns = clock.error_ns, clock.steps, clock.step_ns
+        tick.backlog_max, tick.spilled = self.outbox.waiting_max, self.outbox.spilled
 
     def _stall(self, _: None) -> None:
         time.sleep(self.target.stall_ms / 1e3)
@@ -154,6 +149,11 @@ class LoadLoop:
     # -- phases
 
     def start_phase(self, phase: Phase) -> None:
+        if phase.preconnect:
+            missing = phase.clients - len(self._idle)
+            for _ in range(missing):
+                self._open(-1, NOBODY, b"", 0)
+            phase.start_in_ns += _PRECONNECT_NS * max(missing, 0)
         self._phase = PhaseRun(phase, self)
         self._phase.start()
 
@@ -174,9 +174,7 @@ class LoadLoop:
     def phase_over(self, done: PhaseDone) -> None:
         self._phase = None
         self.bodies.clear()
-        usage = os.times()
-        self.tick.cpu_s, self.tick.in_flight = usage.user + usage.system, self.active
-        self.tick.backlog_max, self.tick.spilled = self.outbox.waiting_max, self.outbox.spilled
+        self._look_at_self()
         self.outbox.put(pack_json(Kind.PHASE_DONE, done))
 
     # -- requests
@@ -209,6 +207,8 @@ class LoadLoop:
         try:
             sock = socket.socket(target.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         except OSError as error:
+            if index == NOBODY:
+                return
             head = StreamHead(index, intended_ns, now, 0, 0, now, End.CONNECT, True, retried)
             self._over(head, meaning(error.errno), ([], [], []), client, now, good=False)
             return
@@ -259,7 +259,16 @@ class LoadLoop:
             self._handshake(conn)
             return
         conn.connected_ns = now_ns()
-        self._send(conn)
+        self._ready(conn)
+
+    def _ready(self, conn: Connection) -> None:
+        """Connected: send what it was opened for, or wait for work."""
+        if conn.index != NOBODY:
+            self._send(conn)
+            return
+        self._listen(conn, _IN)
+        conn.state, conn.idle_since_ns = State.IDLE, conn.connected_ns
+        self._idle.append(conn)
 
     def _handshake(self, conn: Connection) -> None:
         assert conn.tls is not None
@@ -282,7 +291,7 @@ class LoadLoop:
         if done:
             conn.connected_ns = now_ns()
             conn.outgoing = memoryview(conn.request)
-            self._send(conn)
+            self._ready(conn)
 
     def _send(self, conn: Connection) -> None:
         conn.state = State.SENDING
@@ -310,9 +319,10 @@ class LoadLoop:
             return
         if ancillary:
             seconds, nanos = unpack_timespec(ancillary[0][2])
-            stamp = seconds * 1_000_000_000 + nanos - self._offset_ns
-            if not conn.sent_ns <= stamp <= seen:
-                stamp = self._doubted(conn, stamp + self._offset_ns, seen)
+            stamp = seconds * 1_000_000_000 + nanos - self._clock.offset_ns
+            if not conn.sent_ns <= stamp <= seen:  # the wall clock was set
+                stamp = self._clock.second_try(seconds * 1_000_000_000 + nanos, conn.sent_ns, seen) or seen
+                conn.kernel = conn.kernel and stamp != seen
         else:
             stamp = seen
             conn.kernel = False
@@ -335,15 +345,6 @@ class LoadLoop:
         end = conn.is_over(data)
         if end is not None:
             self._finish(conn, end)
-
-    def _doubted(self, conn: Connection, realtime_ns: int, seen: int) -> int:
-        """A stamp outside of what is possible: the wall clock was stepped. Read the distance again, else use ours."""
-        self._reclock()
-        stamp = realtime_ns - self._offset_ns
-        if conn.sent_ns <= stamp <= seen:
-            return stamp
-        conn.kernel = False
-        return seen
 
     def _decrypt(self, conn: Connection, data: bytes) -> bytes:
         assert conn.tls is not None
@@ -381,6 +382,9 @@ class LoadLoop:
 
     def _finish(self, conn: Connection, end: End, error: str = "") -> None:
         now = now_ns()
+        if conn.index == NOBODY:  # opened in advance, and it came to nothing; whoever needs one opens its own
+            self._drop(conn)
+            return
         whole = end is End.COMPLETE or (end is End.CLOSED and conn.framing is Framing.CLOSE)
         ended = conn.stamps[-1] if whole else now
         head, pieces = conn.head(end, ended), (conn.data, conn.stamps, conn.seen)

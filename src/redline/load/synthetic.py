@@ -11,8 +11,9 @@ from redline.load.tokens import Tokenizer
 from redline.load.vocabulary import Vocabulary, count_prompts
 from redline.load.words import corpus
 
-_SALT_WORDS = 3
 _SALT_BASE_MAX = 1000
+_SALT_BASE_MIN = 100
+_SALT_NUMBERS = 10**9
 _ROUNDS = 12
 
 
@@ -32,6 +33,14 @@ class Draft:
         return " ".join(self.words) + self.tail
 
 
+def _salt_words(vocabulary: Vocabulary) -> tuple[str, ...]:
+    """Words to tell prompts apart: of one token each where there are enough of those, else the cheapest."""
+    if len(vocabulary.singles) >= _SALT_BASE_MIN:
+        return vocabulary.singles[:_SALT_BASE_MAX]
+    cheap = sorted(vocabulary.costs, key=lambda word: vocabulary.costs[word])
+    return tuple(cheap[:_SALT_BASE_MIN] if len(cheap) >= 8 else tuple(dict.fromkeys(corpus()))[:_SALT_BASE_MAX])
+
+
 class Composer:
     """Makes drafts for one tokenizer; the same seed, key and number give the same draft."""
 
@@ -40,18 +49,25 @@ class Composer:
         self._seed = seed
         self._salt = salt
         self._salt_key = salt_key
-        self._salting = vocabulary.singles[:_SALT_BASE_MAX] or tuple(dict.fromkeys(corpus()))[:_SALT_BASE_MAX]
+        self._salting = _salt_words(vocabulary)
+        self._salt_length = next(n for n in range(1, 40) if len(self._salting) ** n >= _SALT_NUMBERS)
         prefix = random.Random(f"{seed}/prefix")
         self._prefix = self._run_of_words(prefix, prefix_tokens) if prefix_tokens else []
 
-    def salt(self, key: int, number: int, limit: int = _SALT_WORDS) -> list[str]:
-        """Words that no other number under this key gets; the first of them changes from one number to the next."""
+    def salt(self, key: int, number: int, budget: int = 1_000) -> list[str]:
+        """Words that no other number under this key gets, as far as `budget` tokens allow.
+
+        The first of them changes from one number to the next.
+        """
         base = len(self._salting)
         told = f"{self._seed}/{key}/{self._salt_key}".encode()
         value = int.from_bytes(hashlib.blake2b(told, digest_size=8).digest()) + number
         digits = []
-        for _ in range(limit):
+        for _ in range(self._salt_length):
             value, digit = divmod(value, base)
+            budget -= self._cost([self._salting[digit]])
+            if budget < 0:
+                break
             digits.append(self._salting[digit])
         return digits
 
@@ -62,7 +78,7 @@ class Composer:
         start = list(self._prefix)
         budget -= self._cost(start)
         if self._salt:
-            start += self.salt(key, number, max(0, min(_SALT_WORDS, budget)))
+            start += self.salt(key, number, budget)
             budget -= self._cost(start[len(self._prefix) :])
         body = self._run_of_words(rng, budget) if budget > 0 else []
         return Draft(tokens, number, start + body, len(start))

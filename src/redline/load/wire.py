@@ -19,7 +19,6 @@ import httptools
 
 from redline.load.frames import End, StreamHead
 
-SO_TIMESTAMPNS = 35  # SO_TIMESTAMPNS_OLD: a timespec of two longs, on every 64-bit Linux
 ANCILLARY_BYTES = 64
 READ_BYTES = 65536
 HEAD_BYTES_MAX = 256 << 10
@@ -40,13 +39,6 @@ def meaning(code: int | None) -> str:
         errno.EADDRNOTAVAIL: "no free local port left (net.ipv4.ip_local_port_range)",
     }
     return known.get(code or 0) or os.strerror(code or 0).lower()
-
-
-def stamp_guard() -> socket.socket:
-    """A socket that keeps the kernel's receive stamps switched on: they start late for the first socket that asks."""
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-    return sock
 
 
 class State(IntEnum):

@@ -1,0 +1,144 @@
+"""What a load point says while it runs, and when it is over."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from redline.clock import now_ns
+from redline.load.frames import RawStream, Tick
+from redline.load.record import RequestRecord, Status
+from redline.units import NS_PER_MS, NS_PER_S
+
+StoppedBy = Literal["requests", "duration", "interrupted", "engine-died", "failing"]
+_READ_LAGS_MAX = 5_000_000
+
+
+@dataclass(frozen=True)
+class LoadProgress:
+    """`planned` is 0 when the time decides. `tokens` are an estimate until the requests in flight have ended."""
+
+    phase: Literal["warm-up", "measuring"]
+    elapsed_s: float
+    planned: int
+    in_flight: int
+    finished: int
+    failed: int
+    tokens: int
+    tokens_per_s: float
+
+
+@dataclass
+class PointOutcome:
+    """How a load point went, by the load generator's own account; times in monotonic ns.
+
+    `stopped_by`: `failing` when nothing but failures came back, `engine-died` when it is gone or refuses connections.
+    `send_lag` is how late requests left, connecting not counted; `read_lag` how long bytes lay in the kernel before
+    they were read: the error that stamps taken in user space would have had. Both are the client's own doing.
+    """
+
+    started_ns: int
+    measured_from_ns: int = 0
+    ended_ns: int = 0
+    stopped_by: StoppedBy = "requests"
+    planned: int = 0
+    sent: int = 0
+    notes: list[str] = field(default_factory=list)
+    client_cpu_s: float = 0.0
+    """CPU seconds of the load worker while measuring."""
+    parent_cpu_s: float = 0.0
+    """CPU seconds of redline itself meanwhile: parsing, storing, showing."""
+    send_lag_ms_p50: float = 0.0
+    send_lag_ms_p99: float = 0.0
+    read_lag_ms_p50: float = 0.0
+    read_lag_ms_p99: float = 0.0
+    read_lag_ms_max: float = 0.0
+    pieces: int = 0
+    """Reads that brought bytes of answers."""
+    bytes_in: int = 0
+    starved: int = 0
+    retried: int = 0
+    prompts_off: int = 0
+    prompts_unverified: int = 0
+    clock_error_ns: int = 0
+    clock_step_ns: int = 0
+    stamp: str = "kernel"
+    backlog_max_bytes: int = 0
+    spilled_bytes: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Tally:
+    """Counts along while a point runs."""
+
+    def __init__(self) -> None:
+        self.began_ns = now_ns()
+        self.tick = Tick()
+        self.finished = 0
+        self.failed = 0
+        self._tokens = 0
+        self._pieces_of_finished = 0
+        self._send_lags: list[int] = []
+        self._read_lags: list[np.ndarray[Any, np.dtype[np.int64]]] = []
+        self._read_lag_count = 0
+        self._recent: deque[tuple[int, int]] = deque()
+        self.user_stamped = 0
+
+    def start_over(self) -> None:
+        """The warm-up is over."""
+        self.began_ns = now_ns()
+        self.finished = self.failed = self.user_stamped = 0
+
+    def ticked(self, tick: Tick) -> None:
+        self.tick = tick
+        now = now_ns()
+        self._recent.append((now, tick.pieces))
+        while now - self._recent[0][0] > NS_PER_S and len(self._recent) > 2:
+            self._recent.popleft()
+
+    def add(self, raw: RawStream, record: RequestRecord) -> None:
+        self.finished += record.status is not Status.CANCELLED
+        self.failed += record.failed
+        self._tokens += record.output_tokens
+        self._pieces_of_finished += len(raw.lengths)
+        self.user_stamped += record.stamp != "kernel"
+        head = raw.head
+        if head.sent_ns and not record.warmup:
+            self._send_lags.append(head.sent_ns - head.intended_ns - (head.connected_ns - head.connect_ns))
+        if not record.warmup and self._read_lag_count < _READ_LAGS_MAX and len(raw.lengths):
+            lags = np.asarray(raw.seen, dtype=np.int64) - np.asarray(raw.stamps, dtype=np.int64)
+            self._read_lags.append(lags)
+            self._read_lag_count += len(lags)
+
+    def progress(self, phase: Literal["warm-up", "measuring"], planned: int) -> LoadProgress:
+        per_piece = self._tokens / self._pieces_of_finished if self._pieces_of_finished else 1.0
+        (first_ns, first), (last_ns, last) = (self._recent[0], self._recent[-1]) if self._recent else ((0, 0), (0, 0))
+        seconds = (last_ns - first_ns) / NS_PER_S
+        waiting = self.tick.pieces - self._pieces_of_finished
+        return LoadProgress(
+            phase=phase,
+            elapsed_s=(now_ns() - self.began_ns) / NS_PER_S,
+            planned=planned,
+            in_flight=self.tick.in_flight,
+            finished=self.finished,
+            failed=self.failed,
+            tokens=self._tokens + round(max(0, waiting) * per_piece),
+            tokens_per_s=(last - first) * per_piece / seconds if seconds > 0 else 0.0,
+        )
+
+    def fill(self, outcome: PointOutcome) -> None:
+        """The lags, as percentiles."""
+        if self._send_lags:
+            p50, p99 = np.percentile(self._send_lags, [50, 99]) / NS_PER_MS
+            outcome.send_lag_ms_p50, outcome.send_lag_ms_p99 = float(p50), float(p99)
+        if self._read_lags:
+            lags = np.concatenate(self._read_lags)
+            p50, p99, most = np.percentile(lags, [50, 99, 100]) / NS_PER_MS
+            outcome.read_lag_ms_p50, outcome.read_lag_ms_p99 = float(p50), float(p99)
+            outcome.read_lag_ms_max = float(most)
+        outcome.stamp = "user" if self.user_stamped * 2 > self.finished else "kernel"

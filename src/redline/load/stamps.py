@@ -1,0 +1,45 @@
+"""The kernel's receive stamps as monotonic time, through whatever the wall clock does meanwhile."""
+
+from __future__ import annotations
+
+import socket
+
+from redline.clock import realtime_offset
+
+SO_TIMESTAMPNS = 35  # SO_TIMESTAMPNS_OLD: a timespec of two longs, on every 64-bit Linux
+_STEP_NS = 1_000_000
+
+
+class StampClock:
+    """The distance from CLOCK_REALTIME, in which the kernel stamps, to CLOCK_MONOTONIC; read again every 100 ms."""
+
+    def __init__(self, enabled: bool) -> None:
+        self._guard = _guard() if enabled else None
+        self._offset = realtime_offset()
+        self.offset_ns = self._offset.offset_ns
+        self.error_ns = self._offset.error_ns
+        self.steps = 0
+        """How often the wall clock was set, rather than slewed."""
+        self.step_ns = 0
+
+    def reread(self) -> None:
+        offset = realtime_offset(5)
+        moved = abs(offset.offset_ns - self.offset_ns)
+        if moved > _STEP_NS:
+            self.steps += 1
+            self.step_ns = max(self.step_ns, moved)
+        self.offset_ns = offset.offset_ns
+        self.error_ns = max(self.error_ns, offset.error_ns)
+
+    def second_try(self, realtime_ns: int, earliest_ns: int, latest_ns: int) -> int:
+        """A stamp that was outside of what is possible, after another look at the clocks; 0 when it still is."""
+        self.reread()
+        stamp = realtime_ns - self.offset_ns
+        return stamp if earliest_ns <= stamp <= latest_ns else 0
+
+
+def _guard() -> socket.socket:
+    """A socket that keeps the kernel's receive stamps switched on: they start late for the first socket that asks."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+    return sock

@@ -1,0 +1,80 @@
+"""Requests in the order in which they are sent, made ahead of time, and what is known about each."""
+
+from __future__ import annotations
+
+import secrets
+
+from redline.engines.endpoint import Endpoint
+from redline.load.body import body, path_of
+from redline.load.crew import LoadWorker
+from redline.load.prompts import PromptSource
+from redline.load.reading import Asked
+from redline.load.target import request_bytes, request_head
+from redline.spec.workload import WorkloadSpec
+
+_BATCH = 256
+_FIRST_MAX = 4096
+_FIRST_UNKNOWN = 512
+_AHEAD_MIN = 512
+_AHEAD_S = 2.0
+_BYTES_MAX = 64 << 20
+
+
+class Supply:
+    """Feeds a worker for one load point."""
+
+    def __init__(
+        self, endpoint: Endpoint, workload: WorkloadSpec, prompts: PromptSource, *, seed: int, api_key: str | None
+    ) -> None:
+        self._endpoint = endpoint
+        self._workload = workload
+        self._prompts = prompts
+        self._seed = seed
+        self._head = request_head(endpoint.base_url, path_of(workload), api_key=api_key, stream=workload.stream)
+        self._name = f"redline-{secrets.token_hex(4)}"
+        self._mean_bytes = 1024.0
+        self.asked: dict[int, Asked] = {}
+        """By request number; whoever reads the answer takes it out."""
+        self.made = 0
+        self.off = 0
+        self.unverified = 0
+
+    def feed(self, worker: LoadWorker, count: int, *, warmup: bool = False, under_load: bool = False) -> None:
+        """Make the next `count` requests and hand them over.
+
+        `under_load`: the server is being measured, so it is not asked about tokens.
+        """
+        for start in range(0, count, _BATCH):
+            size = min(_BATCH, count - start)
+            requests = self._make(size, warmup=warmup, under_load=under_load)
+            self._mean_bytes = sum(len(request) for _, request in requests) / size
+            worker.feed(requests)
+
+    def _make(self, count: int, *, warmup: bool, under_load: bool) -> list[tuple[int, bytes]]:
+        prompts, workload = self._prompts, self._workload
+        verify = not (under_load and prompts.loads_server)
+        requests = []
+        for prompt in prompts.prompts(self._seed, self.made, count, verify=verify):
+            number = self.made
+            self.made += 1
+            self.off += not prompt.exact
+            self.unverified += not (verify and prompts.verified)
+            self.asked[number] = Asked(prompt.tokens, prompt.output_tokens, workload.stream, warmup, workload.keep_text)
+            data = body(self._endpoint, workload, prompt, seed=self._seed + number)
+            requests.append((number, request_bytes(self._head, f"{self._name}-{number}", data)))
+        return requests
+
+    def _bounded(self, count: int, clients: int) -> int:
+        """As many as memory should hold, yet never fewer than keep every client busy."""
+        return min(count, max(int(_BYTES_MAX / self._mean_bytes), 4 * clients))
+
+    def first(self, planned: int, clients: int) -> int:
+        """How many to make before the measurement; `planned` 0 when nobody knows how many it will take."""
+        return self._bounded(min(planned or _FIRST_UNKNOWN + 4 * clients, _FIRST_MAX), clients)
+
+    def missing(self, fed: int, sent: int, rate: float, planned: int, clients: int) -> int:
+        """How many to add now, given requests per second so far; a batch at most, and none until half are used up."""
+        ahead = self._bounded(max(_AHEAD_MIN, 4 * clients, int(_AHEAD_S * rate)), clients)
+        if fed - sent > ahead // 2:
+            return 0
+        return min(_BATCH, planned - fed) if planned else _BATCH
