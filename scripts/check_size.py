@@ -36,7 +36,9 @@ def main() -> int:
     faults = [f"{path}: {lines} lines, at most {FILE_LINES}" for lines, path in lengths if lines > FILE_LINES]
     faults += [f"{where}: {lines} lines, at most {FUNCTION_LINES}" for lines, where in spans if lines > FUNCTION_LINES]
     faults += [f"{path}: a name that says nothing" for path in files if NAMELESS & {*path.parts, path.stem}]
-    print(f"{sum(rooms.values())} lines in {len(files)} files: " + ", ".join(f"{k} {v}" for k, v in sorted(rooms.items())))
+    print(
+        f"{sum(rooms.values())} lines in {len(files)} files: " + ", ".join(f"{k} {v}" for k, v in sorted(rooms.items()))
+    )
     print("longest files: " + ", ".join(f"{path.relative_to(root)} {lines}" for lines, path in lengths[:3]))
     print("longest functions: " + ", ".join(f"{where.rsplit(' ', 1)[-1]} {lines}" for lines, where in spans[:3]))
     for fault in faults:

@@ -69,9 +69,7 @@ class PacedEngine:
         progress("starting")
         if flags.get("fail-start"):
             raise EngineStartFailed("it died", log_tail="out of memory", diagnosis="out-of-memory")
-        pace = Pace(
-            ttft_ms=flags.get("ttft-ms", 5.0), itl_ms=flags.get("itl-ms", 2.0), model=start.model.served_name
-        )
+        pace = Pace(ttft_ms=flags.get("ttft-ms", 5.0), itl_ms=flags.get("itl-ms", 2.0), model=start.model.served_name)
         # only the first start dies, so that what is left can go on
         die = flags.get("die-after-s") if not PacedEngine.started else None
         running = Running(PacedServer(pace).start(), die)

@@ -7,7 +7,9 @@ from typing import Any
 from redline.cli.options import Db, File, Json, Output, PrintExperiment, read_experiment, with_flags
 
 
-@with_flags("--engines", "--python", "--engine-python", "--engine-env", "--port", "--host", "--random-weights", "--dtype")
+@with_flags(
+    "--engines", "--python", "--engine-python", "--engine-env", "--port", "--host", "--random-weights", "--dtype"
+)
 def command(
     file: File = None,
     db: Db = None,

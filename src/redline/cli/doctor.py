@@ -39,7 +39,9 @@ def _print(checks: list) -> None:  # type: ignore[type-arg]
     console = Console(highlight=False)
     table = Table("", "what", "found", "what it means", box=None, padding=(0, 2, 0, 0))
     for check in checks:
-        table.add_row(MARKS.get(check.state, check.state), escape(check.name), escape(check.found), escape(check.meaning))
+        table.add_row(
+            MARKS.get(check.state, check.state), escape(check.name), escape(check.found), escape(check.meaning)
+        )
     console.print(table)
     todo = [check for check in checks if check.how and check.state != "ok"]
     if todo:

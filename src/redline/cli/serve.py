@@ -78,9 +78,13 @@ def _show(server: Server, as_json: bool) -> None:
         print_json(dataclasses.asdict(endpoint))
         return
     console = Console(highlight=False)
-    console.print(f"[bold]{escape(endpoint.model)}[/] on {endpoint.engine} {endpoint.engine_version}: {endpoint.base_url}")
+    console.print(
+        f"[bold]{escape(endpoint.model)}[/] on {endpoint.engine} {endpoint.engine_version}: {endpoint.base_url}"
+    )
     phases = ", ".join(f"{name} {ms / 1000:.1f} s" for name, ms in endpoint.startup_ms.items() if name != "total")
-    console.print(f"ready in {endpoint.startup_ms.get('total', 0) / 1000:.1f} s ({phases}), pids {', '.join(map(str, endpoint.pids))}")
+    console.print(
+        f"ready in {endpoint.startup_ms.get('total', 0) / 1000:.1f} s ({phases}), pids {', '.join(map(str, endpoint.pids))}"
+    )
     for name, value in sorted(endpoint.flags.items()):
         console.print(f"  {escape(name)}: {escape(value)}", soft_wrap=True)
     console.print("Ctrl-C stops it")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import http.client
-import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -41,40 +41,44 @@ class Tokenizer(Protocol):
 
 
 class _Poster:
-    """POSTs JSON over a few kept connections, each used by one thread."""
+    """POSTs JSON. Many at once share a few connections, which are closed when all have been answered."""
 
     def __init__(self, base_url: str, api_key: str | None) -> None:
         self._base_url = base_url
         self._headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key}"
-        self._local = threading.local()
 
     def __call__(self, path: str, body: object) -> Any:
-        data = orjson.dumps(body)
-        for fresh in (False, True):
-            connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
-            if connection is None or fresh:
-                connection = self._local.connection = connect(self._base_url, _TIMEOUT_S)
+        return self.map(path, [body])[0]
+
+    def map(self, path: str, bodies: Sequence[object]) -> list[Any]:
+        ways = min(_CONNECTIONS, len(bodies))
+        if ways < 2:
+            return self._in_turn(path, bodies)
+        shares = [bodies[first::ways] for first in range(ways)]
+        with ThreadPoolExecutor(ways, thread_name_prefix="tokenize") as pool:
+            answered = list(pool.map(lambda share: self._in_turn(path, share), shares))
+        return [answered[at % ways][at // ways] for at in range(len(bodies))]
+
+    def _in_turn(self, path: str, bodies: Sequence[object]) -> list[Any]:
+        with closing(connect(self._base_url, _TIMEOUT_S)) as connection:
+            return [self._post(connection, path, orjson.dumps(body)) for body in bodies]
+
+    def _post(self, connection: http.client.HTTPConnection, path: str, data: bytes) -> Any:
+        for attempt in (1, 2):
             try:
                 connection.request("POST", path, body=data, headers=self._headers)
                 answer = connection.getresponse()
                 reply = answer.read()
+                break
             except (OSError, http.client.HTTPException) as error:
-                connection.close()
-                if fresh:
+                connection.close()  # the server may have dropped a kept connection; the next request opens a new one
+                if attempt == 2:
                     raise EnvironmentFault(f"{path} did not answer: {error!r}", fix="is the server up?") from error
-                continue
-            if not 200 <= answer.status < 300:
-                raise EnvironmentFault(f"{path} answered {answer.status}: {error_text(reply)}")
-            return orjson.loads(reply)
-        raise AssertionError
-
-    def map(self, path: str, bodies: Sequence[object]) -> list[Any]:
-        if len(bodies) < 2:
-            return [self(path, body) for body in bodies]
-        with ThreadPoolExecutor(min(_CONNECTIONS, len(bodies)), thread_name_prefix="tokenize") as pool:
-            return list(pool.map(lambda body: self(path, body), bodies))
+        if not 200 <= answer.status < 300:
+            raise EnvironmentFault(f"{path} answered {answer.status}: {error_text(reply)}")
+        return orjson.loads(reply)
 
 
 class ServerTokenizer:

@@ -58,6 +58,8 @@ def preflight(experiment: Experiment) -> list[Job]:
     if all(job.skipped for job in jobs):
         reasons = {f"{job.spec.label}: {job.skipped.reason}": job.skipped.how_to_get_it for job in jobs if job.skipped}
         raise Unsupported(
-            "no engine of this experiment can run here", why="; ".join(reasons), fix="; ".join(filter(None, reasons.values()))
+            "no engine of this experiment can run here",
+            why="; ".join(reasons),
+            fix="; ".join(filter(None, reasons.values())),
         )
     return jobs

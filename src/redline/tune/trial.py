@@ -127,7 +127,7 @@ def _one_point(
             on_progress=context.events.progress,
             should_stop=lambda: context.stop.asked,
             alive=server.alive,
-            api_key=os.environ.get(job.spec.api_key_env) if job.spec.api_key_env else None,
+            api_key=_api_key(job),
         )
     as_dict = outcome.as_dict()
     verdict = _judge(context, point_id, outcome, as_dict, seed)
@@ -165,8 +165,19 @@ def _prompts(context: Context, job: Job, server: Server) -> PromptSource:
     experiment = context.experiment
     needed = max(experiment.load.requests, *(int(point.value) for point in experiment.load.points), 64)
     return prompt_source(
-        server.endpoint, experiment.workload, seed=experiment.seed, tokenizer_path=tokenizer, needed=needed
+        server.endpoint,
+        experiment.workload,
+        seed=experiment.seed,
+        tokenizer_path=tokenizer,
+        needed=needed,
+        api_key=_api_key(job),
+        # a server that outlives the run may still hold the prompts of the run before in its cache
+        salt_key=context.run_id if job.spec.kind == "url" else "",
     )
+
+
+def _api_key(job: Job) -> str | None:
+    return os.environ.get(job.spec.api_key_env) if job.spec.api_key_env else None
 
 
 def _hashes(job: Job) -> dict[str, str]:
