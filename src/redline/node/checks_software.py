@@ -143,7 +143,7 @@ def check_results(db: Path) -> Check:
         uri = db.resolve().as_uri() + "?mode=ro"
         with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=1)) as connection:
             runs = connection.execute("SELECT count(*) FROM run").fetchone()[0]
-            writer = connection.execute("SELECT max(redline_version) FROM migration").fetchone()[0]
+            writer = connection.execute("SELECT redline_version FROM migration ORDER BY name DESC").fetchone()[0]
     except sqlite3.Error as error:
         return Check(name, "fail", str(db), f"not usable: {error}", "name another file with --db")
     if _newer(str(writer), redline.__version__):
