@@ -11,8 +11,8 @@ from redline.engines.engine import Progress, Start
 from redline.errors import EngineStartFailed, Skipped, UsageError
 from redline.spec.engine import EngineSpec
 from redline.spec.model import ModelSpec
-from redline.testing.paced import PacedServer
 from redline.testing.pace import Pace
+from redline.testing.paced import PacedServer
 
 PLANNED = {"ttft-ms", "itl-ms", "fail-start", "die-after-s", "missing"}
 

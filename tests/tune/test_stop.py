@@ -16,9 +16,10 @@ def test_first_signal_in_an_orderly_stretch_only_asks() -> None:
 
 
 def test_second_signal_ends_the_program() -> None:
-    with pytest.raises(KeyboardInterrupt), Stop() as stop, stop.orderly():
+    with Stop() as stop, stop.orderly():
         os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_outside_an_orderly_stretch_the_first_signal_interrupts() -> None:

@@ -22,7 +22,10 @@ VERBS: dict[str, str] = {
     "doctor": "What this box can do, what is missing, and how to get it.",
 }
 
-EPILOG = "Exit codes: 0 ok · 1 bug · 2 usage · 3 environment · 4 engine failed · 5 threshold missed · 6 unsupported here · 130 interrupted"
+EPILOG = (
+    "Exit codes: 0 ok · 1 bug · 2 usage · 3 environment · 4 engine failed · 5 threshold missed · 6 unsupported here"
+    " · 130 interrupted"
+)
 
 
 def _version(asked: bool) -> None:
@@ -32,7 +35,7 @@ def _version(asked: bool) -> None:
 
 
 def application(verb: str = "") -> typer.Typer:
-    """The application with `verb` wired up and the others as names only; all of them wired up when `verb` is unknown."""
+    """The application with `verb` wired up and the others as names only; `*` wires up all of them."""
     app = typer.Typer(
         name="redline",
         help="From a GPU box and a model to a proven LLM serving configuration.",
@@ -49,10 +52,7 @@ def application(verb: str = "") -> typer.Typer:
         pass
 
     for name, purpose in VERBS.items():
-        if verb in (name, "*"):
-            command = importlib.import_module(f"redline.cli.{name}").command
-        else:
-            command = _name_only
+        command = importlib.import_module(f"redline.cli.{name}").command if verb in (name, "*") else _name_only
         app.command(name, help=purpose)(command)
     return app
 

@@ -10,6 +10,8 @@ import typer
 
 if TYPE_CHECKING:
     from redline.engines.engine import Server
+    from redline.spec.engine import EngineSpec
+    from redline.spec.model import ModelSpec
 
 
 def command(
@@ -31,8 +33,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="the endpoint as JSON, once it is ready")] = False,
 ) -> None:
     from redline.cli.show import TerminalEvents, stderr
-    from redline.errors import EngineDied, UsageError
-    from redline.spec.overrides import experiment_from
+    from redline.errors import EngineDied
     from redline.tune.serve import serve
     from redline.tune.stop import Stop
 
@@ -40,20 +41,13 @@ def command(
         "model": [model], "engines": [engine], "python": python, "host": host, "port": port, "dtype": dtype,
         "model_name": model_name, "startup_timeout": startup_timeout,
     }  # fmt: skip
-    experiment = experiment_from(None, values)
-    if len(experiment.engines) != 1:
-        names = ", ".join(spec.label for spec in experiment.engines)
-        raise UsageError(f"{engine} means several configurations: {names}", fix="serve one of them by its name")
-    label = experiment.engines[0].label
-    values["engine_flag"] = [f"{label}.{item}" for item in flag or []]
-    values["engine_env"] = [f"{label}.{item}" for item in env or []]
-    experiment = experiment_from(None, values)
+    served, spec = _one(values, flag or [], env or [])
     if log is not None:
         log.mkdir(parents=True, exist_ok=True)
     console = stderr()
     with Stop() as stop, TerminalEvents(console) as events:
-        events.begin(label)
-        with serve(experiment.models[0], experiment.engines[0], artifacts=log, progress=events.phase) as server:
+        events.begin(spec.label)
+        with serve(served, spec, artifacts=log, progress=events.phase) as server:
             events.__exit__()
             _show(server, as_json)
             with stop.orderly():
@@ -61,8 +55,24 @@ def command(
                     time.sleep(0.2)
             if not stop.asked:
                 tag, meaning, fix = server.diagnose()
-                raise EngineDied(f"{label} died", why=meaning, fix=fix, log_tail=server.log_tail(), diagnosis=tag)
-            console.print(f"stopping {label}")
+                raise EngineDied(f"{spec.label} died", why=meaning, fix=fix, log_tail=server.log_tail(), diagnosis=tag)
+            console.print(f"stopping {spec.label}")
+
+
+def _one(values: dict[str, Any], flags: list[str], env: list[str]) -> tuple[ModelSpec, EngineSpec]:
+    """The one model and the one engine configuration that the flags mean."""
+    from redline.errors import UsageError
+    from redline.spec.overrides import experiment_from
+
+    experiment = experiment_from(None, values)
+    if len(experiment.engines) != 1:
+        names = ", ".join(spec.label for spec in experiment.engines)
+        raise UsageError(f"this means several configurations: {names}", fix="serve one of them by its name")
+    label = experiment.engines[0].label
+    values["engine_flag"] = [f"{label}.{item}" for item in flags]
+    values["engine_env"] = [f"{label}.{item}" for item in env]
+    experiment = experiment_from(None, values)
+    return experiment.models[0], experiment.engines[0]
 
 
 def _show(server: Server, as_json: bool) -> None:
@@ -81,10 +91,10 @@ def _show(server: Server, as_json: bool) -> None:
     console.print(
         f"[bold]{escape(endpoint.model)}[/] on {endpoint.engine} {endpoint.engine_version}: {endpoint.base_url}"
     )
+    pids = ", ".join(map(str, endpoint.pids))
+    total = endpoint.startup_ms.get("total", 0.0) / 1000
     phases = ", ".join(f"{name} {ms / 1000:.1f} s" for name, ms in endpoint.startup_ms.items() if name != "total")
-    console.print(
-        f"ready in {endpoint.startup_ms.get('total', 0) / 1000:.1f} s ({phases}), pids {', '.join(map(str, endpoint.pids))}"
-    )
+    console.print(f"ready in {total:.1f} s ({phases}), pids {pids}")
     for name, value in sorted(endpoint.flags.items()):
         console.print(f"  {escape(name)}: {escape(value)}", soft_wrap=True)
     console.print("Ctrl-C stops it")

@@ -17,7 +17,8 @@ def command(
     import csv
     import sys
 
-    from redline.store.read import default_path, query as ask
+    from redline.store.read import default_path
+    from redline.store.read import query as ask
 
     columns, rows = ask(query, db or default_path())
     if as_json:

@@ -25,8 +25,8 @@ def serve(
 ) -> Iterator[Server]:
     """Yields the server once it answered a real request; it is stopped, with its whole tree, on the way out.
 
-    `artifacts` keeps the log; a fresh temporary folder when None. Raises what `Engine.check` and `Engine.start` raise, and
-    Unsupported when this box cannot run the engine.
+    `artifacts` keeps the log; a fresh temporary folder when None. Raises what `Engine.check` and `Engine.start`
+    raise, and Unsupported when this box cannot run the engine.
     """
     implementation = adapter(engine.kind)
     skipped = implementation.available(engine)
