@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import http.client
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -75,6 +76,40 @@ def fetch(
         return Reply(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
     except http.client.HTTPException as error:
         raise ConnectionError(f"no proper HTTP answer from {parts.netloc}: {error!r}") from error
+    finally:
+        connection.close()
+
+
+class Stream:
+    """A streamed answer. `events` gives each `data:` event, parsed; `done` says whether `[DONE]` ended it."""
+
+    def __init__(self, answer: http.client.HTTPResponse) -> None:
+        self.status = answer.status
+        self.done = False
+        self._answer = answer
+
+    def events(self) -> Iterator[Any]:
+        for line in self._answer:
+            if not line.startswith(b"data:"):
+                continue
+            data = line[5:].strip()
+            if data == b"[DONE]":
+                self.done = True
+                return
+            yield orjson.loads(data)
+
+
+@contextmanager
+def streaming(url: str, body: object, *, headers: Mapping[str, str] = {}, timeout_s: float = 30.0) -> Iterator[Stream]:
+    """POSTs `body` as JSON and reads the answer as it comes. Leaving the block hangs up."""
+    connection = connect(url, timeout_s)
+    try:
+        sent = {"Content-Type": "application/json", "Accept": "text/event-stream", **headers}
+        connection.request("POST", urlsplit(url).path, body=orjson.dumps(body), headers=sent)
+        with connection.getresponse() as answer:
+            yield Stream(answer)
+    except http.client.HTTPException as error:
+        raise ConnectionError(f"no proper HTTP answer: {error!r}") from error
     finally:
         connection.close()
 
