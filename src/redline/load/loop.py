@@ -102,6 +102,13 @@ class LoadLoop:
                     self.outbox.flush()
             self._watch_outbox()
 
+    def close(self) -> None:
+        """Give every descriptor back, except the control socket."""
+        for conn in list(self._conns.values()):
+            self._drop(conn)
+        for thing in (self._epoll, self._timer, self._clock, self.outbox):
+            thing.close()
+
     def _watch_outbox(self) -> None:
         mask = _IN | _OUT if self.outbox.waiting else _IN
         if mask != self._control_mask:

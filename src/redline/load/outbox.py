@@ -56,6 +56,10 @@ class Outbox:
                 return
             self._head.popleft()
 
+    def close(self) -> None:
+        if self._spill is not None:
+            self._spill.close()
+
     def _to_disk(self, frame: bytes) -> bool:
         """False when there is no room."""
         try:

@@ -22,6 +22,10 @@ class StampClock:
         """How often the wall clock was set, rather than slewed."""
         self.step_ns = 0
 
+    def close(self) -> None:
+        if self._guard is not None:
+            self._guard.close()
+
     def reread(self) -> None:
         offset = realtime_offset(5)
         moved = abs(offset.offset_ns - self.offset_ns)

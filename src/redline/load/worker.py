@@ -79,6 +79,8 @@ class Worker:
             self.loop.run()
         except (ConnectionResetError, BrokenPipeError):
             return
+        finally:
+            self.loop.close()
 
 
 def open_files_limit() -> int:
