@@ -1,0 +1,138 @@
+"""What won, by how much, and whether it is real: a few sentences made from the comparison."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from redline.analyse.comparison import (
+    BETTER,
+    SAME,
+    UNKNOWN,
+    WORSE,
+    EnginePoint,
+    ModelComparison,
+    PointComparison,
+    Ratio,
+)
+from redline.report.model import ModelReport, Report, load_label
+from redline.report.numbers import band, times
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One engine against the first at the point where it matters most: the highest load that can be compared.
+
+    `outcome` is that of the throughput ratio. `where` says at how many load points the claim holds, `why` what makes it
+    less than certain.
+    """
+
+    model: str
+    engine: str
+    reference: str
+    load: str
+    throughput: Ratio | None
+    latencies: tuple[Ratio, ...]
+    outcome: str
+    text: str
+    where: str
+    why: str = ""
+
+
+def claims(report: Report) -> list[Claim]:
+    """One claim for every engine but the first, model by model."""
+    return [
+        _claim(model.comparison, engine.label, report)
+        for model in report.models
+        for engine in model.engines
+        if engine.points and model.comparison.reference not in ("", engine.label)
+    ]
+
+
+def caveats(report: Report) -> list[str]:
+    """What a reader should know before believing any of it."""
+    texts = []
+    repeats = max(
+        (len(found) for model in report.models for e in model.engines for found in e.points.values()), default=0
+    )
+    if repeats == 1 and any(len(model.engines) > 1 for model in report.models):
+        texts.append(
+            "Each engine was started once: intervals cover the noise within a run, not what differs from start to "
+            "start. `--repeats 3` measures that too."
+        )
+    lengths = [text for model in report.models for text in _lengths(model)]
+    return texts + list(dict.fromkeys(lengths))
+
+
+def _claim(model: ModelComparison, label: str, report: Report) -> Claim:
+    both = [point for point in model.points if point.engine(label) and point.engine(model.reference)]
+    told = [point for point in both if _throughput(point, label).outcome != UNKNOWN]
+    if not both:
+        text = f"{label} and {model.reference} have no load point in common"
+        return Claim(model.model, label, model.reference, "", None, (), UNKNOWN, text, "")
+    point = (told or both)[-1]
+    ratio = _throughput(point, label)
+    load = load_label(point.load)
+    names = ("ttft_ms.p50", "itl_ms.p50", "e2e_ms.p50")
+    ours = _engine(point, label)
+    latencies = tuple(ours.ratios[name] for name in names if name in ours.ratios)
+    text = _sentence(label, model.reference, load, ratio, ours)
+    outcomes = [_throughput(p, label).outcome for p in both]
+    same = outcomes.count(ratio.outcome)
+    where = f"{_WHERE[ratio.outcome]} at {same} of {len(both)} load points" if len(both) > 1 else ""
+    why = ratio.note if ratio.outcome == UNKNOWN else _doubt(point, label, model.reference)
+    return Claim(model.model, label, model.reference, load, ratio, latencies, ratio.outcome, text, where, why)
+
+
+_WHERE = {BETTER: "ahead", WORSE: "behind", SAME: "no detectable difference", UNKNOWN: "not comparable"}
+
+
+def _sentence(label: str, reference: str, load: str, ratio: Ratio, engine: EnginePoint) -> str:
+    if ratio.outcome == UNKNOWN:
+        return f"{label} against {reference} at {load}: cannot be said"
+    if ratio.outcome == SAME:
+        return (
+            f"no detectable difference in output throughput between {label} and {reference} at {load} "
+            f"({times(ratio.value)}, 95 % interval {band(ratio.interval)})"
+        )
+    text = f"{label} delivers {times(ratio.value)} the output tokens per second of {reference} at {load}"
+    told = [
+        f"{times(found.value)} the median {name}"
+        for name, metric in (("TTFT", "ttft_ms.p50"), ("ITL", "itl_ms.p50"))
+        if (found := engine.ratios.get(metric)) and found.outcome in (BETTER, WORSE)
+    ]
+    text += f" (95 % interval {band(ratio.interval)})"
+    return text + (f", with {' and '.join(told)}" if told else "")
+
+
+def _doubt(point: PointComparison, label: str, reference: str) -> str:
+    """The first reason why either side is not fully valid here."""
+    for name in (label, reference):
+        verdict = _engine(point, name).verdict
+        if verdict.state != "valid" and verdict.reasons:
+            return f"{name} is {verdict.state} here: {verdict.reasons[0]}"
+    return ""
+
+
+def _throughput(point: PointComparison, label: str) -> Ratio:
+    found = _engine(point, label).ratios.get("output_tokens_per_s")
+    return found or Ratio("output_tokens_per_s", float("nan"), None, UNKNOWN, "not measured on both")
+
+
+def _engine(point: PointComparison, label: str) -> EnginePoint:
+    found = point.engine(label)
+    assert found is not None
+    return found
+
+
+def _lengths(model: ModelReport) -> list[str]:
+    """Answers of different length are different work."""
+    texts = []
+    for point in model.comparison.points:
+        lengths = {e.label: e.value("output_tokens") for e in point.engines if e.value("output_tokens") > 0}
+        if lengths and max(lengths.values()) > 1.05 * min(lengths.values()):
+            said = ", ".join(f"{label} {value:.0f}" for label, value in lengths.items())
+            texts.append(
+                f"Answers differ in length at {load_label(point.load)} ({said} tokens on average): E2E and "
+                "requests per second compare different work."
+            )
+    return texts

@@ -1,0 +1,77 @@
+"""How numbers are written: three significant digits, ∞ for what a failure occupies, – for what is not there."""
+
+from __future__ import annotations
+
+import math
+
+from redline.analyse.comparison import Pooled, Ratio
+from redline.analyse.finding import Interval
+
+NONE = "–"
+STATE_MARK = {"valid": "✓", "degraded": "!", "client-bound": "✗", "invalid": "✗"}
+
+NAMES = {
+    "ttft_ms": "TTFT", "ttfat_ms": "TTFT of the answer", "itl_ms": "ITL", "tpot_ms": "TPOT", "e2e_ms": "E2E",
+    "output_tokens_per_s": "output throughput", "total_tokens_per_s": "total throughput",
+    "requests_per_s": "requests", "goodput_per_s": "goodput", "startup_s": "start-up", "rss_bytes": "memory",
+    "gpu_memory_bytes": "GPU memory",
+}  # fmt: skip
+
+
+def number(value: float) -> str:
+    """`0.123`, `1.23`, `12.3`, `123`, `1,234`."""
+    if math.isnan(value):
+        return NONE
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    size = abs(value)
+    if size == 0:
+        return "0"
+    digits = 0 if size >= 99.95 else 1 if size >= 9.995 else 2 if size >= 0.9995 else 3
+    return f"{value:,.{digits}f}"
+
+
+def data_size(value: float) -> str:
+    """Bytes as MB or GB (powers of ten)."""
+    if math.isnan(value):
+        return NONE
+    return f"{number(value / 1e9)} GB" if value >= 1e9 else f"{value / 1e6:,.0f} MB"
+
+
+def quantity(pooled: Pooled | None) -> str:
+    """With its unit where the heading does not say it."""
+    if pooled is None:
+        return NONE
+    if pooled.unit == "B":
+        return data_size(pooled.value)
+    if pooled.unit == "share":
+        return NONE if math.isnan(pooled.value) else f"{pooled.value:.1%}"
+    return number(pooled.value)
+
+
+def band(interval: Interval | None) -> str:
+    """`3.10–3.30`; '' without an interval."""
+    return "" if interval is None else f"{number(interval.low)}–{number(interval.high)}"
+
+
+def times(value: float) -> str:
+    """A ratio: `0.48×`."""
+    return NONE if math.isnan(value) else f"{number(value) if value < 0.9995 or value >= 9.995 else f'{value:.2f}'}×"
+
+
+def ratio_text(ratio: Ratio | None, interval: bool = True) -> str:
+    """`3.21× [3.10–3.30]`; `≈ 1.01×` when no difference can be told; `0.77× ?` when nothing can be said."""
+    if ratio is None or math.isnan(ratio.value):
+        return NONE
+    text = times(ratio.value)
+    if ratio.outcome == "no detectable difference":
+        text = f"≈ {text}"
+    elif ratio.outcome == "unknown":
+        return f"{text} ?"
+    return f"{text} [{band(ratio.interval)}]" if interval and ratio.interval else text
+
+
+def metric_name(name: str) -> str:
+    """`ttft_ms.p50` as `TTFT p50`."""
+    metric, _, rest = name.partition(".")
+    return " ".join([NAMES.get(metric, metric), *([rest.replace(".", " ")] if rest else [])])
