@@ -70,6 +70,9 @@ CASES: list[tuple[str, list[Row], dict[str, Any], str, str]] = [
     ("prompts off", rows(asked_prompt_tokens=30), {}, "degraded", "prompt length not as asked in 200 of 200"),
     ("prompts off told", rows(asked_prompt_tokens=0), {"outcome": {"prompts_off": 3}}, "degraded", "3 prompts"),
     ("user stamps", rows(stamp="user"), {}, "degraded", "stamped in user space"),
+    ("user stamps, read late", rows(stamp="user"), {"outcome": {"read_lag_ms_p99": 9.0}}, "client-bound", "9.00 ms late"),
+    ("user stamps, read soon", rows(stamp="user"), {"outcome": {"read_lag_ms_p99": 0.4}}, "degraded", "0.40 ms late"),
+    ("starved", rows(), {"outcome": {"starved": 30, "sent": 200}}, "client-bound", "30 requests were due before"),
     ("shared stamps", rows(shared_stamps=4), {"outcome": {"client_cpu_s": 60.0}}, "degraded", "40% of the chunks"),
     ("few", rows(50), {}, "degraded", "p99 of 50 requests is their maximum"),
     ("load not reached", rows(), {"asked": ("closed", 4.0)}, "degraded", "1.0 in flight instead of 4"),
@@ -100,6 +103,7 @@ def test_send_lag_is_measured_when_it_is_not_told() -> None:
         (rows(asked_output_tokens=20, token_source="chunks"), {"exact_output": True}),  # no count, no judgement
         (rows(), {"outcome": {"send_lag_ms_p99": 0.9}}),
         (rows(shared_stamps=4), {"outcome": {"client_cpu_s": 3.0}}),  # an idle client: the server sends them together
+        (rows(), {"outcome": {"starved": 1, "sent": 200}}),
         (rows(), {"asked": ("closed", 1.0)}),
         (rows(), {"asked": ("poisson", 2.05), "sent_per_s": 2.0}),
         (rows(), {"outcome": {"stopped_by": "duration", "notes": ["x"], "client_cpu_s": None}}),

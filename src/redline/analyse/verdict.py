@@ -154,6 +154,13 @@ def _client_cpu(case: Case) -> Said:
     return "client-bound", f"the load generator kept its core {min(busy, 1):.0%} busy"
 
 
+def _starved(case: Case) -> Said:
+    starved, sent = case.number("starved"), case.number("sent")
+    if not starved > 0.01 * sent:
+        return None
+    return "client-bound", f"{starved:.0f} requests were due before the load generator had made them"
+
+
 def _shared_stamps(case: Case) -> Said:
     good = case.good
     chunks = len(good.chunk_ns)
@@ -187,7 +194,13 @@ def _user_stamps(case: Case) -> Said:
     share = float((good.stamp != "kernel").mean()) if len(good) else 0.0
     if share <= 0.01:
         return None
-    return "degraded", f"arrivals of {share:.0%} of the answers were stamped in user space, not by the kernel"
+    text = f"arrivals of {share:.0%} of the answers were stamped in user space, not by the kernel"
+    late = case.number("read_lag_ms_p99")
+    if math.isnan(late):
+        return "degraded", text
+    # that late is a gap of the client's own making
+    state = "client-bound" if late > 0.1 * case.latencies.gaps.percentiles([0.5])[0] and late > 1 else "degraded"
+    return state, f"{text}: up to {late:.2f} ms late (p99)"
 
 
 def _cut_off(case: Case) -> Said:
@@ -238,6 +251,7 @@ RULES: tuple[Callable[[Case], Said], ...] = (
     _wrong_length,
     _send_lag,
     _client_cpu,
+    _starved,
     _interrupted,
     _cut_off,
     _not_steady,
@@ -252,7 +266,9 @@ RULES: tuple[Callable[[Case], Said], ...] = (
 
 def _client_busy(case: Case) -> float:
     """CPU seconds of the load generator per second of the point; NaN when not known."""
-    begin = case.requests.intended_ns.min() if len(case.requests) else 0
+    begin = case.number("measured_from_ns")
+    if math.isnan(begin):
+        begin = float(case.requests.intended_ns.min()) if len(case.requests) else 0.0
     seconds = (case.ended_ns - begin) / NS_PER_S
     return case.number("client_cpu_s") / seconds if seconds > 0 else math.nan
 
