@@ -21,5 +21,6 @@ def test_a_process_that_ended_is_dead_even_before_it_is_reaped() -> None:
     child.kill()
     child.wait()
     assert not alive(theirs)
+    assert not alive({**theirs, "start_ticks": 0}), "nobody could tell when it started, and now it is gone"
     assert child.stdin is not None
     child.stdin.close()

@@ -204,6 +204,19 @@ def test_a_full_disk_is_told_by_the_next_call_whichever_it_is(store: Store, poin
         store._db.execute("PRAGMA max_page_count = 1000000")
 
 
+def test_samples_survive_a_full_disk_too(store: Store, point: int) -> None:
+    trial = store.run().trials[0].id
+    with store._lock:
+        pages = store._db.execute("PRAGMA page_count").fetchone()[0]
+        store._db.execute(f"PRAGMA max_page_count = {pages}")
+        store.add_samples(trial, [Sample(t, "engine.rss_bytes", float(t), "B") for t in range(2000)])
+        with pytest.raises(DiskFull):
+            store.flush()
+        store._db.execute("PRAGMA max_page_count = 1000000")
+        store.flush()
+    assert store.samples(trial)[0].t_ns.tolist() == list(range(2000))
+
+
 def test_a_record_for_no_point_is_not_swallowed(store: Store, point: int) -> None:
     store.add_request(point + 99, record(0))
     with pytest.raises(sqlite3.IntegrityError):
