@@ -28,11 +28,14 @@ def command(
 
     from redline.cli.show import MARKS
 
-    table = Table("run", "started (UTC)", "status", "verdict", "models", "engines", "points", "name", box=None)
+    table = Table(box=None, header_style="bold")
+    for heading in ("run", "status", "verdict"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("models", "engines", "points", "name"):
+        table.add_column(heading)
     for row in rows:
         table.add_row(
-            row.id,
-            row.started_wall[:19].replace("T", " "),
+            row.id,  # begins with the date and the time in UTC
             row.status,
             MARKS.get(row.verdict, row.verdict),
             Text(", ".join(row.models)),

@@ -14,15 +14,21 @@ if TYPE_CHECKING:
     from redline.spec.model import ModelSpec
 
 
+Model = Annotated[str, typer.Argument(help="folder, hub id, bundled:NAME or shape:NAME")]
+Engine = Annotated[str, typer.Option("--engine", "-e", help="transformers-continuous, vllm, …")]
+Flags = Annotated[
+    list[str] | None, typer.Option("--flag", metavar="FLAG=VALUE", help="a flag of the engine; repeatable")
+]
+Variables = Annotated[
+    list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="for the engine alone; repeatable")
+]
+
+
 def command(
-    model: Annotated[str, typer.Argument(help="folder, hub id, bundled:NAME or shape:NAME")],
-    engine: Annotated[str, typer.Option("--engine", "-e", help="transformers-continuous, vllm, …")],
-    flag: Annotated[
-        list[str] | None, typer.Option("--flag", metavar="FLAG=VALUE", help="a flag of the engine; repeatable")
-    ] = None,
-    env: Annotated[
-        list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="for the engine alone; repeatable")
-    ] = None,
+    model: Model,
+    engine: Engine,
+    flag: Flags = None,
+    env: Variables = None,
     python: Annotated[str | None, typer.Option(help="interpreter or virtual environment that has the engine")] = None,
     host: Annotated[str | None, typer.Option(help="address to listen on (127.0.0.1 when not given)")] = None,
     port: Annotated[int | None, typer.Option(help="0 picks a free port")] = 8000,

@@ -14,7 +14,7 @@ from redline.engines.engine import Server, Start
 from redline.errors import EngineDied, EngineError, RedlineError
 from redline.load.prompts import PromptSource, prompt_source
 from redline.load.run import PointOutcome, run_point
-from redline.observe.sampling import sampling
+from redline.observe.sampling import Watch, sampling
 from redline.spec.experiment import Experiment
 from redline.spec.load import LoadPoint
 from redline.spec.resolve import model_hashes, resolve_model
@@ -99,64 +99,76 @@ def _push(
     store, endpoint = context.store, server.endpoint
     store.trial_ready(trial, endpoint, _hashes(job))
     context.events.ready(endpoint)
-    with sampling(endpoint.pids, lambda samples: store.add_samples(trial, samples)):
-        prompts = _prompts(context, job, server)
+    with sampling(endpoint.pids, lambda samples: store.add_samples(trial, samples)) as watch:
+        under_load = _UnderLoad(context, job, server, trial, _prompts(context, job, server), watch)
         while points and not context.stop.asked:
             index, point = points.popleft()
-            outcome = _one_point(context, job, server, prompts, trial, point, _point_seed(context, repeat, index))
+            outcome = under_load.point(point, _point_seed(context, repeat, index))
             if outcome.stopped_by == "engine-died":
                 return _death(job, server)
     return None
 
 
-def _one_point(
-    context: Context, job: Job, server: Server, prompts: PromptSource, trial: int, point: LoadPoint, seed: int
-) -> PointOutcome:
-    store, experiment = context.store, context.experiment
-    point_id = store.begin_point(trial, point)
-    context.events.point(point)
-    with context.stop.orderly():
-        outcome = run_point(
-            server.endpoint,
-            experiment.workload,
-            experiment.load,
-            point,
-            seed=seed,
-            prompts=prompts,
-            on_record=lambda record: store.add_request(point_id, record),
-            on_progress=context.events.progress,
-            should_stop=lambda: context.stop.asked,
-            alive=server.alive,
-            api_key=_api_key(job),
+@dataclass(frozen=True)
+class _UnderLoad:
+    """A started engine with its prompts, ready for one load point after the other."""
+
+    context: Context
+    job: Job
+    server: Server
+    trial: int
+    prompts: PromptSource
+    watch: Watch
+
+    def point(self, point: LoadPoint, seed: int) -> PointOutcome:
+        store, events = self.context.store, self.context.events
+        point_id = store.begin_point(self.trial, point)
+        events.point(point)
+        outcome = self._run(point_id, point, seed)
+        as_dict = outcome.as_dict()
+        as_dict["observe_notes"] = [*self.watch.notes, *map(str, self.watch.skipped)]
+        verdict = self._judge(point_id, outcome, as_dict, seed)
+        store.end_point(
+            point_id,
+            measured_from_ns=outcome.measured_from_ns,
+            ended_ns=outcome.ended_ns,
+            stopped_by=outcome.stopped_by,
+            outcome=as_dict,
+            verdict=verdict.state,
+            reasons=list(verdict.reasons),
         )
-    as_dict = outcome.as_dict()
-    verdict = _judge(context, point_id, outcome, as_dict, seed)
-    store.end_point(
-        point_id,
-        measured_from_ns=outcome.measured_from_ns,
-        ended_ns=outcome.ended_ns,
-        stopped_by=outcome.stopped_by,
-        outcome=as_dict,
-        verdict=verdict.state,
-        reasons=list(verdict.reasons),
-    )
-    context.verdicts.append(verdict)
-    context.events.point_done(point, verdict.state, verdict.reasons)
-    return outcome
+        self.context.verdicts.append(verdict)
+        events.point_done(point, verdict.state, verdict.reasons)
+        return outcome
 
+    def _run(self, point_id: int, point: LoadPoint, seed: int) -> PointOutcome:
+        store, experiment, stop = self.context.store, self.context.experiment, self.context.stop
+        with stop.orderly():
+            return run_point(
+                self.server.endpoint,
+                experiment.workload,
+                experiment.load,
+                point,
+                seed=seed,
+                prompts=self.prompts,
+                on_record=lambda record: store.add_request(point_id, record),
+                on_progress=self.context.events.progress,
+                should_stop=lambda: stop.asked,
+                alive=self.server.alive,
+                api_key=_api_key(self.job),
+            )
 
-def _judge(context: Context, point_id: int, outcome: PointOutcome, as_dict: dict[str, Any], seed: int) -> Verdict:
-    slo = context.experiment.slo
-    summary = summarise_point(
-        context.store.requests(point_id),
-        window_hint=(outcome.measured_from_ns, outcome.ended_ns),
-        slo=slo.terms,
-        attainment=slo.attainment,
-        outcome=as_dict,
-        seed=seed,
-        run_id=context.run_id,
-    )
-    return summary.verdict
+    def _judge(self, point_id: int, outcome: PointOutcome, as_dict: dict[str, Any], seed: int) -> Verdict:
+        slo = self.context.experiment.slo
+        return summarise_point(
+            self.context.store.requests(point_id),
+            window_hint=(outcome.measured_from_ns, outcome.ended_ns),
+            slo=slo.terms,
+            attainment=slo.attainment,
+            outcome=as_dict,
+            seed=seed,
+            run_id=self.context.run_id,
+        ).verdict
 
 
 def _prompts(context: Context, job: Job, server: Server) -> PromptSource:
