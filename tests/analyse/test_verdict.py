@@ -70,7 +70,7 @@ CASES: list[tuple[str, list[Row], dict[str, Any], str, str]] = [
     ("prompts off", rows(asked_prompt_tokens=30), {}, "degraded", "prompt length not as asked in 200 of 200"),
     ("prompts off told", rows(asked_prompt_tokens=0), {"outcome": {"prompts_off": 3}}, "degraded", "3 prompts"),
     ("user stamps", rows(stamp="user"), {}, "degraded", "stamped in user space"),
-    ("user stamps, read late", rows(stamp="user"), {"outcome": {"read_lag_ms_p99": 9.0}}, "client-bound", "9.00 ms late"),
+    ("user stamps, read late", rows(stamp="user"), {"outcome": {"read_lag_ms_p99": 9.0}}, "client-bound", "9.00 ms"),
     ("user stamps, read soon", rows(stamp="user"), {"outcome": {"read_lag_ms_p99": 0.4}}, "degraded", "0.40 ms late"),
     ("starved", rows(), {"outcome": {"starved": 30, "sent": 200}}, "client-bound", "30 requests were due before"),
     ("shared stamps", rows(shared_stamps=4), {"outcome": {"client_cpu_s": 60.0}}, "degraded", "40% of the chunks"),

@@ -15,7 +15,7 @@ from redline.analyse.comparison import (
     Ratio,
 )
 from redline.report.model import ModelReport, Report, load_label
-from redline.report.numbers import band, times
+from redline.report.numbers import ratio_text
 
 
 @dataclass(frozen=True)
@@ -92,15 +92,14 @@ def _sentence(label: str, reference: str, load: str, ratio: Ratio, engine: Engin
     if ratio.outcome == SAME:
         return (
             f"no detectable difference in output throughput between {label} and {reference} at {load} "
-            f"({times(ratio.value)}, 95 % interval {band(ratio.interval)})"
+            f"({ratio_text(ratio).removeprefix('≈ ')}, 95 % interval)"
         )
-    text = f"{label} delivers {times(ratio.value)} the output tokens per second of {reference} at {load}"
+    text = f"{label} delivers {ratio_text(ratio)} the output tokens per second of {reference} at {load}"
     told = [
-        f"{times(found.value)} the median {name}"
+        f"{ratio_text(found)} the median {name}"
         for name, metric in (("TTFT", "ttft_ms.p50"), ("ITL", "itl_ms.p50"))
         if (found := engine.ratios.get(metric)) and found.outcome in (BETTER, WORSE)
     ]
-    text += f" (95 % interval {band(ratio.interval)})"
     return text + (f", with {' and '.join(told)}" if told else "")
 
 

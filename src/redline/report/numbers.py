@@ -60,15 +60,31 @@ def times(value: float) -> str:
 
 
 def ratio_text(ratio: Ratio | None, interval: bool = True) -> str:
-    """`3.21× [3.10–3.30]`; `≈ 1.01×` when no difference can be told; `0.77× ?` when nothing can be said."""
+    """`3.2× [3.1–3.3]`; `≈ 1.01×` when no difference can be told; `0.77× ?` when nothing can be said.
+
+    As many digits as the interval allows.
+    """
     if ratio is None or math.isnan(ratio.value):
         return NONE
-    text = times(ratio.value)
+    sure = ratio.interval if ratio.outcome != "unknown" else None
+    digits = _digits(sure)
+    text = f"{_fixed(ratio.value, digits)}×"
     if ratio.outcome == "no detectable difference":
         text = f"≈ {text}"
     elif ratio.outcome == "unknown":
         return f"{text} ?"
-    return f"{text} [{band(ratio.interval)}]" if interval and ratio.interval else text
+    return f"{text} [{_fixed(sure.low, digits)}–{_fixed(sure.high, digits)}]" if interval and sure else text
+
+
+def _digits(interval: Interval | None) -> int | None:
+    """Decimals that show two digits of the interval's width; None without a finite one."""
+    if interval is None or not math.isfinite(interval.high) or interval.high <= interval.low:
+        return None
+    return min(max(math.ceil(-math.log10(interval.high - interval.low)) + 1, 0), 3)
+
+
+def _fixed(value: float, digits: int | None) -> str:
+    return number(value) if digits is None or math.isinf(value) else f"{value:,.{digits}f}"
 
 
 def metric_name(name: str) -> str:
