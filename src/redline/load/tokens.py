@@ -45,6 +45,7 @@ class _Poster:
 
     def __init__(self, base_url: str, api_key: str | None) -> None:
         self._base_url = base_url
+        self._secret = api_key
         self._headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key}"
@@ -77,7 +78,9 @@ class _Poster:
                 if attempt == 2:
                     raise EnvironmentFault(f"{path} did not answer: {error!r}", fix="is the server up?") from error
         if not 200 <= answer.status < 300:
-            raise EnvironmentFault(f"{path} answered {answer.status}: {error_text(reply)}")
+            said = error_text(reply)
+            said = said.replace(self._secret, "***") if self._secret else said
+            raise EnvironmentFault(f"{path} answered {answer.status}: {said}")
         return orjson.loads(reply)
 
 

@@ -111,12 +111,22 @@ class ToyTokenizer:
         return "".join(f"{before}{message.get('content') or ''}{after}" for message in messages)
 
 
-def spread(number: int, faults: dict[Fault, float]) -> Fault:
-    """The fault of request `number` (from 1), '' for none: each kind hits evenly, at its share."""
-    for kind, share in faults.items():
-        if int(number * share) != int((number - 1) * share):
-            return kind
-    return ""
+class Faults:
+    """Deals out faults: each kind hits its share of the requests, evenly spaced, always in the same way."""
+
+    def __init__(self, shares: dict[Fault, float]) -> None:
+        self._shares = shares
+        self._due = dict.fromkeys(shares, 1e-9)
+
+    def next(self) -> Fault:
+        """The fault of the next request; '' for none."""
+        for kind, share in self._shares.items():
+            self._due[kind] += share
+        kind = max(self._due, key=lambda name: self._due[name], default="")
+        if not kind or self._due[kind] < 1:
+            return ""
+        self._due[kind] -= 1
+        return kind
 
 
 def words(first: int, count: int) -> str:

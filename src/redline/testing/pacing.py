@@ -18,7 +18,7 @@ from typing import Any
 
 from redline.clock import realtime_offset
 from redline.load.timer import Timer
-from redline.testing.pace import Asked, Pace, Step, ToyTokenizer, answer, spread, whole
+from redline.testing.pace import Asked, Faults, Pace, Step, ToyTokenizer, answer, whole
 
 _SO_TIMESTAMPNS = 35
 _now = time.monotonic_ns
@@ -65,6 +65,7 @@ class PacedLoop:
         self.pace = pace
         self.tokenizer = ToyTokenizer()
         self.truths: list[Truth] = []
+        self._faults = Faults(pace.faults)
         self._listener = socket.create_server(("127.0.0.1", port), backlog=4096)
         self._listener.setblocking(False)
         self.port: int = self._listener.getsockname()[1]
@@ -227,7 +228,7 @@ class PacedLoop:
             continuous=bool(options.get("continuous_usage_stats")),
         )
         self._answers += 1
-        fault = spread(self._answers, pace.faults)
+        fault = self._faults.next()
         if pace.die_after and self._answers >= pace.die_after:
             fault = "die"
         name = headers.get("x-request-id", "")
