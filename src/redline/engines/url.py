@@ -117,11 +117,9 @@ class UrlEngine:
 
 def _root(spec: EngineSpec) -> str:
     """The address without `/v1`. UsageError for what is no address."""
-    if not spec.url:
-        raise UsageError("an engine of kind url needs a url", fix="For example: url: http://127.0.0.1:8000/v1")
-    parts = urlsplit(spec.url if "//" in spec.url else f"http://{spec.url}")
+    parts = urlsplit(spec.url)
     try:
-        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+        valid = bool(parts.hostname) and (parts.port or 1) > 0
     except ValueError:
         valid = False
     if not valid:

@@ -54,6 +54,7 @@ LINES: dict[str, str] = {
     "max-num-batched-tokens": r"max_num_batched_tokens=(\d+)",
     "kv-cache-tokens": r"KV cache size: ([\d,]+) tokens",
     "kv-cache-max-concurrency": r"Maximum concurrency for [\d,]+ tokens per request: ([\d.]+)x",
+    "flash-attention-version": r"Using FlashAttention version (\d+)",
     "weights-gib": r"Model loading took ([\d.]+) Gi?B",
     "graph-capture-s": r"Graph capturing finished in ([\d.]+) secs",
     "compile-s": r"torch\.compile (?:takes|took) ([\d.]+) s in total",
