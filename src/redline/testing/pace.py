@@ -116,14 +116,14 @@ class Faults:
 
     def __init__(self, shares: dict[Fault, float]) -> None:
         self._shares = shares
-        self._due = dict.fromkeys(shares, 1e-9)
+        self._due = dict.fromkeys(shares, 0.0)
 
     def next(self) -> Fault:
         """The fault of the next request; '' for none."""
         for kind, share in self._shares.items():
             self._due[kind] += share
         kind = max(self._due, key=lambda name: self._due[name], default="")
-        if not kind or self._due[kind] < 1:
+        if not kind or self._due[kind] < 1 - 1e-9:  # a tenth ten times is a little less than one
             return ""
         self._due[kind] -= 1
         return kind
