@@ -15,15 +15,18 @@ if TYPE_CHECKING:
 
 VOCABULARY = 4096
 # Words with their space, up to three digits, punctuation with its newlines, indentation as one piece.
-PIECES = r"""'(?:[sdmt]|ll|ve|re)| ?[A-Za-z]+| ?[\p{L}\p{M}]+|\p{N}{1,3}| ?[^\s\p{L}\p{M}\p{N}]+|\s*[\r\n]+|\s+(?!\S)|\s+"""
+PIECES = (
+    r"'(?:[sdmt]|ll|ve|re)| ?[A-Za-z]+| ?[\p{L}\p{M}]+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{M}\p{N}]+|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 
 def train(texts: list[str]) -> Tokenizer:
     """A tokenizer of exactly VOCABULARY ids; it puts the beginning-of-text id first."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(PIECES), behavior="isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
+    split = pre_tokenizers.Split(Regex(PIECES), behavior="isolated")
+    as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, as_bytes])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY, special_tokens=chat.SPECIALS, show_progress=False,

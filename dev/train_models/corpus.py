@@ -29,10 +29,12 @@ SKIPPED = re.compile(
     r"|/test/(?:bad|test_tools|badsyntax)|_sysconfigdata|/this\.py|test_grammar|/test/re_tests|/distutils/command/bdist_msi|"
     r"/lib2to3/tests|/test/test_importlib/data|/test/test_email/data|/test/mp_|/ctypes/macholib"
 )
-ALIASES = {"posixpath": "os", "ntpath": "os", "genericpath": "os", "nturl2path": "os", "pyio": "io", "pydecimal": "decimal",
-           "datetimetester": "datetime", "pickletester": "pickle", "pickletools": "pickle", "string_tests": "str",
-           "strptime": "datetime", "zoneinfo": "datetime", "sre_compile": "re", "sre_parse": "re",
-           "sre_constants": "re", "mock": "unittest", "multiprocessing": "concurrent"}  # fmt: skip
+ALIASES = {
+    "posixpath": "os", "ntpath": "os", "genericpath": "os", "nturl2path": "os", "pyio": "io", "pydecimal": "decimal",
+    "datetimetester": "datetime", "pickletester": "pickle", "pickletools": "pickle", "string_tests": "str",
+    "strptime": "datetime", "zoneinfo": "datetime", "sre_compile": "re", "sre_parse": "re", "sre_constants": "re",
+    "mock": "unittest", "multiprocessing": "concurrent",
+}  # fmt: skip
 TEST_BYTES = 60_000  # of one test file: tests repeat themselves
 SHINGLE = 13  # words
 HELDOUT_BYTES = {"docs": 90_000, "code": 70_000, "chat": 30_000}
@@ -148,7 +150,8 @@ def excerpt(heldout: list[Document], train: list[Document]) -> tuple[list[Docume
     chosen: list[Document] = []
     repeated = total = 0
     for kind, budget in HELDOUT_BYTES.items():
-        pool = sorted((doc for doc in heldout if doc.kind == kind), key=lambda doc: hashlib.sha256(doc.text.encode()).digest())
+        pool = [doc for doc in heldout if doc.kind == kind]
+        pool.sort(key=lambda doc: hashlib.sha256(doc.text.encode()).digest())
         used = 0
         for doc in pool:
             text = doc.text if kind == "chat" else _cut(doc.text, 20_000)
@@ -175,6 +178,8 @@ def main() -> None:
             file.writelines(json.dumps(asdict(doc)) + "\n" for doc in docs)
     chosen, overlap = excerpt(parts["heldout"], parts["train"])
     (opts.out / "heldout.jsonl").write_text("".join(json.dumps(asdict(doc)) + "\n" for doc in chosen))
+    log = Path(__file__).parent / "logs" / "corpus.json"
+    log.write_text(json.dumps({"heldout_overlap": round(overlap, 4)}) + "\n")
     print(f"shipped held-out text: {sum(len(d.text.encode()) for d in chosen):,} bytes, {len(chosen)} documents,"
           f" {overlap:.2%} of its {SHINGLE}-word shingles occur in the training text")  # fmt: skip
     print("held-out topics:", sorted({d.topic for d in parts["heldout"]}))
@@ -186,7 +191,8 @@ def main() -> None:
     for name in ("train", "val"):
         ids = bpe.encode_documents(tokenizer, parts[name])
         np.save(opts.out / f"{name}.npy", ids)
-        print(name, f"{len(ids):,} tokens, {sum(len(d.text.encode()) for d in parts[name]) / len(ids):.2f} bytes per token")
+        size = sum(len(doc.text.encode()) for doc in parts[name])
+        print(name, f"{len(ids):,} tokens, {size / len(ids):.2f} bytes per token")
 
 
 if __name__ == "__main__":

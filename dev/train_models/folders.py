@@ -1,6 +1,6 @@
 """Writes the two model folders: config, tokenizer, chat template, weights.
 
-    python -m dev.train_models.folders --corpus .corpus --weights OUT --models src/redline/recipes/models
+python -m dev.train_models.folders --corpus .corpus --weights OUT --models src/redline/recipes/models
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ def config(shape: Shape) -> dict[str, Any]:
 
 
 def tokenizer_config() -> dict[str, Any]:
-    ids = {
-        str(i): {"content": text, "lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
-        for i, text in enumerate(chat.SPECIALS)
-    }
+    exact = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
     return {
-        "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": chat.BOS, "eos_token": chat.EOS, "pad_token": chat.PAD,
-        "additional_special_tokens": [chat.USER, chat.ASSISTANT, chat.SYSTEM], "added_tokens_decoder": ids,
-        "add_bos_token": True, "clean_up_tokenization_spaces": False, "model_max_length": TARGET.max_position_embeddings,
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": chat.BOS, "eos_token": chat.EOS, "pad_token": chat.PAD,
+        "additional_special_tokens": [chat.USER, chat.ASSISTANT, chat.SYSTEM],
+        "added_tokens_decoder": {str(i): {"content": text, **exact} for i, text in enumerate(chat.SPECIALS)},
+        "add_bos_token": True, "clean_up_tokenization_spaces": False,
+        "model_max_length": TARGET.max_position_embeddings,
     }  # fmt: skip
 
 

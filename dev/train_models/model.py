@@ -126,9 +126,11 @@ class Llama(nn.Module):
         self.model = Decoder(shape, dropout)
         for name, weight in self.named_parameters():
             if weight.ndim == 2:
-                scale = (2 * shape.num_hidden_layers) ** -0.5 if name.endswith(("o_proj.weight", "down_proj.weight")) else 1.0
-                nn.init.normal_(weight, std=0.02 * scale)
+                to_residual = name.endswith(("o_proj.weight", "down_proj.weight"))
+                nn.init.normal_(weight, std=0.02 * ((2 * shape.num_hidden_layers) ** -0.5 if to_residual else 1.0))
         cos, sin = rope(shape, torch.device("cpu"))
+        self.cos: Tensor
+        self.sin: Tensor
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
 

@@ -164,7 +164,7 @@ def entries(source: str) -> Iterator[Entry]:
             owners.pop()
         bare = re.split(r"[(\s]", argument, maxsplit=1)[0].lstrip("@")
         scope = owners[-1][1] or module
-        name = bare if not scope or bare.startswith(scope + ".") or bare.startswith(module + ".") else f"{scope}.{bare}"
+        name = bare if not scope or bare.startswith((scope + ".", module + ".")) else f"{scope}.{bare}"
         if kind == "class":
             owners.append((pad, name))
         body = _own_text(lines[i + 1 : block_end(lines, i, pad)], pad)

@@ -3,7 +3,8 @@
     python -m dev.train_models.train --corpus .corpus --out OUT        # one H200: about five minutes
     python -m dev.train_models.train --corpus .corpus --out OUT --smoke  # a CPU: under a minute, a useless model
 
-Needs torch, numpy and safetensors. Writes redline-tiny.safetensors, redline-tiny-draft.safetensors (bf16) and train.json.
+Needs torch, numpy and safetensors. Writes redline-tiny.safetensors, redline-tiny-draft.safetensors (bf16) and, for the
+model card, train-target.json and train-draft.json. `--target FILE` distils from weights that are there already.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dev.train_models.model import DRAFT, SMOKE, TARGET, Llama, Shape, generate
@@ -49,8 +50,10 @@ class Log:
 
     facts: dict[str, Any] = field(default_factory=dict)
     curve: list[dict[str, float]] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
 
     def point(self, **values: float) -> None:
+        values["seconds"] = round(time.monotonic() - self.started, 1)
         self.curve.append(values)
         print(" ".join(f"{name}={value:.4g}" for name, value in values.items()), flush=True)
 
@@ -79,47 +82,50 @@ def optimizers(model: Llama, recipe: Recipe) -> list[torch.optim.Optimizer]:
     embedding = [p for name, p in named if "embed" in name]
     norms = [p for _, p in named if p.ndim == 1]
     fused = next(model.parameters()).is_cuda
+    rate, decay = recipe.learning_rate, recipe.weight_decay
+    groups = [{"params": embedding, "weight_decay": decay}, {"params": norms, "weight_decay": 0.0}]
     return [
-        torch.optim.Muon(matrices, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(
-            [{"params": embedding, "weight_decay": recipe.weight_decay}, {"params": norms, "weight_decay": 0.0}],
-            lr=recipe.learning_rate, betas=(0.9, 0.95), fused=fused,
-        ),
-    ]  # fmt: skip
+        torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95), fused=fused),
+    ]
+
+
+def rate_at(progress: float, warmup: float) -> float:
+    """Linear warmup, then cosine to zero."""
+    return max(1e-3, progress / warmup if progress < warmup else 0.5 * (1 + math.cos(math.pi * progress)))
 
 
 def fit(
-    model: Llama, recipe: Recipe, loss_of: Callable[[int, int], Tensor], evaluate: Callable[[], float], unique: int, log: Log
-) -> None:
-    """Steps until the time or the epochs are spent; cosine to zero over whichever comes first."""
-    device = next(model.parameters()).device
+    model: Llama, recipe: Recipe, loss_of: Callable[[int, int], Tensor], evaluate: Callable[[], float], unique: int
+) -> Log:
+    """Steps until the time or the epochs are spent, whichever comes first."""
+    device, log = next(model.parameters()).device, Log()
     steppers = optimizers(model, recipe)
-    started, step, seen, next_report = time.monotonic(), 0, 0, 0.0
-    allowed = recipe.max_epochs * unique
-    while True:
-        progress = max((time.monotonic() - started) / recipe.seconds, seen / allowed)
-        if progress >= 1:
-            break
+    step, seen, next_report = 0, 0, 0.0
+    while (progress := max((time.monotonic() - log.started) / recipe.seconds, seen / unique / recipe.max_epochs)) < 1:
         length = recipe.long_length if progress >= 1 - recipe.long_share else recipe.length
-        scale = min(1.0, progress / recipe.warmup_share) if progress < recipe.warmup_share else 0.5 * (1 + math.cos(math.pi * progress))
+        rows = max(1, recipe.tokens_per_step // length)
         for stepper in steppers:
             for group in stepper.param_groups:
-                group["lr"] = recipe.learning_rate * max(scale, 1e-3)
+                group["lr"] = recipe.learning_rate * rate_at(progress, recipe.warmup_share)
         with torch.autocast(device.type, torch.bfloat16):
-            loss = loss_of(max(1, recipe.tokens_per_step // length), length)
-        loss.backward()
+            loss = loss_of(rows, length)
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for stepper in steppers:
             stepper.step()
             stepper.zero_grad(set_to_none=True)
-        step, seen = step + 1, seen + max(1, recipe.tokens_per_step // length) * length
+        step, seen = step + 1, seen + rows * length
         if step % 8 == 0:
             loss.item()  # keep the queue short, so that the clock above is the device's
         if progress >= next_report:
             next_report = math.floor(progress / 0.05 + 1) * 0.05
-            log.point(step=step, epochs=seen / unique, train_loss=loss.item(), val_loss=evaluate(), seconds=time.monotonic() - started)
-    log.point(step=step, epochs=seen / unique, train_loss=loss.item(), val_loss=evaluate(), seconds=time.monotonic() - started)
-    log.facts |= {"steps": step, "tokens_seen": seen, "epochs": round(seen / unique, 2), "seconds": round(time.monotonic() - started, 1)}
+            log.point(step=step, epochs=seen / unique, train_loss=loss.item(), val_loss=evaluate())
+    log.point(step=step, epochs=seen / unique, train_loss=loss.item(), val_loss=evaluate())
+    device_name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
+    log.facts = {"device": device_name, "torch": torch.__version__, "unique_tokens": unique, "tokens_seen": seen}
+    log.facts |= {"recipe": vars(recipe), "dropout": model.dropout}
+    return log
 
 
 @torch.no_grad()
@@ -140,7 +146,7 @@ def mean_loss(model: Llama, ids: Tensor, length: int = 2048, batch: int = 16) ->
     return total / (count * length)
 
 
-def train_target(shape: Shape, recipe: Recipe, train: Tensor, val: Tensor, dropout: float, log: Log) -> Llama:
+def train_target(shape: Shape, recipe: Recipe, train: Tensor, val: Tensor, dropout: float) -> tuple[Llama, Log]:
     model = Llama(shape, dropout).to(train.device).train()
     stream = Stream(train, seed=1)
 
@@ -148,8 +154,7 @@ def train_target(shape: Shape, recipe: Recipe, train: Tensor, val: Tensor, dropo
         window = stream.windows(count, length)
         return F.cross_entropy(model(window[:, :-1]).float().flatten(0, 1), window[:, 1:].flatten())
 
-    fit(model, recipe, loss_of, lambda: mean_loss(model, val), len(train), log)
-    return model
+    return model, fit(model, recipe, loss_of, lambda: mean_loss(model, val), len(train))
 
 
 def own_text(target: Llama, train: Tensor, tokens: int, length: int) -> Tensor:
@@ -163,8 +168,8 @@ def own_text(target: Llama, train: Tensor, tokens: int, length: int) -> Tensor:
 
 
 def train_draft(
-    shape: Shape, recipe: Recipe, target: Llama, train: Tensor, val: Tensor, own: Tensor, log: Log
-) -> Llama:
+    shape: Shape, recipe: Recipe, target: Llama, train: Tensor, val: Tensor, own: Tensor
+) -> tuple[Llama, Log]:
     """Distils: the draft's distribution against the target's, half on training text, half on the target's own."""
     model = Llama(shape).to(train.device).train()
     streams = Stream(train, seed=2), Stream(own, seed=3)
@@ -176,8 +181,7 @@ def train_draft(
             wanted = torch.softmax(target(ids).float(), -1)
         return -(wanted * torch.log_softmax(model(ids).float(), -1)).sum(-1).mean()
 
-    fit(model, recipe, loss_of, lambda: mean_loss(model, val), len(train) + len(own), log)
-    return model
+    return model, fit(model, recipe, loss_of, lambda: mean_loss(model, val), len(train) + len(own))
 
 
 def save(model: Llama, path: Path) -> Llama:
@@ -189,44 +193,43 @@ def save(model: Llama, path: Path) -> Llama:
     return model
 
 
-def main() -> None:
+def options() -> argparse.Namespace:
     args = argparse.ArgumentParser()
     args.add_argument("--corpus", type=Path, default=Path(".corpus"))
     args.add_argument("--out", type=Path, required=True)
-    args.add_argument("--seconds", type=float, default=170, help="for the target")
-    args.add_argument("--draft-seconds", type=float, default=70)
-    args.add_argument("--dropout", type=float, default=0.1)
-    args.add_argument("--lr", type=float, default=3e-3)
+    args.add_argument("--target", type=Path, help="trained weights: only distil the draft")
+    args.add_argument("--seconds", type=float, default=200, help="for the target")
+    args.add_argument("--draft-seconds", type=float, default=80)
     args.add_argument("--smoke", action="store_true")
-    opts = args.parse_args()
+    return args.parse_args()
+
+
+def main() -> None:
+    opts = options()
     opts.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
-    torch.set_float32_matmul_precision("high")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    train, val = (torch.from_numpy(np.load(opts.corpus / f"{n}.npy").astype(np.int16)).to(device) for n in ("train", "val"))
-    target_recipe = Recipe(opts.seconds, learning_rate=opts.lr)
-    draft_recipe = Recipe(opts.draft_seconds, length=1024, long_length=2048, max_epochs=60, learning_rate=opts.lr)
-    shapes, own_tokens = (TARGET, DRAFT), 6_000_000
+    train, val = (
+        torch.from_numpy(np.load(opts.corpus / f"{name}.npy").astype(np.int16)).to(device) for name in ("train", "val")
+    )
+    shapes, recipe, own_tokens, own_length = (TARGET, DRAFT), Recipe(opts.seconds), 3_200_000, 512
+    draft_recipe = Recipe(opts.draft_seconds, length=4096, max_epochs=60)
     if opts.smoke:
-        small = {"tokens_per_step": 512, "length": 128, "long_length": 256}
-        target_recipe, draft_recipe = Recipe(15, **small), Recipe(8, **small)  # type: ignore[arg-type]
-        shapes, val, own_tokens = (SMOKE, SMOKE), val[:8193], 4096
-    log, draft_log = Log(), Log()
-    target = save(train_target(shapes[0], target_recipe, train, val, opts.dropout, log), opts.out / "redline-tiny.safetensors")
-    (opts.out / "train.json").write_text(json.dumps({"target": vars(log)}))
+        shapes, val, own_tokens, own_length = (SMOKE, SMOKE), val[:8193], 8192, 128
+        recipe = draft_recipe = Recipe(8, tokens_per_step=512, length=128, long_length=256)
+    if opts.target:
+        target = Llama(shapes[0]).to(device)
+        target.load_state_dict(load_file(opts.target, device=str(device)))
+    else:
+        target, log = train_target(shapes[0], recipe, train, val, dropout=0.1)
+        (opts.out / "train-target.json").write_text(json.dumps(vars(log), indent=1))
+    target = save(target, opts.out / "redline-tiny.safetensors")
     started = time.monotonic()
-    own = own_text(target, train, own_tokens, 128 if opts.smoke else 512)
+    own = own_text(target, train, own_tokens, own_length)
     print(f"{len(own):,} ids of its own text in {time.monotonic() - started:.1f} s", flush=True)
-    if opts.smoke:
-        own = own.repeat(4)
-    draft = train_draft(shapes[1], draft_recipe, target, train, val, own, draft_log)
+    draft, log = train_draft(shapes[1], draft_recipe, target, train, val, own)
     save(draft, opts.out / "redline-tiny-draft.safetensors")
-    facts = {
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu", "torch": torch.__version__,
-        "dropout": opts.dropout, "train_tokens": len(train), "own_tokens": len(own), "smoke": opts.smoke,
-        "recipes": {"target": vars(target_recipe), "draft": vars(draft_recipe)},
-    }  # fmt: skip
-    (opts.out / "train.json").write_text(json.dumps({"facts": facts, "target": vars(log), "draft": vars(draft_log)}, indent=1))
+    (opts.out / "train-draft.json").write_text(json.dumps(vars(log), indent=1))
 
 
 if __name__ == "__main__":
