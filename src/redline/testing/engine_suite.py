@@ -292,6 +292,7 @@ class EngineSuite:
                 next(stream.events())
         with suppress(OSError):  # and one that leaves before the answer begins
             fetch(f"{server.endpoint.base_url}/completions", body={**body, "stream": False}, timeout_s=0.01)
+        time.sleep(0.5)  # the server has to write before it can notice
         self.still_works(server)
 
     def test_metrics_are_where_it_says(self, server: Server) -> None:
