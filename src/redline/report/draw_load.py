@@ -118,7 +118,8 @@ def _latency(model: ModelComparison, report: Report, kind: str, metric: str, tit
     values = [row[name] for row in rows for name in ("value", "low", "high") if row[name] is not None]
     y = ruler("ms", values)
     chart = _lines(rows, model, report, y, levels=True)
-    notes = tuple(part for part in (_takeaway(model, f"{metric}.p50", "ms"), _notes(rows)) if part)
+    read = f"solid: p50 · dashed: p99 · {_notes(rows)}".rstrip(" ·")
+    notes = tuple(part for part in (_takeaway(model, f"{metric}.p50", "ms"), read) if part)
     return Drawing(kind, f"{title}: p50 and p99, ms", f"{title}, p50 and p99 of each engine, in ms", chart, notes)
 
 
@@ -130,7 +131,8 @@ def _takeaway(model: ModelComparison, metric: str, unit: str) -> str:
             best = max(told, key=lambda e: abs(1 - e.ratios[metric].value))
             ratio = ratio_text(best.ratios[metric], interval=False)
             value = text_of(best.value(metric), unit)
-            return f"{best.label}: {value} at {load_label(point.load)}, {ratio} {model.reference}"
+            what = "p50 " if metric.endswith(".p50") else ""
+            return f"{best.label}: {what}{value} at {load_label(point.load)}, {ratio} {model.reference}"
     last = model.points[-1]
     known = [e for e in last.engines if math.isfinite(e.value(metric))]
     return " · ".join(f"{e.label}: {text_of(e.value(metric), unit)} at {load_label(last.load)}" for e in known[:2])
@@ -140,11 +142,7 @@ def _lines(rows: list[Row], model: ModelComparison, report: Report, y: Ruler, le
     shown = _shown(rows)
     x, hue = load_axis([point.load for point in model.points]), colour(report, shown)
     group = ["engine:N", "level:N"]
-    dash = alt.StrokeDash(
-        "level:N",
-        scale=alt.Scale(domain=["p50", "p99"], range=list(palette.DASHES)),
-        legend=alt.Legend(symbolType="stroke", symbolSize=500, symbolStrokeColor=palette.MUTED),
-    )
+    dash = alt.StrokeDash("level:N", scale=alt.Scale(domain=["p50", "p99"], range=list(palette.DASHES)), legend=None)
     base = alt.Chart(data(row for row in rows if row["value"] is not None)).encode(x=x, color=hue, detail=group)
     line = base.mark_line(strokeWidth=2.2, aria=False).encode(y=y.y(), **({"strokeDash": dash} if levels else {}))
     banded = alt.Chart(data(row for row in rows if row["low"] is not None and row["high"] is not None))
