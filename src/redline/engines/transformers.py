@@ -78,8 +78,11 @@ class TransformersEngine:
         if not missing:
             return None
         where = f"in {spec.python}" if spec.python else "in this environment"
-        install = f"{spec.python} -m pip install {' '.join(missing)}" if spec.python else "pip install 'redline[engine]'"
-        return Skipped(f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed {where}", install)
+        install = f"{spec.python} -m pip install {' '.join(missing)}"
+        return Skipped(
+            f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed {where}",
+            install if spec.python else "pip install 'redline[engine]'",
+        )
 
     def version(self, spec: EngineSpec) -> str:
         self._require(spec)

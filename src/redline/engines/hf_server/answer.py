@@ -12,7 +12,7 @@ from .text import Decode, Detokenizer, StopStrings
 class Piece(NamedTuple):
     """`tokens` counts from the beginning of the answer; `stop` is the stop string that ended it."""
 
-    index: int
+    choice: int
     text: str
     tokens: int
     logprobs: tuple[TokenLogprob, ...]

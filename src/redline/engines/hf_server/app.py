@@ -209,13 +209,13 @@ class Exchange:
             self._changed.set()
 
     def _put(self, piece: Piece) -> None:
-        first = self._counts[piece.index] == 0
-        self._counts[piece.index] = piece.tokens
+        first = self._counts[piece.choice] == 0
+        self._counts[piece.choice] = piece.tokens
         if not self._ask.stream:
-            self._pieces[piece.index].append(piece)
+            self._pieces[piece.choice].append(piece)
             return
         if first and self._ask.chat:
-            self._out.append(self._shape.opening(piece.index))
+            self._out.append(self._shape.opening(piece.choice))
         self._out.append(self._shape.chunk(piece, sum(self._counts)))
 
     def _abandon(self) -> None:

@@ -168,10 +168,15 @@ def parse(body: Any, *, chat: bool, defaults: dict[str, float]) -> Ask:
 def refuse_unsupported(body: dict[str, Any]) -> None:
     for name, neutral in NEUTRAL.items():
         value = body.get(name)
-        if value is None or any(value == fine and isinstance(value, bool) == isinstance(fine, bool) for fine in neutral):
+        if value is None or any(_same(value, fine) for fine in neutral):
             continue
         allowed = f"; only {neutral[0]!r} is" if neutral else ""
         raise bad(f"{name}={_short(value)} is not supported by this server{allowed}", name)
+
+
+def _same(value: Any, other: Any) -> bool:
+    """Equal as JSON: true is not 1."""
+    return bool(value == other) and isinstance(value, bool) == isinstance(other, bool)
 
 
 def _stream_options(body: dict[str, Any], stream: bool) -> tuple[bool, bool]:
@@ -279,15 +284,19 @@ def _message(message: Any, number: int) -> dict[str, Any]:
         raise bad(f"{where} must be an object with a role", "messages")
     content = message.get("content")
     if isinstance(content, list):
-        parts = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in content]
-        if not all(isinstance(part, str) for part in parts):
+        texts = [part["text"] for part in content if _is_text(part)]
+        if len(texts) < len(content):
             raise bad(f"{where}.content: only parts of type text are supported", "messages")
-        content = "\n".join(str(part) for part in parts)
+        content = "\n".join(texts)
     if content is not None and not isinstance(content, str):
         raise bad(f"{where}.content must be text", "messages")
     if message.get("tool_calls"):
         raise bad(f"{where}.tool_calls is not supported by this server", "messages")
     return {**message, "content": content or ""}
+
+
+def _is_text(part: Any) -> bool:
+    return isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
 
 
 def need(condition: bool, message: str, param: str) -> None:

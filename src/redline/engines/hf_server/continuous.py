@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .job import Job, Load
-from .load import LoadError, Loaded
+from .load import Loaded, LoadError, library
 from .sampling import Row, choose
 
 CPU_BATCH_SIZE = 16
@@ -45,9 +45,7 @@ class ContinuousWorker:
 
     def start(self, post: Callable[[Callable[[], None]], None]) -> None:
         """The manager calls back on the event loop that runs now."""
-        import transformers
-
-        model = self._loaded.model
+        transformers, model = library("transformers"), self._loaded.model
         set_attention(model, self._attention, self._config)
         config = transformers.GenerationConfig(eos_token_id=-1, do_sample=False, pad_token_id=0, max_new_tokens=16)
         manager = model.init_continuous_batching(generation_config=config, continuous_batching_config=self._config)
@@ -56,7 +54,7 @@ class ContinuousWorker:
         resolved = manager.continuous_batching_config
         self.samples = not (any(_pair(resolved.use_cuda_graph)) or resolved.use_async_batching or _compiles(resolved))
         if self.samples:
-            manager.logit_processor = rows_processor(self._rows)
+            manager.logit_processor = RowsProcessor(self._rows)
         self._manager = manager
         manager.warmup()
         manager.start()
@@ -157,17 +155,18 @@ def _compiles(config: Any) -> bool:
 def kv_usage(cache: Any) -> float | None:
     """Share of KV blocks that are in use; None when this version of transformers does not tell."""
     if hasattr(cache, "get_num_free_blocks"):
-        return 1 - float(cache.get_num_free_blocks()) / max(1, cache.num_blocks)
-    return 1 - float(cache.compute_free_capacity()) if hasattr(cache, "compute_free_capacity") else None
+        return float(1 - cache.get_num_free_blocks() / max(1, cache.num_blocks))
+    if hasattr(cache, "compute_free_capacity"):
+        return 1 - float(cache.compute_free_capacity())
+    return None
 
 
 def _config(loaded: Loaded, settings: dict[str, Any], compiled: bool) -> Any:
     """`settings`: flag values, 0 or None where the choice is ours."""
-    try:
-        from transformers.generation.configuration_utils import ContinuousBatchingConfig
-    except ImportError as error:
-        raise LoadError("this transformers has no continuous batching that can be configured: 5.9 has") from error
-    known = {one.name for one in dataclasses.fields(ContinuousBatchingConfig)}
+    kind = getattr(library("transformers.generation.configuration_utils"), "ContinuousBatchingConfig", None)
+    if kind is None:
+        raise LoadError("this transformers has no continuous batching that can be configured: 5.9 has")
+    known = {one.name for one in dataclasses.fields(kind)}
     block = "page_size" if "page_size" in known else "block_size"
     wanted = {
         block: settings["block-size"],
@@ -188,7 +187,7 @@ def _config(loaded: Loaded, settings: dict[str, Any], compiled: bool) -> Any:
     chosen = {**ours, **{name: value for name, value in wanted.items() if value or value is False}}
     chosen["allow_block_sharing"] = settings["prefix-caching"]
     chosen["seed"] = settings["seed"]
-    return ContinuousBatchingConfig(**{name: value for name, value in chosen.items() if name in known})
+    return kind(**{name: value for name, value in chosen.items() if name in known})
 
 
 def _cpu_choices(loaded: Loaded, block: int) -> dict[str, Any]:
@@ -206,10 +205,10 @@ def _affordable(loaded: Loaded) -> int:
     config = loaded.model.config.get_text_config()
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    size = loaded.model.dtype.itemsize
+    size = int(loaded.model.dtype.itemsize)
     per_token = 2 * config.num_hidden_layers * heads * width * size + CPU_BATCH_TOKENS * size
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return max(4096, free // 4 // per_token)
+    return max(4096, int(free // 4 // per_token))
 
 
 def flash_installed() -> bool:
@@ -248,32 +247,36 @@ def _flash_candidates(model: Any) -> list[str]:
     return ["flash_attention_3", "flash_attention_2"] if kernels or flash_installed() else []
 
 
-def rows_processor(rows: dict[str, Row]) -> Any:
-    """A logits processor list that treats each request by its own settings; skipped in steps where none has any."""
-    from transformers.generation.continuous_batching.cb_logits_processors import ContinuousBatchingLogitsProcessorList
+class RowsProcessor:
+    """Stands in for transformers' list of logits processors: each request by its own settings.
 
-    class Rows(ContinuousBatchingLogitsProcessorList):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.logits_processor: list[Any] = []
-            self.tensors_required = 0
-            self.supported_keys: dict[str, type] = {}
-            self.ignored_keys: set[str] = set()
-            self._current: Sequence[Row | None] = ()
+    Steps in which no request asks for more than the likeliest token skip it.
+    """
 
-        @property
-        def do_processing(self) -> bool:
-            return bool(self._current)
+    tensors_required = 0
 
-        def prepare_tensor_args(self, requests_in_batch: list[Any], arg_storage: Any) -> Any:
-            current = [rows.get(one.state.request_id) for one in requests_in_batch if one.has_new_token]
-            self._current = current if any(current) else ()
-            return arg_storage
+    def __init__(self, rows: dict[str, Row]) -> None:
+        self._rows = rows
+        self._current: Sequence[Row | None] = ()
 
-        def __call__(self, input_ids: Any, scores: Any, logits_processor_args: Any) -> Any:
-            # Rows without a new token (a prompt still being read) come last and mean nothing.
-            import torch
+    @property
+    def do_processing(self) -> bool:
+        return bool(self._current)
 
-            count = len(self._current)
-            return torch.cat([choose(scores[:count], self._current), scores[count:]])
+    def fill_defaults(self, int32_tensor: Any) -> None:
+        pass
 
-    return Rows()
+    def check_kwargs(self, kwargs: dict[str, Any]) -> None:
+        pass
+
+    def prepare_tensor_args(self, requests_in_batch: list[Any], arg_storage: Any) -> Any:
+        current = [self._rows.get(one.state.request_id) for one in requests_in_batch if one.has_new_token]
+        self._current = current if any(current) else ()
+        return arg_storage
+
+    def __call__(self, input_ids: Any, scores: Any, logits_processor_args: Any) -> Any:
+        """[rows, vocabulary]; what comes after the rows with a new token belongs to prompts still being read."""
+        import torch
+
+        count = len(self._current)
+        return torch.cat([choose(scores[:count], self._current), scores[count:]])

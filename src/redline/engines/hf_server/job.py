@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -84,15 +83,3 @@ class Worker(Protocol):
         ...
 
     def stop(self) -> None: ...
-
-
-class Counter:
-    """A number that several threads add to."""
-
-    def __init__(self) -> None:
-        self.value = 0
-        self._lock = threading.Lock()
-
-    def add(self, amount: int = 1) -> None:
-        with self._lock:
-            self.value += amount

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import os
 from collections.abc import Callable, Sequence
@@ -37,8 +38,8 @@ def load(args: argparse.Namespace, phase: Phase) -> Loaded:
     """Slow. `phase` hears what is going on."""
     phase("importing torch and transformers")
     import torch
-    import transformers
 
+    transformers = library("transformers")
     threads = set_threads(args.threads, args.device)
     torch.manual_seed(args.seed)
     device = pick_device(args.device)
@@ -69,6 +70,11 @@ def load(args: argparse.Namespace, phase: Phase) -> Loaded:
         dtype=str(model.dtype).removeprefix("torch."),
         threads=threads,
     )
+
+
+def library(name: str) -> Any:
+    """A package that is imported only here and that type checkers need not know."""
+    return importlib.import_module(name)
 
 
 def usable_cores() -> int:
@@ -117,12 +123,10 @@ def pick_dtype(wanted: str, config: Any) -> Any:
 
 
 def read_model(args: argparse.Namespace, device: str, dtype: Any, attention: str | None, remote: dict[str, Any]) -> Any:
-    import transformers
-
     # With accelerate the weights go straight to the device, without a copy of the model in host memory.
     direct = device != "cpu" and importlib.util.find_spec("accelerate") is not None
     extra = {"device_map": device} if direct else {}
-    model = transformers.AutoModelForCausalLM.from_pretrained(
+    model = library("transformers").AutoModelForCausalLM.from_pretrained(
         args.model, revision=args.revision, dtype=dtype, attn_implementation=attention, **extra, **remote
     )
     return model if direct else model.to(device)
@@ -131,20 +135,17 @@ def read_model(args: argparse.Namespace, device: str, dtype: Any, attention: str
 def random_model(config: Any, device: str, dtype: Any, attention: str | None, remote: dict[str, Any]) -> Any:
     """The architecture with the initialisation that its family trains from, made on the device in its final dtype."""
     import torch
-    import transformers
 
     with torch.device(device), torch.no_grad():
-        model = transformers.AutoModelForCausalLM.from_config(
+        model = library("transformers").AutoModelForCausalLM.from_config(
             config, dtype=dtype, attn_implementation=attention, **remote
         )
     return model.to(device)
 
 
 def _generation_config(args: argparse.Namespace, fallback: Any) -> Any:
-    import transformers
-
     try:
-        return transformers.GenerationConfig.from_pretrained(args.model, revision=args.revision)
+        return library("transformers").GenerationConfig.from_pretrained(args.model, revision=args.revision)
     except (OSError, ValueError):
         return fallback
 
@@ -163,14 +164,12 @@ def eos_ids(generation_config: Any, tokenizer: Any) -> frozenset[int]:
 
 
 def take_sampling_defaults(model: Any) -> dict[str, float]:
-    """Moves the checkpoint's sampling settings out of the model: `generate()` would fill gaps of a request with them."""
-    import transformers
-
+    """Moves the checkpoint's sampling settings out of the model: `generate()` would fill a request's gaps with them."""
     own = model.generation_config
     found = {name: getattr(own, name, None) for name in ("temperature", "top_p", "top_k")}
     sampled = bool(own.do_sample)
     pad = own.pad_token_id if own.pad_token_id is not None else 0
-    model.generation_config = transformers.GenerationConfig(pad_token_id=pad)
+    model.generation_config = library("transformers").GenerationConfig(pad_token_id=pad)
     # Without do_sample transformers is greedy whatever else is set, and some checkpoints say nothing at all.
     return {name: float(value) for name, value in found.items() if value is not None} if sampled else {}
 

@@ -14,7 +14,7 @@ def render(service: Service) -> str:
     rows: list[tuple[str, str, str, float | None]] = [
         ("num_requests_running", "gauge", "Requests that are being computed", load and load.running),
         ("num_requests_waiting", "gauge", "Requests that wait for a place", load and load.waiting),
-        ("kv_cache_usage_perc", "gauge", "Share of KV blocks in use (0-1), prefix cache excluded", load and load.kv_usage),
+        ("kv_cache_usage_perc", "gauge", "Share of KV blocks in use, 0 to 1", load and load.kv_usage),
         ("prompt_tokens_total", "counter", "Prompt tokens accepted", totals.prompt_tokens),
         ("generation_tokens_total", "counter", "Tokens handed to requests", totals.generation_tokens),
         ("request_success_total", "counter", "Requests that ended well", totals.finished),

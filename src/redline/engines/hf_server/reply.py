@@ -10,7 +10,7 @@ from typing import Any
 
 from .answer import Piece
 from .job import TokenLogprob
-from .text import Decode
+from .text import BROKEN, Decode
 
 DONE = b"data: [DONE]\n\n"
 
@@ -56,8 +56,8 @@ class Shape:
         """`tokens`: of all choices together so far."""
         text = json.dumps(piece.text)
         body = f'"delta":{{"content":{text}}}' if self.chat else f'"text":{text}'
-        logprobs = self.logprobs(piece.index, piece.text, piece.logprobs) if piece.logprobs else None
-        return self._chunk(piece.index, body, logprobs, piece.finish, piece.stop, tokens)
+        logprobs = self.logprobs(piece.choice, piece.text, piece.logprobs) if piece.logprobs else None
+        return self._chunk(piece.choice, body, logprobs, piece.finish, piece.stop, tokens)
 
     def _chunk(
         self, index: int, body: str, logprobs: dict[str, Any] | None, finish: str, stop: str, tokens: int
@@ -68,7 +68,7 @@ class Shape:
         )
         tail = ""
         if self._usage == "each":
-            tail = f',"usage":{json.dumps(usage(self.prompt_tokens, tokens))}'
+            tail = ',"usage":' + dumps(usage(self.prompt_tokens, tokens)).decode()
         elif self._usage == "last":
             tail = ',"usage":null'
         return b"data: " + self._head + b"," + (choice + tail + "}\n\n").encode()
@@ -102,14 +102,15 @@ class Shape:
     def logprobs(self, index: int, text: str, entries: Sequence[TokenLogprob]) -> dict[str, Any]:
         if self.chat:
             return {"content": [self._chat_logprob(entry) for entry in entries]}
-        words = [self._decode([entry.token]) for entry in entries]
+        words = [self._word(entry.token) for entry in entries]
         start = self._offsets.get(index, 0)
         self._offsets[index] = start + len(text)
         offsets, at = [], start
         for word in words:
             offsets.append(at)
             at += len(word)
-        top = [{self._decode([token]): value for token, value in entry.top} for entry in entries]
+        # From the least likely on: of two tokens with the same text the likelier stays.
+        top = [{self._word(token): value for token, value in reversed(entry.top)} for entry in entries]
         return {
             "tokens": words,
             "token_logprobs": [entry.logprob for entry in entries],
@@ -117,9 +118,15 @@ class Shape:
             "text_offset": offsets,
         }
 
+    def _word(self, token: int) -> str:
+        """Its text, or its number where it is part of a character."""
+        text = self._decode([token])
+        return f"token_id:{token}" if BROKEN in text else text
+
     def _chat_logprob(self, entry: TokenLogprob) -> dict[str, Any]:
         def item(token: int, value: float) -> dict[str, Any]:
-            text = self._decode([token])
-            return {"token": text, "logprob": value, "bytes": list(text.encode())}
+            text = self._word(token)
+            known = None if BROKEN in self._decode([token]) else list(text.encode())
+            return {"token": text, "logprob": value, "bytes": known}
 
         return {**item(entry.token, entry.logprob), "top_logprobs": [item(*pair) for pair in entry.top]}

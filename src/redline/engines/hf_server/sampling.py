@@ -76,7 +76,8 @@ def _draw(scores: Any, rows: Sequence[Row]) -> Any:
         ordered = ordered.masked_fill(rank >= column(kept, torch.int64), float("-inf"))
         share = ordered.softmax(-1)
         before = share.cumsum(-1) - share
-        ordered = ordered.masked_fill(before >= column([one.top_p if one.top_p < 1 else 2.0 for one in sampling]), float("-inf"))
+        nucleus = column([one.top_p if one.top_p < 1 else 2.0 for one in sampling])
+        ordered = ordered.masked_fill(before >= nucleus, float("-inf"))
         scores = torch.empty_like(scores).scatter_(-1, place, ordered)
     noise = torch.empty_like(scores).exponential_()
     for number, row in enumerate(rows):

@@ -17,7 +17,7 @@ import sys
 import time
 import traceback
 from importlib import metadata
-from typing import Any
+from typing import Any, TextIO
 
 from .ask import Sampling
 from .flags import parser
@@ -37,27 +37,13 @@ def main(argv: list[str] | None = None) -> int:
     if args.compile and args.batching == "static":
         return _refuse("--compile is not supported with --batching static: every batch size would compile anew")
     try:
-        listener = _listen(args.host, args.port)
+        listener = listen(args.host, args.port)
     except OSError as error:
         return _refuse(f"cannot listen on {args.host}:{args.port}: {error.strerror}")
     try:
-        import uvicorn
-
-        from .app import create_app
+        life = prepare(args)
     except ImportError as error:
         return _refuse(f"{error.name} is not installed here: pip install starlette uvicorn httptools")
-    service = Service(args.served_model_name or args.model, args.stall_timeout_s, args.max_waiting)
-    app = create_app(service, max_body=int(args.max_body_mib * 2**20), versions=versions())
-    config = uvicorn.Config(
-        app,
-        log_level="warning",
-        access_log=False,
-        lifespan="off",
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=int(GRACE_S),
-    )
-    server = uvicorn.Server(config)
-    life = Life(args, service, server)
     code = asyncio.run(life.run(listener))
     sys.stdout.flush()
     sys.stderr.flush()
@@ -65,12 +51,36 @@ def main(argv: list[str] | None = None) -> int:
     os._exit(code)
 
 
+def prepare(args: argparse.Namespace) -> Life:
+    """Everything but the model."""
+    import uvicorn
+
+    from .app import create_app
+
+    service = Service(args.served_model_name or args.model, args.stall_timeout_s, args.max_waiting)
+    config = uvicorn.Config(
+        create_app(service, max_body=int(args.max_body_mib * 2**20), versions=versions()),
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=int(GRACE_S),
+    )
+    return Life(args, service, uvicorn.Server(config))
+
+
+def say(line: str, stream: TextIO | None = None) -> None:
+    stream = stream or sys.stdout
+    stream.write(line + "\n")
+    stream.flush()
+
+
 def _refuse(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    say(f"error: {message}", sys.stderr)
     return 1
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -104,7 +114,7 @@ class Life:
         """From any thread."""
         self.phases.append((name, time.monotonic()))
         self.service.phase = name
-        print(f"{PHASE} {name}", flush=True)
+        say(f"{PHASE} {name}")
 
     async def run(self, listener: socket.socket) -> int:
         self.loop = asyncio.get_running_loop()
@@ -134,7 +144,7 @@ class Life:
             self._end(1, f"{'' if isinstance(error, LoadError) else type(error).__name__ + ': '}{error}")
             return
         self.phase("ready")
-        print(READY, json.dumps(self._report(loaded, worker, address)), flush=True)
+        say(f"{READY} {json.dumps(self._report(loaded, worker, address))}")
 
     def _report(self, loaded: Loaded, worker: Worker, address: Any) -> dict[str, Any]:
         ends = [at for _, at in self.phases[1:]]
@@ -175,7 +185,7 @@ class Life:
 
     def _end(self, code: int, message: str) -> None:
         self.code = code
-        print(f"error: {message}", file=sys.stderr, flush=True)
+        say(f"error: {message}", sys.stderr)
         self.server.should_exit = True
 
 
@@ -183,7 +193,8 @@ def make_worker(loaded: Loaded, args: argparse.Namespace) -> Any:
     if args.batching == "continuous":
         from .continuous import ContinuousWorker
 
-        return ContinuousWorker(loaded, continuous_settings(args), compiled=args.compile, attention=args.attn_implementation)
+        settings = continuous_settings(args)
+        return ContinuousWorker(loaded, settings, compiled=args.compile, attention=args.attn_implementation)
     from .generate import GenerateWorker
 
     if args.compile and not loaded.device.startswith("cuda"):
@@ -193,8 +204,9 @@ def make_worker(loaded: Loaded, args: argparse.Namespace) -> Any:
 
 
 def continuous_settings(args: argparse.Namespace) -> dict[str, Any]:
-    names = "block-size num-blocks max-batch-tokens max-batch-size memory-share scheduler cuda-graphs prefix-caching seed"
-    return {name: getattr(args, name.replace("-", "_")) for name in names.split()}
+    sizes = ("block-size", "num-blocks", "max-batch-tokens", "max-batch-size", "memory-share")
+    others = ("scheduler", "cuda-graphs", "prefix-caching", "seed")
+    return {name: getattr(args, name.replace("-", "_")) for name in (*sizes, *others)}
 
 
 async def warm_up(worker: Worker, loaded: Loaded, batching: str) -> None:
