@@ -7,22 +7,19 @@ nor looked at until they are over.
 from __future__ import annotations
 
 import errno
-import heapq
-import os
 import select
 import socket
 import ssl
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
 from redline.clock import now_ns
 from redline.load.frames import End, Kind, Phase, PhaseDone, StreamHead, Target, Tick, pack_json, pack_stream
 from redline.load.outbox import Outbox
 from redline.load.phase import PhaseRun
-from redline.load.stamps import SO_TIMESTAMPNS, StampClock
-from redline.load.timer import Timer
+from redline.load.stamps import StampClock
+from redline.load.timer import Agenda
 from redline.load.wire import (
     ANCILLARY_BYTES,
     LAST_CHUNK,
@@ -32,6 +29,7 @@ from redline.load.wire import (
     State,
     Tls,
     meaning,
+    open_socket,
     unpack_timespec,
 )
 
@@ -56,40 +54,32 @@ class LoadLoop:
         self.bodies: deque[tuple[int, bytes]] = deque()
         self.active = 0
         self.tick = Tick()
-        self.closing = False
+        self._finished: deque[tuple[StreamHead, str, Pieces]] = deque()
         self._control = control
         self._control_mask = _IN
         self._on_control = on_control
         self._phase: PhaseRun | None = None
         self._epoll = select.epoll()
-        self._timer = Timer()
+        self.agenda = Agenda()
         self._conns: dict[int, Connection] = {}
         self._idle: list[Connection] = []
-        self._due: list[tuple[int, int, Callable[[Any], None], Any]] = []
-        self._sequence = 0
         self._tls = ssl.create_default_context() if target.tls_name else None
         self._clock = StampClock(target.timestamps)
         self._epoll.register(control.fileno(), _IN)
-        self._epoll.register(self._timer.fd, _IN)
-        self.at(now_ns() + _HOUSEKEEPING_NS, self._housekeeping, now_ns() + _HOUSEKEEPING_NS)
+        self._epoll.register(self.agenda.timer.fd, _IN)
+        self.agenda.at(now_ns() + _HOUSEKEEPING_NS, self._housekeeping, now_ns() + _HOUSEKEEPING_NS)
         if target.stall_every_ms:
-            self.at(now_ns() + int(target.stall_every_ms * 1e6), self._stall, None)
+            self.agenda.at(now_ns() + int(target.stall_every_ms * 1e6), self._stall, None)
 
     # -- time
 
-    def at(self, when_ns: int, do: Callable[[Any], None], what: Any) -> None:
-        self._sequence += 1
-        heapq.heappush(self._due, (when_ns, self._sequence, do, what))
-
     def run(self) -> None:
-        """Until `closing` is set and everything was shipped, or the parent is gone (OSError)."""
-        due, poll, conns, control = self._due, self._epoll.poll, self._conns, self._control.fileno()
-        while not (self.closing and not self.outbox.waiting):
-            while due[0][0] <= now_ns():
-                _, _, do, what = heapq.heappop(due)
-                do(what)
-            self._timer.arm(due[0][0])
-            for fd, mask in poll(None, _BATCH):
+        """Until the parent is gone (ConnectionResetError or BrokenPipeError)."""
+        poll, conns, control, finished = self._epoll.poll, self._conns, self._control.fileno(), self._finished
+        while True:
+            self.agenda.run_due()
+            events = poll(0 if finished else None, _BATCH)
+            for fd, mask in events:
                 conn = conns.get(fd)
                 if conn is not None:
                     if conn.state is State.RECEIVING and mask & _IN:
@@ -100,13 +90,23 @@ class LoadLoop:
                     if mask & _IN:
                         self._on_control()
                     self.outbox.flush()
+            if finished:
+                # packing and shipping take longer than the next send: they wait until nobody else does
+                self._ship(1 if len(events) == _BATCH else 4)
             self._watch_outbox()
+
+    def _ship(self, most: int) -> None:
+        """Hand finished requests to the parent, in the order in which they ended."""
+        while self._finished and most:
+            head, error, pieces = self._finished.popleft()
+            self.outbox.put(pack_stream(head, error, *pieces))
+            most -= 1
 
     def close(self) -> None:
         """Give every descriptor back, except the control socket."""
         for conn in list(self._conns.values()):
             self._drop(conn)
-        for thing in (self._epoll, self._timer, self._clock, self.outbox):
+        for thing in (self._epoll, self.agenda.timer, self._clock, self.outbox):
             thing.close()
 
     def _watch_outbox(self) -> None:
@@ -121,37 +121,27 @@ class LoadLoop:
         if now - due_ns < _FROZEN_NS:  # a loop that was frozen has bytes to read before it may call anybody silent
             self._sweep(now)
         self._look_at_self()
-        if not self.closing:
-            self.outbox.put(pack_json(Kind.TICK, self.tick))
-        self.at(now + _HOUSEKEEPING_NS, self._housekeeping, now + _HOUSEKEEPING_NS)
+        self.outbox.put(pack_json(Kind.TICK, self.tick))
+        self.agenda.at(now + _HOUSEKEEPING_NS, self._housekeeping, now + _HOUSEKEEPING_NS)
 
     def _look_at_self(self) -> None:
-        tick, clock, usage = self.tick, self._clock, os.times()
-        tick.cpu_s = usage.user + usage.system
+        tick, clock = self.tick, self._clock
+        tick.cpu_s = time.process_time()
         tick.in_flight = self.active
         tick.clock_error_ns, tick.clock_steps, tick.clock_step_ns = clock.error_ns, clock.steps, clock.step_ns
         tick.backlog_max, tick.spilled = self.outbox.waiting_max, self.outbox.spilled
 
     def _stall(self, _: None) -> None:
         time.sleep(self.target.stall_ms / 1e3)
-        self.at(now_ns() + int(self.target.stall_every_ms * 1e6), self._stall, None)
+        self.agenda.at(now_ns() + int(self.target.stall_every_ms * 1e6), self._stall, None)
 
     def _sweep(self, now: int) -> None:
-        target = self.target
         for conn in list(self._conns.values()):
             if conn.state is State.IDLE:
                 if now - conn.idle_since_ns > _IDLE_REUSE_NS:
                     self._drop(conn)
-                continue
-            silent = now - max(conn.last_ns, conn.sent_ns)
-            if now - conn.begun_ns > target.timeout_ns:
-                self._finish(conn, End.SLOW)
-            elif silent > target.idle_ns:
-                self._finish(conn, End.IDLE)
-            elif conn.framing is Framing.CHUNKED and silent > _HOUSEKEEPING_NS and conn.fed < len(conn.data):
-                end = conn.ask()  # an end that does not look like one: trailers after the last chunk
-                if end is not None:
-                    self._finish(conn, end)
+            elif (end := conn.overdue(now, self.target)) is not None:
+                self._finish(conn, end)
 
     # -- phases
 
@@ -181,6 +171,7 @@ class LoadLoop:
     def phase_over(self, done: PhaseDone) -> None:
         self._phase = None
         self.bodies.clear()
+        self._ship(len(self._finished))
         self._look_at_self()
         self.outbox.put(pack_json(Kind.PHASE_DONE, done))
 
@@ -195,8 +186,7 @@ class LoadLoop:
         if conn is None:
             self._open(client, index, request, intended_ns)
             return
-        conn.client, conn.reused, conn.retried = client, True, 0
-        conn.idle_gap_ns = now - conn.idle_since_ns
+        conn.reuse(client, now)
         conn.take(index, request, intended_ns, now)
         self._send(conn)
 
@@ -212,16 +202,13 @@ class LoadLoop:
     def _open(self, client: int, index: int, request: bytes, intended_ns: int, retried: int = 0) -> None:
         target, now = self.target, now_ns()
         try:
-            sock = socket.socket(target.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            sock = open_socket(target)
         except OSError as error:
             if index == NOBODY:
                 return
             head = StreamHead(index, intended_ns, now, 0, 0, now, End.CONNECT, True, retried)
             self._over(head, meaning(error.errno), ([], [], []), client, now, good=False)
             return
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if target.timestamps:
-            sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         conn = Connection(sock, client)
         conn.connect_ns, conn.retried = now, retried
         conn.take(index, request, intended_ns, now)
@@ -240,7 +227,7 @@ class LoadLoop:
         conn.mask = mask
 
     def _other(self, conn: Connection, mask: int) -> None:
-        """Whatever is not simply bytes of an answer."""
+        """Whatever is not simply bytes of an answer. Errors and hang-ups come this way too; recvmsg says which."""
         state = conn.state
         if state is State.CONNECTING:
             self._connected(conn)
@@ -252,7 +239,7 @@ class LoadLoop:
             if mask & _IN and conn.state in (State.SENDING, State.RECEIVING):
                 self._read(conn)  # an answer may come before all of the request is gone
         elif state is State.RECEIVING:
-            self._read(conn)  # an error or a hang-up; recvmsg says which
+            self._read(conn)
         elif state is State.IDLE:
             self._drop(conn)  # closed by the server, or bytes that nobody asked for
 
@@ -278,17 +265,8 @@ class LoadLoop:
         self._idle.append(conn)
 
     def _handshake(self, conn: Connection) -> None:
-        assert conn.tls is not None
         try:
-            if conn.mask == _IN:
-                data = conn.sock.recv(READ_BYTES)
-                if not data:
-                    self._finish(conn, End.CONNECT, "closed by the server during the TLS handshake")
-                    return
-                conn.tls.fed(data)
-            done = conn.tls.handshake()
-            conn.outgoing = memoryview(conn.tls.to_send())
-            conn.push_raw()
+            done = conn.shake_hands(readable=conn.mask == _IN)
         except BlockingIOError:
             return
         except OSError as error:  # ssl.SSLError is one
@@ -297,7 +275,6 @@ class LoadLoop:
         self._listen(conn, _IN)
         if done:
             conn.connected_ns = now_ns()
-            conn.outgoing = memoryview(conn.request)
             self._ready(conn)
 
     def _send(self, conn: Connection) -> None:
@@ -403,14 +380,13 @@ class LoadLoop:
         self._over(head, error, pieces, conn.client, conn.begun_ns, good=whole and 200 <= conn.status < 300)
 
     def _over(self, head: StreamHead, error: str, pieces: Pieces, client: int, begun_ns: int, *, good: bool) -> None:
-        """The next request goes out first, then this one goes to the parent."""
+        """The next request goes out at once; this one goes to the parent when there is time."""
         self.active -= 1
         self.tick.ended += 1
+        self._finished.append((head, error, pieces))
         phase = self._phase
         if phase is not None:
             phase.ended(client, head.end, good, begun_ns, head.ended_ns)
-        self.outbox.put(pack_stream(head, error, *pieces))
-        if phase is not None:
             phase.check()
 
     def _drop(self, conn: Connection) -> None:

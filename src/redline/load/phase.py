@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from redline.clock import now_ns
 from redline.load.frames import Arrivals, End, Phase, PhaseDone, Tick
+from redline.load.timer import Agenda
 
 _BACKOFF_NS = 100_000_000
 _REFUSED_NS = 1_000_000_000
@@ -22,7 +22,7 @@ class Sender(Protocol):
     active: int
     tick: Tick
 
-    def at(self, when_ns: int, do: Callable[[Any], None], what: Any) -> None: ...
+    agenda: Agenda
 
     def begin(self, client: int, intended_ns: int) -> None:
         """Send the next body; the caller made sure that there is one."""
@@ -60,11 +60,11 @@ class PhaseRun:
         if self._closed:
             for client in range(min(phase.clients, self._left)):
                 when = self.started_ns + phase.ramp_ns * client // phase.clients
-                self.loop.at(when, self._free, (client, when))
+                self.loop.agenda.at(when, self._free, (client, when))
         elif self._left:
-            self.loop.at(self.started_ns + phase.offsets_ns[0], self._arrival, 0)
+            self.loop.agenda.at(self.started_ns + phase.offsets_ns[0], self._arrival, 0)
         if phase.duration_ns:
-            self.loop.at(self.started_ns + phase.duration_ns, self._time_up, None)
+            self.loop.agenda.at(self.started_ns + phase.duration_ns, self._time_up, None)
         if self._left <= 0:
             self._finish()
 
@@ -80,7 +80,7 @@ class PhaseRun:
         while self._issuing and self._left > 0:
             due = self.started_ns + offsets[number]
             if due > now:
-                self.loop.at(due, self._arrival, number)
+                self.loop.agenda.at(due, self._arrival, number)
                 return
             number += 1
             self._send(-1, due)
@@ -115,7 +115,7 @@ class PhaseRun:
             else:
                 # a client that fails at once would otherwise spin
                 when = max(ended_ns, began_ns + _BACKOFF_NS)
-                self.loop.at(when, self._free, (client, when))
+                self.loop.agenda.at(when, self._free, (client, when))
 
     def _watch_refusals(self, end: End) -> None:
         if end is not End.CONNECT:
@@ -134,7 +134,7 @@ class PhaseRun:
         if self._issuing and self._left > 0:
             self._stopped_by = "duration"
         self._issuing = False
-        self.loop.at(now_ns() + self.phase.drain_ns, self._drained, None)
+        self.loop.agenda.at(now_ns() + self.phase.drain_ns, self._drained, None)
         self.check()
 
     def _drained(self, _: None) -> None:
@@ -152,7 +152,7 @@ class PhaseRun:
         self._issuing = False
         self._stopped_by = why
         # not from inside of the request that is just ending
-        self.loop.at(now_ns(), self._cut, None)
+        self.loop.agenda.at(now_ns(), self._cut, None)
 
     def _cut(self, _: None) -> None:
         if not self._over:

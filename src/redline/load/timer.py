@@ -7,9 +7,13 @@ Python offers it from 3.13 on, hence ctypes.
 from __future__ import annotations
 
 import ctypes
+import heapq
 import os
 import time
+from collections.abc import Callable
+from typing import Any
 
+from redline.clock import now_ns
 from redline.units import NS_PER_S
 
 _TFD_TIMER_ABSTIME = 1
@@ -50,3 +54,26 @@ class Timer:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+
+class Agenda:
+    """What is due when. The timer is armed for the next item."""
+
+    def __init__(self) -> None:
+        self.timer = Timer()
+        self._items: list[tuple[int, int, Callable[[Any], None], Any]] = []
+        self._sequence = 0
+
+    def at(self, when_ns: int, do: Callable[[Any], None], what: Any) -> None:
+        """Call `do(what)` at `when_ns`; items of one instant in the order in which they were added."""
+        self._sequence += 1
+        heapq.heappush(self._items, (when_ns, self._sequence, do, what))
+
+    def run_due(self) -> None:
+        """Everything that is due, then arm the timer for what comes next."""
+        items = self._items
+        while items and items[0][0] <= now_ns():
+            _, _, do, what = heapq.heappop(items)
+            do(what)
+        if items:
+            self.timer.arm(items[0][0])

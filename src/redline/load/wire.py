@@ -17,11 +17,13 @@ from typing import Any
 
 import httptools
 
-from redline.load.frames import End, StreamHead
+from redline.load.frames import End, StreamHead, Target
+from redline.load.stamps import SO_TIMESTAMPNS
 
 ANCILLARY_BYTES = 64
 READ_BYTES = 65536
 HEAD_BYTES_MAX = 256 << 10
+_SUSPICIOUS_NS = 100_000_000
 
 LAST_CHUNK = b"0\r\n\r\n"
 unpack_timespec = struct.Struct("=qq").unpack
@@ -39,6 +41,15 @@ def meaning(code: int | None) -> str:
         errno.EADDRNOTAVAIL: "no free local port left (net.ipv4.ip_local_port_range)",
     }
     return known.get(code or 0) or os.strerror(code or 0).lower()
+
+
+def open_socket(target: Target) -> socket.socket:
+    """A non-blocking socket that will tell when the kernel received what it gives us."""
+    sock = socket.socket(target.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if target.timestamps:
+        sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+    return sock
 
 
 class State(IntEnum):
@@ -182,6 +193,11 @@ class Connection:
         self.parser: Any = None
         self.whole: _Whole | None = None
 
+    def reuse(self, client: int, now_ns: int) -> None:
+        """This idle connection gets another request, perhaps of another client."""
+        self.client, self.reused, self.retried = client, True, 0
+        self.idle_gap_ns = now_ns - self.idle_since_ns
+
     def push(self) -> bool:
         """Hand bytes to the kernel; True when the last one went. `sent_ns` is set by the caller before it calls."""
         if self.tls is not None and self.request:
@@ -198,6 +214,32 @@ class Connection:
                 return False
             self.outgoing = self.outgoing[sent:]
         return True
+
+    def shake_hands(self, *, readable: bool) -> bool:
+        """One step of the TLS handshake; True when it is done. OSError (ssl.SSLError is one) when it failed."""
+        assert self.tls is not None
+        if readable:
+            data = self.sock.recv(READ_BYTES)
+            if not data:
+                raise ConnectionResetError(0, "closed by the server")
+            self.tls.fed(data)
+        done = self.tls.handshake()
+        self.outgoing = memoryview(self.tls.to_send())
+        self.push_raw()
+        if done:
+            self.outgoing = memoryview(self.request)
+        return done
+
+    def overdue(self, now_ns: int, target: Target) -> End | None:
+        """Whether this request has to end now: out of time, silent for too long, or over without looking like it."""
+        silent = now_ns - max(self.last_ns, self.sent_ns)
+        if now_ns - self.begun_ns > target.timeout_ns:
+            return End.SLOW
+        if silent > target.idle_ns:
+            return End.IDLE
+        if self.framing is Framing.CHUNKED and silent > _SUSPICIOUS_NS and self.fed < len(self.data):
+            return self.ask()  # there may be trailers after the last chunk
+        return None
 
     def judge_head(self) -> End | None:
         """Find out how the answer is framed, once its head is there. BAD when it is no HTTP."""
