@@ -8,7 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,20 @@ class Live:
         wait_for(lambda: self.service.phase == "ready" or not self._thread.is_alive(), 50)
         assert self._thread.is_alive(), "the server ended while starting"
         return self
+
+    def run_to_the_end(self) -> int | None:
+        """For servers that do not start: their exit code."""
+        self._thread.start()
+        self._thread.join(50)
+        return self.code
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Up, and not necessarily ready."""
+        self._thread.start()
+        wait_for(lambda: self.life.server.started, 10)
+        yield
+        self.life.server.should_exit = True
 
     def __exit__(self, *_: object) -> None:
         self.stop()

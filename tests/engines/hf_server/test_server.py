@@ -23,7 +23,9 @@ def greedy(reference: Any, prompt: str, count: int) -> tuple[list[int], str]:
     model, tokenizer = reference
     ids = tokenizer.encode(prompt)
     with torch.no_grad():
-        out = model.generate(torch.tensor([ids]), max_new_tokens=count, do_sample=False, eos_token_id=-1, pad_token_id=0)
+        out = model.generate(
+            torch.tensor([ids]), max_new_tokens=count, do_sample=False, eos_token_id=-1, pad_token_id=0
+        )
     new = out[0, len(ids) :].tolist()
     return new, tokenizer.decode(new, skip_special_tokens=True)
 
@@ -99,7 +101,7 @@ def test_no_usage_unless_asked(server: Live) -> None:
 
 
 def test_end_of_sequence_ends_unless_ignored(server: Live, reference: Any) -> None:
-    model, tokenizer = reference
+    _, tokenizer = reference
     ids, _ = greedy(reference, "The quick brown fox", 24)
     # A token of the greedy path plays the end of sequence: the model has random weights and never says </s>.
     end = ids[5]
@@ -171,7 +173,9 @@ def test_logprobs_against_the_model(server: Live, reference: Any) -> None:
     expected = [float(logs[len(prompt) - 1 + place, token]) for place, token in enumerate(ids)]
     assert found["token_logprobs"] == pytest.approx(expected, abs=1e-3)
     words = [tokenizer.decode([token]) for token in ids]
-    assert found["tokens"] == [f"token_id:{t}" if "\ufffd" in word else word for t, word in zip(ids, words, strict=True)]
+    assert found["tokens"] == [
+        f"token_id:{t}" if "\ufffd" in word else word for t, word in zip(ids, words, strict=True)
+    ]
     assert all(len(top) == 3 for top in found["top_logprobs"])
     assert [max(top.values()) for top in found["top_logprobs"]] == pytest.approx(expected, abs=1e-3)
 
@@ -181,7 +185,9 @@ def test_chat_logprobs_while_streaming(server: Live) -> None:
     asked: dict[str, Any] = {"messages": messages, "max_tokens": 20, "ignore_eos": True, "logprobs": True}
     whole = server.ask(chat=True, **asked, top_logprobs=2).body["choices"][0]["logprobs"]["content"]
     streamed = server.ask(chat=True, **asked, top_logprobs=2, stream=True)
-    entries = [entry for chunk in streamed.chunks for entry in (chunk["choices"][0]["logprobs"] or {"content": []})["content"]]
+    entries = [
+        entry for chunk in streamed.chunks for entry in (chunk["choices"][0]["logprobs"] or {"content": []})["content"]
+    ]
     assert len(whole) == 20
     assert [entry["token"] for entry in entries] == [entry["token"] for entry in whole]
     assert [e["logprob"] for e in entries] == pytest.approx([e["logprob"] for e in whole], abs=1e-4)

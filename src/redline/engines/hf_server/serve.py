@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import platform
+import signal
 import socket
 import sys
+import threading
 import time
 import traceback
+from collections.abc import Iterator
 from importlib import metadata
 from typing import Any, TextIO
 
@@ -58,6 +62,13 @@ def prepare(args: argparse.Namespace) -> Life:
     from .app import create_app
 
     service = Service(args.served_model_name or args.model, args.stall_timeout_s, args.max_waiting)
+
+    class Server(uvicorn.Server):
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            """uvicorn would raise the signal again after a good end, and so make it look like a death."""
+            yield
+
     config = uvicorn.Config(
         create_app(service, max_body=int(args.max_body_mib * 2**20), versions=versions()),
         log_level="warning",
@@ -66,7 +77,7 @@ def prepare(args: argparse.Namespace) -> Life:
         timeout_keep_alive=75,
         timeout_graceful_shutdown=int(GRACE_S),
     )
-    return Life(args, service, uvicorn.Server(config))
+    return Life(args, service, Server(config))
 
 
 def say(line: str, stream: TextIO | None = None) -> None:
@@ -106,6 +117,7 @@ class Life:
         self.args = args
         self.service = service
         self.server = server
+        self.load = load
         self.code = 0
         self.phases: list[tuple[str, float]] = []
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -118,6 +130,9 @@ class Life:
 
     async def run(self, listener: socket.socket) -> int:
         self.loop = asyncio.get_running_loop()
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self.loop.add_signal_handler(number, self._stop)
         self.phase("starting the server")
         start = asyncio.create_task(self._start(listener.getsockname()))
         watch = asyncio.create_task(self._watch())
@@ -130,7 +145,7 @@ class Life:
 
     async def _start(self, address: Any) -> None:
         try:
-            loaded = await asyncio.to_thread(load, self.args, self.phase)
+            loaded = await asyncio.to_thread(self.load, self.args, self.phase)
             self.phase("preparing the batching")
             worker = make_worker(loaded, self.args)
             loop = asyncio.get_running_loop()
@@ -183,9 +198,14 @@ class Life:
                 self._end(DIED, f"generation died: {failure}")
                 return
 
+    def _stop(self) -> None:
+        """A second signal does not wait for open streams."""
+        self.server.force_exit = self.server.should_exit
+        self.server.should_exit = True
+
     def _end(self, code: int, message: str) -> None:
         self.code = code
-        say(f"error: {message}", sys.stderr)
+        say(f"error: {' '.join(message.split())[:1000]}", sys.stderr)
         self.server.should_exit = True
 
 
