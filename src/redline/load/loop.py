@@ -282,8 +282,9 @@ class LoadLoop:
         conn.sent_ns = now_ns()  # before the call: on loopback the server may run, and answer, inside of it
         try:
             gone = conn.push()
-        except OSError as error:
-            self._broken(conn, error)
+        except OSError:
+            self._listen(conn, _IN)
+            self._read(conn)  # the server may have said why it wants no more of this request
             return
         if gone:
             conn.state = State.RECEIVING

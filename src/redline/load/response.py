@@ -80,4 +80,5 @@ def read_response(raw: RawStream) -> Response:
         response.status = collector.parser.get_status_code()
         if not {"transfer-encoding", "content-length"} & response.headers.keys():
             response.whole = response.whole or raw.head.end is End.CLOSED
+    del collector.parser  # it refers back: without this every response waits for the garbage collector
     return response

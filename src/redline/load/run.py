@@ -172,6 +172,8 @@ class _Push:
         outcome.client_cpu_s = done.tick.cpu_s - cpu
         outcome.parent_cpu_s = time.process_time() - parent_cpu
         outcome.stopped_by = self._why or _reason(done.stopped_by)
+        if not clients and outcome.stopped_by == "requests" and outcome.planned != load.requests:
+            outcome.stopped_by = "duration"  # the schedule was as long as the time
         return done
 
     def _pump(self, phase: Literal["warm-up", "measuring"], planned: int) -> PhaseDone:
@@ -184,6 +186,7 @@ class _Push:
                     self._tally.ticked(heard)
                 else:
                     self._tally.ticked(heard.tick)
+                    self._told.on_progress(self._tally.progress(phase, planned))
                     return heard
             self._watch()
             if phase == "measuring" and self._why is None:
@@ -229,11 +232,14 @@ class _Push:
 
     def _read_held(self) -> None:
         """Answers without usage, now that counting their tokens disturbs nobody."""
+        reader = self._late_reader if self._why is None else self._reader
         for raw, asked in self._held:
             try:
-                record = self._late_reader.read(raw, asked)
-            except EnvironmentFault:
-                record = self._reader.read(raw, asked)
+                record = reader.read(raw, asked)
+            except EnvironmentFault as problem:
+                self._outcome.notes.append(f"answers could not be counted: {problem.what}")
+                reader = self._reader
+                record = reader.read(raw, asked)
             self._told.on_record(record)
 
     def _remark(self, tick: Tick) -> None:

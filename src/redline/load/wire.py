@@ -70,15 +70,14 @@ class Framing(IntEnum):
     CLOSE = 3
 
 
-class _Whole:
-    """httptools protocol that only notes the end of a final (not 1xx) message."""
+class _Ends:
+    """httptools protocol that only counts the ends of messages, interim ones included."""
 
     def __init__(self) -> None:
-        self.done = False
-        self.parser: Any = None
+        self.count = 0
 
     def on_message_complete(self) -> None:
-        self.done = self.parser.get_status_code() >= 200
+        self.count += 1
 
 
 class Tls:
@@ -120,7 +119,10 @@ class Tls:
 
 
 class Connection:
-    """State of one socket and of the request on it. The loop drives it; nothing in here blocks."""
+    """State of one socket and of the request on it. The loop drives it; nothing in here blocks.
+
+    Nothing in here refers back to itself either: the worker runs without garbage collection.
+    """
 
     __slots__ = (
         "begun_ns",
@@ -128,6 +130,7 @@ class Connection:
         "connect_ns",
         "connected_ns",
         "data",
+        "ends",
         "fd",
         "fed",
         "framing",
@@ -136,6 +139,7 @@ class Connection:
         "idle_since_ns",
         "index",
         "intended_ns",
+        "interim",
         "keep_alive",
         "kernel",
         "last_ns",
@@ -155,7 +159,6 @@ class Connection:
         "state",
         "status",
         "tls",
-        "whole",
         "whole_request",
     )
 
@@ -191,7 +194,8 @@ class Connection:
         self.keep_alive = True
         self.kernel = True
         self.parser: Any = None
-        self.whole: _Whole | None = None
+        self.interim = 0
+        self.ends = _Ends()
 
     def reuse(self, client: int, now_ns: int) -> None:
         """This idle connection gets another request, perhaps of another client."""
@@ -253,7 +257,8 @@ class Connection:
                 return End.BAD if len(raw) - self.head_end > HEAD_BYTES_MAX else None
             if int(status[2]) >= 200:
                 break
-            self.head_end = end + 4  # an interim answer; the real one follows
+            self.head_end = end + 4
+            self.interim += 1  # the real answer follows
         head = raw[self.head_end : end + 2]
         self.head_end = end + 4
         self.keep_alive = status[1] == b"1" and not _CLOSE.search(head)
@@ -288,17 +293,16 @@ class Connection:
 
     def ask(self) -> End | None:
         """Ask httptools whether the message is whole, feeding it what it has not seen yet."""
-        if self.whole is None:
-            self.whole = _Whole()
-            self.parser = self.whole.parser = httptools.HttpResponseParser(self.whole)
+        if self.parser is None:
+            self.parser = httptools.HttpResponseParser(self.ends)
         pending = b"".join(self.data[self.fed :])
         self.fed = len(self.data)
         try:
             self.parser.feed_data(pending)
         except httptools.HttpParserError:
             self.keep_alive = False
-            return End.COMPLETE if self.whole.done else End.BAD
-        return End.COMPLETE if self.whole.done else None
+            return End.COMPLETE if self.ends.count > self.interim else End.BAD
+        return End.COMPLETE if self.ends.count > self.interim else None
 
     def head(self, end: End, ended_ns: int) -> StreamHead:
         return StreamHead(
