@@ -48,7 +48,7 @@ def load(args: argparse.Namespace, phase: Phase) -> Loaded:
     remote = {"trust_remote_code": True} if args.trust_remote_code else {}
     tokenizer = transformers.AutoTokenizer.from_pretrained(source, revision=revision, **remote)
     config = transformers.AutoConfig.from_pretrained(args.model, revision=args.revision, **remote)
-    dtype = pick_dtype(args.dtype, config)
+    dtype, max_model_len = pick_dtype(args.dtype, config), context_length(config, args.max_model_len)
     phase("initialising random weights" if args.random_weights else "loading weights")
     attention = None if args.attn_implementation == "auto" else args.attn_implementation
     if args.random_weights:
@@ -62,7 +62,7 @@ def load(args: argparse.Namespace, phase: Phase) -> Loaded:
         tokenizer=tokenizer,
         decode=decoder(tokenizer),
         name=args.served_model_name or args.model,
-        max_model_len=context_length(config, args.max_model_len),
+        max_model_len=max_model_len,
         vocab_size=model.get_input_embeddings().weight.shape[0],
         eos_ids=eos_ids(model.generation_config, tokenizer),
         sampling_defaults=take_sampling_defaults(model),
