@@ -189,8 +189,8 @@ def _first_answer(process: ManagedProcess, waiting: Waiting, watch: Stopwatch) -
         reply = _patiently(process, waiting, watch, ask)
         if reply is not None and reply.ok and (reply.json() or {}).get("choices"):
             return
-        if reply is not None and 400 <= reply.status < 500:
-            break
+        if (reply is not None and reply.status < 500) or attempt == ANSWER_ATTEMPTS - 1:
+            break  # refused, or no answer to be had
         _pause(process, waiting, watch, 0.5 * (attempt + 1))
     said = f"HTTP {reply.status}: {reply.error}" if reply else "no answer"
     raise EngineStartFailed(
