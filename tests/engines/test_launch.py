@@ -164,6 +164,12 @@ def test_an_asked_port_is_used(folder: Path) -> None:
     start(folder, port=port).stop()  # at once again: connections in TIME_WAIT do not matter
 
 
+def test_listening_on_every_address(folder: Path) -> None:
+    server = start(folder, host="0.0.0.0")
+    server.stop()
+    assert server.endpoint.base_url.startswith("http://127.0.0.1:")
+
+
 def test_a_port_in_use_is_told_before_anything_starts(folder: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

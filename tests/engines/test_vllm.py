@@ -15,9 +15,11 @@ from redline.engines import vllm
 from redline.engines.engine import Start
 from redline.engines.flags import Flag, FlagTable
 from redline.engines.ready import Ready
+from redline.engines.url import UrlEngine
 from redline.engines.vllm import VllmEngine
 from redline.engines.vllm_install import Install
 from redline.errors import EngineStartFailed, EnvironmentFault, ModelNotFound, UsageError
+from redline.spec.engine import EngineSpec
 from redline.spec.model import ModelSpec
 from redline.spec.resolve import resolve_model
 from tests.engines.fake_vllm import fake, spec
@@ -140,6 +142,15 @@ def test_real_death_of_the_engine_core_is_noticed(real: str, tmp_path: Path) -> 
         assert endpoint.flags["dtype"] == "bfloat16"
         assert int(endpoint.flags["kv-cache-tokens"]) > 0
         assert endpoint.max_model_len == 512
+        seen = (
+            UrlEngine()
+            .start(
+                Start(EngineSpec(kind="url", url=endpoint.base_url), ModelSpec(id="tiny"), tmp_path), lambda line: None
+            )
+            .endpoint
+        )
+        assert (seen.engine, seen.dialect) == ("vllm", endpoint.dialect), "the dialect that is claimed is the real one"
+        assert seen.flags["kv-cache-tokens"] == endpoint.flags["kv-cache-tokens"]
         titles = {p.pid: Path(f"/proc/{p.pid}/cmdline").read_bytes() for p in server.process.tree()}
         core = next(pid for pid, title in titles.items() if title.startswith(b"VLLM::EngineCore"))
         os.kill(core, signal.SIGKILL)

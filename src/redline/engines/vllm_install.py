@@ -94,14 +94,13 @@ def _look(python: str, variables: tuple[tuple[str, str], ...]) -> dict[str, Any]
 
 def _ask(python: str, question: str, variables: tuple[tuple[str, str], ...], timeout_s: float) -> dict[str, Any]:
     """The probe's answer. Its own output is the last line: vLLM may print before it."""
-    env: Mapping[str, str] = {**os.environ, **dict(variables), "HF_HUB_OFFLINE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
+    quiet = {"HF_HUB_OFFLINE": "1", "VLLM_LOGGING_LEVEL": "ERROR", "PYTHONSAFEPATH": "1"}
+    env: Mapping[str, str] = {**os.environ, **dict(variables), **quiet}
     command = [python, "-c", PROBE.read_text(), question]
     trouble = ""
     try:
-        # From a folder that holds no `vllm`: the current one comes first on sys.path with -c.
-        done = subprocess.run(
-            command, env=env, cwd=tempfile.gettempdir(), capture_output=True, text=True, timeout=timeout_s, check=False
-        )
+        # From a folder that holds no `vllm`: before Python 3.11 the current one comes first on sys.path with -c.
+        done = subprocess.run(command, env=env, cwd="/", capture_output=True, text=True, timeout=timeout_s, check=False)
         trouble = done.stderr.strip()
         if done.returncode == 0 and (lines := done.stdout.strip().splitlines()):
             answer: dict[str, Any] = orjson.loads(lines[-1])
