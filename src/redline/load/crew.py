@@ -48,6 +48,7 @@ class LoadWorker:
         self._reader = FrameReader()
         self.ready = False
         self.open_files = 0
+        self.short_slice = False
         self.process: subprocess.Popen[bytes] | None = None
         self._send(pack_json(Kind.TARGET, asdict(target)))
         if in_thread:
@@ -116,8 +117,8 @@ class LoadWorker:
                 values = orjson.loads(payload)
                 heard.append(PhaseDone(**{**values, "tick": Tick(**values["tick"])}))
             elif kind is Kind.READY:
-                self.ready = True
-                self.open_files = orjson.loads(payload)["open_files"]
+                about = orjson.loads(payload)
+                self.ready, self.open_files, self.short_slice = True, about["open_files"], about["short_slice"]
             elif kind is Kind.FAULT:
                 raise RedlineError(
                     "the load worker failed", why=orjson.loads(payload)["traceback"], fix="this is a bug: report it"

@@ -66,6 +66,8 @@ class PointOutcome:
     clock_error_ns: int = 0
     clock_step_ns: int = 0
     stamp: str = "kernel"
+    short_slice: bool = False
+    """The kernel gave the worker short time slices (Linux 6.12 and later): it wakes up earlier on a busy box."""
     backlog_max_bytes: int = 0
     spilled_bytes: int = 0
 

@@ -21,6 +21,7 @@ import orjson
 from redline.load.frames import Arrivals, FrameReader, Kind, Phase, Target, pack_json, unpack_bodies
 from redline.load.loop import LoadLoop
 from redline.load.outbox import IN_MEMORY_MAX, Outbox
+from redline.load.slice import ask_for_short_slice
 
 _PR_SET_PDEATHSIG = 1
 _READ = 1 << 20
@@ -29,7 +30,9 @@ _READ = 1 << 20
 class Worker:
     """Answers one parent over `control`. Also runs in a thread, for tests that want to look inside."""
 
-    def __init__(self, control: socket.socket, in_memory_max: int = IN_MEMORY_MAX) -> None:
+    def __init__(
+        self, control: socket.socket, in_memory_max: int = IN_MEMORY_MAX, *, short_slice: bool = False
+    ) -> None:
         self._control = control
         self._reader = FrameReader()
         control.setblocking(True)
@@ -40,7 +43,8 @@ class Worker:
         self.loop = LoadLoop(target, self._outbox, control, self._on_control)
         for kind, payload in self._early:
             self._handle(kind, payload)
-        self._outbox.put(pack_json(Kind.READY, {"pid": os.getpid(), "open_files": open_files_limit()}))
+        about = {"pid": os.getpid(), "open_files": open_files_limit(), "short_slice": short_slice}
+        self._outbox.put(pack_json(Kind.READY, about))
 
     def _await_target(self) -> Target:
         while True:
@@ -100,7 +104,7 @@ def main() -> None:
     open_files_limit()
     control = socket.socket(fileno=int(sys.argv[1]))
     try:
-        worker = Worker(control)
+        worker = Worker(control, short_slice=ask_for_short_slice())
         gc.collect()
         gc.freeze()
         gc.disable()
