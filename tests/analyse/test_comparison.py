@@ -68,6 +68,16 @@ def test_an_invalid_point_is_not_compared() -> None:
     assert ratio.note == "b is invalid here"
 
 
+def test_several_tokens_at_once_leave_the_gaps_uncompared() -> None:
+    requests, hint = closed_loop(8, duration_ms=10_000, per_chunk=4)
+    several = summarise_point(requests, window_hint=hint, slo={}, attainment=0.95, outcome={}, seed=1, run_id="r")
+    compared = compare_engines([EngineResult("m", "a", {LOAD: (SLOW,)}), EngineResult("m", "b", {LOAD: (several,)})])
+    ratios = compared.model("m").points[0].engines[1].ratios
+    assert ratios["itl_ms.p50"].outcome == UNKNOWN
+    assert "TPOT" in ratios["itl_ms.p50"].note
+    assert ratios["tpot_ms.p50"].outcome != UNKNOWN
+
+
 def test_the_reference_is_the_first_engine_with_numbers() -> None:
     compared = compare_engines([EngineResult("m", "gone", {}), EngineResult("m", "b", {LOAD: (SLOW,)})])
     assert compared.model("m").reference == "b"

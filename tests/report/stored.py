@@ -173,7 +173,7 @@ def records_of(requests: Requests) -> Iterator[RequestRecord]:
             chunk_tokens=requests.chunk_tokens[chunks].tolist(),
             prompt_tokens=128,
             asked_prompt_tokens=128,
-            asked_output_tokens=32,
+            asked_output_tokens=int(requests.asked_output_tokens[i]),
             output_tokens=int(requests.output_tokens[i]),
             token_source=TokenSource.USAGE,
             status=status,
@@ -181,6 +181,3 @@ def records_of(requests: Requests) -> Iterator[RequestRecord]:
             error="connection reset by peer" if status is Status.RESET else "",
             finish_reason="length",
         )
-
-
-

@@ -230,6 +230,8 @@ def _why_unknown(metric: str, engine: EnginePoint, base: EnginePoint, value: flo
         return "not measured on both"
     if math.isinf(engine.numbers[metric].value) and math.isinf(base.numbers[metric].value):
         return "failed requests make both infinite"
+    if metric.startswith("itl_ms") and (base.numbers[metric].value == 0) != (engine.numbers[metric].value == 0):
+        return "one of the two sends several tokens at once, so their gaps are 0; TPOT compares them"
     if base.numbers[metric].value == 0 and engine.numbers[metric].value > 0:
         return f"{base.label} has none"
     if band is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import yaml
@@ -184,22 +185,25 @@ def _banners(row: RunRow) -> list[str]:
 
 def _missing(row: RunRow) -> list[str]:
     """Load points that the experiment names and that were not measured, engines that were skipped or failed aside."""
-    engines = [one.get("name") or one.get("kind") for one in row.experiment.get("engines", [])]
+    engines = [str(one.get("name") or one.get("kind")) for one in row.experiment.get("engines", [])]
     models = [_served_name(one) for one in row.experiment.get("models", [])]
     loads = _loads(row.experiment.get("load") or {})
-    texts = []
-    for repeat in range(int(row.experiment.get("repeats") or 1)):
-        again = f", repeat {repeat + 1}" if repeat else ""
-        for model in models:
-            for engine in engines:
-                trials = [t for t in row.trials if (t.model, t.engine, t.repeat) == (model, engine, repeat)]
-                done = {(point.kind, point.value) for trial in trials for point in trial.points if point.complete}
-                left = [load_label(load) for load in loads if load not in done]
-                if any(trial.status == "skipped" for trial in trials) or not left:
-                    continue
-                what = "every load point" if len(left) == len(loads) else ", ".join(left)
-                texts.append(f"{engine} on {model}{again}: {what}")
-    return texts
+    repeats = int(row.experiment.get("repeats") or 1)
+    found: dict[tuple[str, str], list[str]] = {}
+    for repeat, model, engine in product(range(repeats), models, engines):
+        trials = [t for t in row.trials if (t.model, t.engine, t.repeat) == (model, engine, repeat)]
+        done = {(point.kind, point.value) for trial in trials for point in trial.points if point.complete}
+        left = [load_label(load) for load in loads if load not in done]
+        gave_up = any(trial.status in ("skipped", "failed") for trial in trials) and not done
+        if left and not gave_up:
+            what = "every load point" if len(left) == len(loads) else ", ".join(left)
+            again = f" (repeat {repeat + 1})" if repeats > 1 else ""
+            found.setdefault((engine, what), []).append(f"{model}{again}")
+    everywhere = repeats * len(models)
+    return [
+        f"{engine} at {what}" + ("" if len(places) == everywhere else f" on {', '.join(places)}")
+        for (engine, what), places in found.items()
+    ]
 
 
 def _loads(load: dict[str, Any]) -> list[Load]:

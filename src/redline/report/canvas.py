@@ -18,7 +18,7 @@ WIDTH, HEIGHT = 470, 260
 SMALL_WIDTH, SMALL_HEIGHT = 250, 170
 FONT = "Inter, 'Helvetica Neue', Helvetica, Arial, 'Liberation Sans', sans-serif"
 BAD = ("client-bound", "invalid")
-_PLAIN = ",.3~r"  # 1,200 and not 1.2k
+PLAIN = ",.3~r"  # 1,200 and not 1.2k
 Row = dict[str, Any]
 
 
@@ -58,7 +58,7 @@ def _look(chart: Any) -> Any:
         )
         .configure_legend(
             orient="top", title=None, labelColor=palette.TEXT, labelFontSize=12, symbolSize=80, offset=8, padding=0,
-            symbolStrokeWidth=2, symbolOpacity=1, labelLimit=220,
+            symbolStrokeWidth=2, symbolOpacity=1, labelLimit=220, columnPadding=20,
         )
         .configure_header(title=None, labelColor=palette.TEXT, labelFontSize=12, labelFontWeight=600)
     )  # fmt: skip
@@ -111,11 +111,11 @@ def ruler(title: str | None, values: Iterable[float], *, zero: bool = False) -> 
     finite = [value for value in values if math.isfinite(value)]
     low, high = min(finite, default=0.0), max(finite, default=1.0)
     if zero or low <= 0 or high < 4 * low:
-        return Ruler(title, alt.Scale(zero=True, nice=True), alt.Axis(format=_PLAIN, tickCount=5, labelFlush=False))
+        return Ruler(title, alt.Scale(zero=True, nice=True), alt.Axis(format=PLAIN, tickCount=5, labelFlush=False))
     low, high = low / 1.2, high * 1.2
     scale = alt.Scale(type="log", domain=[low, high], nice=False, clamp=True)
     return Ruler(
-        title, scale, alt.Axis(values=ticks(low, high), format=_PLAIN, labelOverlap=True, labelFlush=False), True
+        title, scale, alt.Axis(values=ticks(low, high), format=PLAIN, labelOverlap=True, labelFlush=False), True
     )
 
 

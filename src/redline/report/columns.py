@@ -114,7 +114,7 @@ def _where(places: list[tuple[str, Load]]) -> str:
     """`vllm at 1, 10 clients; transformers at 50 clients`."""
     texts = []
     for label in dict.fromkeys(label for label, _ in places):
-        loads = [load for name, load in places if name == label]
+        loads = list(dict.fromkeys(load for name, load in places if name == label))
         texts.append(f"{label} at {', '.join(f'{load[1]:g}' for load in loads[:-1])}, {load_label(loads[-1])}")
     return "; ".join(texts).replace("at , ", "at ")
 

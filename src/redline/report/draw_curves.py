@@ -32,7 +32,7 @@ def drawings(model: ModelReport, report: Report) -> Iterator[Drawing]:
         yield Drawing(kind, title, alt_text, _side_by_side(panels), _less(notes, loads, model))
     for kind, title, draw in (
         ("ttft-timeline", "Time to first token over time, ms", _ttft),
-        ("itl-timeline", "Inter-token latency over time, ms", _itl),
+        ("itl-timeline", "Inter-token latency over time (gaps between chunks), ms", _itl),
         ("tokens-timeline", "Output over time, tok/s", _tokens),
     ):
         panels = [_over_time(model, report, load, draw, first=i == 0) for i, load in enumerate(loads)]
@@ -55,12 +55,17 @@ def _less(notes: tuple[str, ...], loads: Sequence[Load], model: ModelReport) -> 
 
 def _side_by_side(panels: list[Any]) -> Any:
     # one legend: every panel has the same colours
-    return alt.concat(*panels, columns=2 if len(panels) in (2, 4) else 3, spacing=26).resolve_scale(color="shared")
+    return alt.concat(*panels, columns=len(panels) if len(panels) < 5 else 3, spacing=26).resolve_scale(color="shared")
 
 
 def _firsts(model: ModelReport, load: Load) -> list[tuple[str, Measured]]:
     """The first repeat of every engine at this load point."""
     return [(engine.label, engine.points[load][0]) for engine in model.engines if load in engine.points]
+
+
+def _measured(model: ModelReport) -> list[str]:
+    """The engines that have anything to draw, the same in every panel."""
+    return [engine.label for engine in model.engines if engine.points]
 
 
 def _ecdf(model: ModelReport, report: Report, load: Load, metric: str, first: bool) -> Any:
@@ -81,7 +86,7 @@ def _ecdf(model: ModelReport, report: Report, load: Load, metric: str, first: bo
     )
     base = alt.Chart(data(rows), title=_panel(load))
     line = base.mark_line(interpolate="step-after", strokeWidth=2, aria=False).encode(
-        x=x.x(), y=y, color=colour(report, list(report.colours), legend=first)
+        x=x.x(), y=y, color=colour(report, _measured(model), legend=first)
     )
     return line.properties(width=SMALL_WIDTH, height=SMALL_HEIGHT)
 
@@ -122,7 +127,7 @@ def _over_time(model: ModelReport, report: Report, load: Load, draw: Any, first:
         scale=alt.Scale(nice=False, zero=True),
         axis=alt.Axis(grid=False, tickCount=5, labelFlush=False),
     )
-    hue = colour(report, list(report.colours), legend=first)
+    hue = colour(report, _measured(model), legend=first)
     positive = [row for row in rows if row["value"] > 0 or not y.logarithmic]
     base = alt.Chart(data(positive), title=_panel(load)).encode(x=x, y=y.y(), color=hue)
     layers = [

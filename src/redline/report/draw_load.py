@@ -26,7 +26,7 @@ from redline.report.canvas import (
     text_of,
 )
 from redline.report.model import ModelReport, Report, load_label
-from redline.report.numbers import number, ratio_text
+from redline.report.numbers import metric_name, number, ratio_text
 
 LATENCIES = (
     ("ttft", "ttft_ms", "Time to first token (TTFT)"),
@@ -85,7 +85,7 @@ def _said(found: EnginePoint, name: str, load: str, unit: str, interval: Interva
     value = text_of(found.value(name), unit)
     band = f" [{number(interval.low)}–{number(interval.high)}]" if interval else ""
     state = "" if found.verdict.state == "valid" else f" · {found.verdict.state}"
-    return f"{found.label} at {load}: {name.replace('.', ' ')} {value}{band}{state}"
+    return f"{found.label} at {load}: {metric_name(name)} {value}{band}{state}"
 
 
 def _shown(rows: list[Row]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 import altair as alt
 
 from redline.report import palette
-from redline.report.canvas import WIDTH, Drawing, Row, colour, data, text_of
+from redline.report.canvas import PLAIN, WIDTH, Drawing, Row, colour, data, text_of
 from redline.report.model import ModelReport, Report
 
 BAR = 30
@@ -103,7 +103,7 @@ def _bars(rows: list[Row], shown: list[str], report: Report, kind: str) -> Any:
     most = max(row["value"] for row in rows)
     x = alt.X(
         "value:Q", title=f"{kind}, GB", scale=alt.Scale(domain=[0, most * 1.15], nice=False),
-        axis=alt.Axis(tickCount=6, format="~g"),
+        axis=alt.Axis(tickCount=6, format=PLAIN),
     )  # fmt: skip
     base = alt.Chart(data(rows)).encode(x=x, y=y)
     bars = base.mark_bar(height=BAR - 10).encode(color=colour(report, shown, legend=False), description="said:N")

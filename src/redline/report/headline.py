@@ -15,7 +15,7 @@ from redline.analyse.comparison import (
     Ratio,
 )
 from redline.report.model import ModelReport, Report, load_label
-from redline.report.numbers import ratio_text
+from redline.report.numbers import NAMES, ratio_text
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def caveats(report: Report) -> list[str]:
     if repeats == 1 and any(len(model.engines) > 1 for model in report.models):
         texts.append(
             "Each engine was started once: intervals cover the noise within a run, not what differs from start to "
-            "start. `--repeats 3` measures that too."
+            "start; three repeats (--repeats 3) measure that too."
         )
     lengths = [text for model in report.models for text in _lengths(model)]
     return texts + list(dict.fromkeys(lengths))
@@ -72,14 +72,15 @@ def _claim(model: ModelComparison, label: str, report: Report) -> Claim:
     point = (told or both)[-1]
     ratio = _throughput(point, label)
     load = load_label(point.load)
-    names = ("ttft_ms.p50", "itl_ms.p50", "e2e_ms.p50")
     ours = _engine(point, label)
-    latencies = tuple(ours.ratios[name] for name in names if name in ours.ratios)
+    latencies = tuple(ours.ratios[name] for name in _told_latencies(ours) if name in ours.ratios)
     text = _sentence(label, model.reference, load, ratio, ours)
     outcomes = [_throughput(p, label).outcome for p in both]
     same = outcomes.count(ratio.outcome)
     where = f"{_WHERE[ratio.outcome]} at {same} of {len(both)} load points" if len(both) > 1 else ""
-    why = ratio.note if ratio.outcome == UNKNOWN else _doubt(point, label, model.reference)
+    why = _doubt(point, label, model.reference)
+    if ratio.outcome == UNKNOWN and not why.startswith(ratio.note):
+        why = ratio.note
     return Claim(model.model, label, model.reference, load, ratio, latencies, ratio.outcome, text, where, why)
 
 
@@ -96,11 +97,18 @@ def _sentence(label: str, reference: str, load: str, ratio: Ratio, engine: Engin
         )
     text = f"{label} delivers {ratio_text(ratio)} the output tokens per second of {reference} at {load}"
     told = [
-        f"{ratio_text(found)} the median {name}"
-        for name, metric in (("TTFT", "ttft_ms.p50"), ("ITL", "itl_ms.p50"))
+        f"{ratio_text(found)} the median {NAMES[metric.partition('.')[0]]}"
+        for metric in _told_latencies(engine)[:2]
         if (found := engine.ratios.get(metric)) and found.outcome in (BETTER, WORSE)
     ]
     return text + (f", with {' and '.join(told)}" if told else "")
+
+
+def _told_latencies(engine: EnginePoint) -> tuple[str, str, str]:
+    """TPOT stands in for an ITL that cannot be compared."""
+    itl = engine.ratios.get("itl_ms.p50")
+    pace = "tpot_ms.p50" if itl is None or itl.outcome == UNKNOWN else "itl_ms.p50"
+    return "ttft_ms.p50", pace, "e2e_ms.p50"
 
 
 def _doubt(point: PointComparison, label: str, reference: str) -> str:
@@ -124,14 +132,18 @@ def _engine(point: PointComparison, label: str) -> EnginePoint:
 
 
 def _lengths(model: ModelReport) -> list[str]:
-    """Answers of different length are different work."""
-    texts = []
+    """Answers of different length are different work: where they differ most."""
+    worst: tuple[float, str] = (1.05, "")
     for point in model.comparison.points:
         lengths = {e.label: e.value("output_tokens") for e in point.engines if e.value("output_tokens") > 0}
-        if lengths and max(lengths.values()) > 1.05 * min(lengths.values()):
+        if lengths and max(lengths.values()) > worst[0] * min(lengths.values()):
             said = ", ".join(f"{label} {value:.0f}" for label, value in lengths.items())
-            texts.append(
-                f"Answers differ in length at {load_label(point.load)} ({said} tokens on average): E2E and "
-                "requests per second compare different work."
+            worst = (
+                max(lengths.values()) / min(lengths.values()),
+                f"{said} tokens on average at {load_label(point.load)}",
             )
-    return texts
+    return (
+        [f"Answers differ in length ({worst[1]}): E2E and requests per second compare different work."]
+        if worst[1]
+        else []
+    )

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from redline.analyse.comparison import Comparison, Load, ModelComparison
+from redline.analyse.comparison import Comparison, Load, ModelComparison, worst
 from redline.analyse.curves import Distribution, Timeline
 from redline.analyse.finding import Verdict
 from redline.analyse.summary import PointSummary
+from redline.analyse.verdict import STATES
 
 
 @dataclass(frozen=True)
@@ -126,10 +127,17 @@ class Report:
     @property
     def verdict(self) -> Verdict:
         """The worst of all points, engines that were skipped aside."""
-        from redline.analyse.comparison import worst
-
-        verdicts = [engine.verdict for model in self.comparison.models for p in model.points for engine in p.engines]
+        verdicts = self._verdicts()
         return worst(verdicts) if verdicts else Verdict("invalid", ("nothing was measured",))
+
+    @property
+    def states(self) -> dict[str, int]:
+        """How many engines at how many load points came out valid, degraded, …; the good news first."""
+        found = [verdict.state for verdict in self._verdicts()]
+        return {state: found.count(state) for state in STATES if state in found}
+
+    def _verdicts(self) -> list[Verdict]:
+        return [e.verdict for model in self.comparison.models for point in model.points for e in point.engines]
 
 
 def load_label(load: Load) -> str:

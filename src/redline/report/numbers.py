@@ -50,8 +50,10 @@ def quantity(pooled: Pooled | None) -> str:
 
 
 def band(interval: Interval | None) -> str:
-    """`3.10–3.30`; '' without an interval."""
-    return "" if interval is None else f"{number(interval.low)}–{number(interval.high)}"
+    """`3.10–3.30`; '' without an interval, or with one that says nothing more than the number."""
+    return (
+        "" if interval is None or interval.low == interval.high else f"{number(interval.low)}–{number(interval.high)}"
+    )
 
 
 def times(value: float) -> str:
@@ -72,7 +74,7 @@ def ratio_text(ratio: Ratio | None, interval: bool = True) -> str:
     if ratio.outcome == "no detectable difference":
         text = f"≈ {text}"
     elif ratio.outcome == "unknown":
-        return f"{text} ?"
+        return "?" if ratio.value in (0, math.inf) else f"{text} ?"
     return f"{text} [{_fixed(sure.low, digits)}–{_fixed(sure.high, digits)}]" if interval and sure else text
 
 

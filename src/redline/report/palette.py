@@ -13,8 +13,8 @@ DASHES = ([1, 0], [6, 3])
 """Of p50 and p99."""
 
 TEXT, MUTED, LINE, BACKGROUND, ALARM = "#1b1f24", "#5b6571", "#dfe3e8", "#ffffff", "#b3261e"
-DARK = {TEXT: "#e6e9ee", MUTED: "#9aa4b0", LINE: "#2e353e", BACKGROUND: "#14181d", ALARM: "#ff8a80"}
-VARIABLES = {TEXT: "--ink", MUTED: "--muted", LINE: "--line", BACKGROUND: "--paper", ALARM: "--alarm"}
+DARK = {TEXT: "#e6e9ee", MUTED: "#9aa4b0", LINE: "#2e353e", BACKGROUND: "#191e25", ALARM: "#ff8a80"}
+VARIABLES = {TEXT: "--ink", MUTED: "--muted", LINE: "--line", BACKGROUND: "--card", ALARM: "--alarm"}
 
 
 def engine(place: int) -> str:
@@ -25,8 +25,9 @@ def shape(place: int) -> str:
     return SHAPES[place % len(SHAPES)]
 
 
-def variables() -> dict[str, tuple[str, str, str]]:
-    """CSS variable of every colour: name to (light, dark, light again as it stands in a chart)."""
-    named = {VARIABLES[light]: (light, dark, light) for light, dark in DARK.items()}
+def variables() -> dict[str, tuple[str, str]]:
+    """Every colour of a chart as a CSS variable: name to (light, dark)."""
     pairs = zip(ENGINES, ENGINES_DARK, strict=True)
-    return named | {f"--e{i}": (light, dark, light) for i, (light, dark) in enumerate(pairs)}
+    return {VARIABLES[light]: (light, dark) for light, dark in DARK.items()} | {
+        f"--e{i}": pair for i, pair in enumerate(pairs)
+    }
