@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import orjson
 import pytest
@@ -100,6 +101,17 @@ def test_an_idle_connection_that_the_server_closed_is_not_used_again() -> None:
         streams, _, done = hear_until_done(worker)
     assert all(raw.head.connect_ns > 0 and raw.head.end is End.CLOSED for raw in streams)
     assert done.tick.retried == 0
+
+
+def test_an_answer_without_end_is_cut() -> None:
+    with PacedServer(Pace(ttft_ms=1, itl_ms=1, chunk_bytes=20_000)) as server:
+        aim = replace(resolve(server.base_url), answer_bytes_max=200_000)
+        with LoadWorker(aim) as worker:
+            worker.feed(requests(server, 1, tokens=5_000))
+            worker.start(Phase(Arrivals.CLOSED, requests=1))
+            [raw], _, _ = hear_until_done(worker)
+    assert (raw.head.end, 200_000 < len(raw.data) < 50_000_000) == (End.BAD, True)
+    assert "no end to it" in raw.error
 
 
 def test_death_of_the_worker_is_noticed() -> None:

@@ -34,6 +34,7 @@ from redline.load.wire import (
 )
 
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
+_CHUNKED, _RECEIVING = Framing.CHUNKED, State.RECEIVING  # an enum's members cost a search each time
 _BATCH = 64  # events between two looks at the clock: about a millisecond of work
 _HOUSEKEEPING_NS = 100_000_000
 _FROZEN_NS = 1_000_000_000
@@ -54,6 +55,7 @@ class LoadLoop:
         self.bodies: deque[tuple[int, bytes]] = deque()
         self.active = 0
         self.tick = Tick()
+        self._pieces = self._bytes = 0
         self._finished: deque[tuple[StreamHead, str, Pieces]] = deque()
         self._control = control
         self._control_mask = _IN
@@ -82,7 +84,7 @@ class LoadLoop:
             for fd, mask in events:
                 conn = conns.get(fd)
                 if conn is not None:
-                    if conn.state is State.RECEIVING and mask & _IN:
+                    if conn.state is _RECEIVING and mask & _IN:
                         self._read(conn)
                     else:
                         self._other(conn, mask)
@@ -128,6 +130,8 @@ class LoadLoop:
         tick, clock = self.tick, self._clock
         tick.cpu_s = time.process_time()
         tick.in_flight = self.active
+        tick.pieces = self._pieces + sum(len(conn.data) for conn in self._conns.values())
+        tick.bytes_in = self._bytes + sum(conn.size for conn in self._conns.values())
         tick.clock_error_ns, tick.clock_steps, tick.clock_step_ns = clock.error_ns, clock.steps, clock.step_ns
         tick.backlog_max, tick.spilled = self.outbox.waiting_max, self.outbox.spilled
 
@@ -141,7 +145,8 @@ class LoadLoop:
                 if now - conn.idle_since_ns > _IDLE_REUSE_NS:
                     self._drop(conn)
             elif (end := conn.overdue(now, self.target)) is not None:
-                self._finish(conn, end)
+                endless = conn.size > self.target.answer_bytes_max
+                self._finish(conn, end, f"{conn.size >> 20} MB and no end to it" if endless else "")
 
     # -- phases
 
@@ -238,7 +243,7 @@ class LoadLoop:
                 self._send(conn)
             if mask & _IN and conn.state in (State.SENDING, State.RECEIVING):
                 self._read(conn)  # an answer may come before all of the request is gone
-        elif state is State.RECEIVING:
+        elif state is _RECEIVING:
             self._read(conn)
         elif state is State.IDLE:
             self._drop(conn)  # closed by the server, or bytes that nobody asked for
@@ -311,21 +316,13 @@ class LoadLoop:
         else:
             stamp = seen
             conn.kernel = False
-        conn.last_ns = seen
-        self.tick.bytes_in += len(data)
-        if conn.tls is not None:
-            data = self._decrypt(conn, data)
-            if not data:
-                return
-        self.tick.pieces += 1
+        if conn.tls is not None and not (data := self._decrypt(conn, data)):
+            return
         conn.size += len(data)
         conn.data.append(data)
         conn.stamps.append(stamp)
         conn.seen.append(seen)
-        if conn.framing is Framing.CHUNKED and len(data) >= 5 and not data.endswith(LAST_CHUNK):
-            if conn.size <= self.target.answer_bytes_max:
-                return
-            self._finish(conn, End.BAD, f"an answer of more than {self.target.answer_bytes_max >> 20} MB")
+        if conn.framing is _CHUNKED and len(data) >= 5 and not data.endswith(LAST_CHUNK):
             return
         end = conn.is_over(data)
         if end is not None:
@@ -373,6 +370,8 @@ class LoadLoop:
         whole = end is End.COMPLETE or (end is End.CLOSED and conn.framing is Framing.CLOSE)
         ended = conn.stamps[-1] if whole else now
         head, pieces = conn.head(end, ended), (conn.data, conn.stamps, conn.seen)
+        self._bytes += conn.size
+        conn.forget()
         if end is End.COMPLETE and conn.keep_alive and conn.state is State.RECEIVING:
             conn.state, conn.idle_since_ns = State.IDLE, now
             self._idle.append(conn)
@@ -384,6 +383,7 @@ class LoadLoop:
         """The next request goes out at once; this one goes to the parent when there is time."""
         self.active -= 1
         self.tick.ended += 1
+        self._pieces += len(pieces[0])
         self._finished.append((head, error, pieces))
         phase = self._phase
         if phase is not None:

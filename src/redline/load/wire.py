@@ -142,7 +142,6 @@ class Connection:
         "interim",
         "keep_alive",
         "kernel",
-        "last_ns",
         "mask",
         "need",
         "outgoing",
@@ -179,23 +178,28 @@ class Connection:
 
     def take(self, index: int, request: bytes, intended_ns: int, now_ns: int) -> None:
         """A new request begins on this connection."""
-        self.begun_ns = self.last_ns = now_ns
+        self.begun_ns = now_ns
         self.index = index
         self.request = request
         self.intended_ns = intended_ns
         self.sent_ns = 0
         self.whole_request = request
         self.outgoing = memoryview(request)
-        self.data: list[bytes] = []
-        self.stamps: list[int] = []
-        self.seen: list[int] = []
-        self.size = self.head_end = self.need = self.fed = self.status = 0
+        self.forget()
+        self.head_end = self.need = self.fed = self.status = 0
         self.framing = Framing.UNKNOWN
         self.keep_alive = True
         self.kernel = True
         self.parser: Any = None
         self.interim = 0
         self.ends = _Ends()
+
+    def forget(self) -> None:
+        """What came was handed on."""
+        self.data: list[bytes] = []
+        self.stamps: list[int] = []
+        self.seen: list[int] = []
+        self.size = 0
 
     def reuse(self, client: int, now_ns: int) -> None:
         """This idle connection gets another request, perhaps of another client."""
@@ -236,11 +240,13 @@ class Connection:
 
     def overdue(self, now_ns: int, target: Target) -> End | None:
         """Whether this request has to end now: out of time, silent for too long, or over without looking like it."""
-        silent = now_ns - max(self.last_ns, self.sent_ns)
+        silent = now_ns - (self.seen[-1] if self.seen else max(self.begun_ns, self.sent_ns))
         if now_ns - self.begun_ns > target.timeout_ns:
             return End.SLOW
         if silent > target.idle_ns:
             return End.IDLE
+        if self.size > target.answer_bytes_max:
+            return End.BAD
         if self.framing is Framing.CHUNKED and silent > _SUSPICIOUS_NS and self.fed < len(self.data):
             return self.ask()  # there may be trailers after the last chunk
         return None
