@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,19 @@ class Chart:
     kind: str
     title: str
     alt: str
-    spec: dict[str, Any]
+    spec: dict[str, Any] = field(repr=False)
+
+    @cached_property
+    def svg(self) -> str:
+        import vl_convert
+
+        return str(vl_convert.vegalite_to_svg(self.spec, vl_version=_vega_lite()))
+
+    @cached_property
+    def png(self) -> bytes:
+        import vl_convert
+
+        return bytes(vl_convert.vegalite_to_png(self.spec, vl_version=_vega_lite(), scale=PNG_SCALE))
 
 
 def charts(report: Report) -> list[Chart]:
@@ -45,31 +58,18 @@ def charts(report: Report) -> list[Chart]:
     return made
 
 
-def write_charts(report: Report, folder: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
-    """Writes every chart into `folder`, in every format; the files written."""
+def write_charts(
+    report: Report, folder: Path, formats: Sequence[str] = FORMATS, drawn: Sequence[Chart] | None = None
+) -> list[Path]:
+    """Writes every chart into `folder`, in every format; the files written. `drawn` saves drawing them again."""
     written = []
-    for chart in charts(report):
+    folder.mkdir(parents=True, exist_ok=True)
+    for chart in charts(report) if drawn is None else drawn:
         for form in formats:
             path = folder / f"{chart.name}.{form}"
-            folder.mkdir(parents=True, exist_ok=True)
-            if form == "svg":
-                path.write_text(svg(chart), encoding="utf-8")
-            else:
-                path.write_bytes(png(chart))
+            path.write_bytes(chart.png if form == "png" else chart.svg.encode())
             written.append(path)
     return written
-
-
-def svg(chart: Chart) -> str:
-    import vl_convert
-
-    return str(vl_convert.vegalite_to_svg(chart.spec, vl_version=_vega_lite()))
-
-
-def png(chart: Chart) -> bytes:
-    import vl_convert
-
-    return bytes(vl_convert.vegalite_to_png(chart.spec, vl_version=_vega_lite(), scale=PNG_SCALE))
 
 
 def available() -> bool:

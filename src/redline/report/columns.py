@@ -101,7 +101,7 @@ def reasons(model: ModelComparison) -> list[tuple[str, str, str]]:
     for point in model.points:
         for engine in point.engines:
             for reason in engine.verdict.reasons:
-                key = (engine.verdict.state, _NUMBER.sub("#", reason.replace(engine.label, "@")))
+                key = (engine.verdict.state, _NUMBER.sub("#", reason))
                 found.setdefault(key, []).append((engine, point, reason))
     ordered = sorted(found.items(), key=lambda entry: -STATES.index(entry[0][0]))
     return [

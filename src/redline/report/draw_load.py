@@ -163,14 +163,16 @@ def _lines(rows: list[Row], model: ModelComparison, report: Report, y: Ruler, le
 
 def _failures(rows: list[Row], x: Any, y: Ruler, hue: Any) -> list[Any]:
     """× through a value that means nothing; ∞ at the upper edge for one that a failure occupies."""
-    crossed = alt.Chart(data(row for row in rows if row["value"] is not None))
-    crosses = crossed.mark_text(text="×", fontSize=22, fontWeight="bold", color=palette.ALARM, aria=False)
-    crosses = crosses.encode(x=x, y=y.y())
-    endless = alt.Chart(data(row for row in rows if row["value"] is None))
-    sign = endless.mark_text(text="∞", fontSize=18, fontWeight="bold", dy=8).encode(
-        x=x, y=alt.value(0), color=hue, description="said:N"
-    )
-    return [layer for layer, wanted in ((crosses, crossed), (sign, endless)) if wanted.data.values]
+    layers = []
+    if finite := [row for row in rows if row["value"] is not None]:
+        crosses = alt.Chart(data(finite)).mark_text(
+            text="×", fontSize=22, fontWeight="bold", color=palette.ALARM, aria=False
+        )
+        layers.append(crosses.encode(x=x, y=y.y()))
+    if endless := [row for row in rows if row["value"] is None]:
+        sign = alt.Chart(data(endless)).mark_text(text="∞", fontSize=18, fontWeight="bold", dy=8)
+        layers.append(sign.encode(x=x, y=alt.value(0), color=hue, description="said:N"))
+    return layers
 
 
 def _trade_off(model: ModelComparison, report: Report) -> Drawing:

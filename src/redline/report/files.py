@@ -1,4 +1,4 @@
-"""The files of a report, in one folder: the page, the Markdown, the charts, the JSON."""
+"""A report as files in a folder: one page, one text, the charts, the numbers."""
 
 from __future__ import annotations
 
@@ -7,31 +7,47 @@ from pathlib import Path
 
 import orjson
 
-from redline.report.charts import available, write_charts
-from redline.report.html import write_html
+from redline.errors import EnvironmentFault
+from redline.report.charts import Chart, available, charts, require, write_charts
+from redline.report.html import render_html
 from redline.report.markdown import render_markdown
 from redline.report.model import Report
 from redline.report.plain import as_dict
 
-FORMATS = ("html", "md", "svg", "png", "json")
+FORMATS = ("html", "md", "json", "svg", "png")
 
 
 def write_files(report: Report, folder: Path, formats: Sequence[str] = ("html", "md")) -> list[Path]:
-    """Writes `report.html`, `report.md`, `report.json` and `charts/`; what was written, the page first.
+    """Writes `report.html`, `report.md`, `report.json` and `charts/*`; the files written, in the order asked for.
 
-    Without the charts extra the page and the Markdown have tables only, and no chart files are written.
+    Without the charts extra the page and the text do without; EnvironmentFault when only charts were asked for, and
+    when the folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    written: list[Path] = []
-    if "html" in formats:
-        written.append(write_html(report, folder / "report.html"))
-    pictures = [form for form in ("svg", "png") if form in formats]
-    drawn = write_charts(report, folder / "charts", pictures) if pictures and available() else []
-    if "md" in formats:
-        shown = [path.relative_to(folder) for path in drawn if path.suffix == f".{pictures[0]}"]
-        written.append(folder / "report.md")
-        written[-1].write_text(render_markdown(report, shown), encoding="utf-8")
-    if "json" in formats:
-        written.append(folder / "report.json")
-        written[-1].write_bytes(orjson.dumps(as_dict(report), option=orjson.OPT_INDENT_2))
-    return written + drawn
+    pictured = [form for form in formats if form in ("svg", "png")]
+    if len(pictured) == len(formats) and formats:
+        require()
+    drawn = charts(report) if available() and {"html", *pictured} & set(formats) else None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        pictures = write_charts(report, folder / "charts", pictured, drawn) if drawn and pictured else []
+        written = []
+        for form in formats:
+            if form in pictured:
+                written += [path for path in pictures if path.suffix == f".{form}"]
+                continue
+            path = folder / f"report.{form}"
+            path.write_bytes(_content(report, form, pictures, folder, drawn))
+            written.append(path)
+    except OSError as error:
+        raise EnvironmentFault(f"cannot write the report to {folder}", why=str(error), fix="--output FOLDER") from error
+    return written
+
+
+def _content(report: Report, form: str, pictures: Sequence[Path], folder: Path, drawn: Sequence[Chart] | None) -> bytes:
+    if form == "html":
+        return render_html(report, drawn).encode()
+    if form == "json":
+        return orjson.dumps(as_dict(report), option=orjson.OPT_INDENT_2)
+    # one file for each chart, the sharper kind where there are two
+    kinds = {path.stem: path for path in sorted(pictures, key=lambda path: path.suffix == ".svg")}
+    return render_markdown(report, [path.relative_to(folder) for path in kinds.values()]).encode()

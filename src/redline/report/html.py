@@ -6,7 +6,7 @@ import itertools
 import math
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from redline.analyse.comparison import EnginePoint, ModelComparison, Ratio
 from redline.errors import EnvironmentFault
 from redline.report import columns as table
 from redline.report import evidence, palette
-from redline.report.charts import Chart, charts, svg
+from redline.report.charts import Chart, charts
 from redline.report.headline import Claim, caveats, claims
 from redline.report.model import EngineReport, Measured, ModelReport, Report, RunInfo, load_label
 from redline.report.numbers import STATE_MARK, band, data_size, metric_name, number, ratio_text
@@ -29,12 +29,15 @@ OUTCOME = {"better": "better", "worse": "worse", "no detectable difference": "sa
 _PAGE = Path(__file__).parent / "page"
 
 
-def render_html(report: Report) -> str:
-    """The whole page. Without the charts extra it has tables only, and says what would bring the charts."""
+def render_html(report: Report, drawn: Sequence[Chart] | None = None) -> str:
+    """The whole page. Without the charts extra it has tables only, and says what would bring the charts.
+
+    `drawn` saves drawing the charts again.
+    """
     environment = Environment(
         loader=FileSystemLoader(_PAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    pictures, remark = _pictures(report)
+    pictures, remark = _pictures(report, drawn)
     return environment.get_template("report.html.j2").render(
         report=report,
         style=Markup((_PAGE / "report.css").read_text(encoding="utf-8")),
@@ -50,12 +53,6 @@ def render_html(report: Report) -> str:
         runs=[_run(run) for run in report.runs],
         mark=STATE_MARK,
     )
-
-
-def write_html(report: Report, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render_html(report), encoding="utf-8")
-    return path
 
 
 def _declared(theme: int) -> Markup:
@@ -273,16 +270,16 @@ def _place(report: Report, label: str) -> int:
     return report.colours.get(label, 0) % len(palette.ENGINES)
 
 
-def _pictures(report: Report) -> tuple[list[tuple[Chart, Markup]], str]:
+def _pictures(report: Report, drawn: Sequence[Chart] | None) -> tuple[list[tuple[Chart, Markup]], str]:
     """Charts as inline SVG, and what there is to say about those that are not there."""
     try:
-        made = charts(report)
+        made = charts(report) if drawn is None else drawn
     except EnvironmentFault as fault:
         return [], f"No charts: {fault.why}. {fault.fix} brings them."
     pictures: list[tuple[Chart, Markup]] = []
     size = 0
-    for number_, chart in enumerate(made):
-        picture = themed(svg(chart), f"c{number_}")
+    for i, chart in enumerate(made):
+        picture = themed(chart.svg, f"c{i}")
         size += len(picture)
         if size > MOST_CHART_BYTES:
             return pictures, f"{len(made) - len(pictures)} of {len(made)} charts are left out to keep the page small."
