@@ -163,6 +163,7 @@ def test_a_figure_that_one_side_lacks_has_no_ratio() -> None:
 
 
 def test_the_worst_verdict_wins_and_reasons_are_said_once() -> None:
-    found = worst([Verdict(), Verdict("client-bound", ("x",)), Verdict("degraded", ("x", "y"))])
-    assert found == Verdict("client-bound", ("x", "y"))
+    bound = Verdict("client-bound", ("x", "z"), ("client-bound", "degraded"))
+    found = worst([Verdict(), bound, Verdict("degraded", ("x", "y"))])
+    assert found == Verdict("client-bound", ("x", "z", "y"), ("client-bound", "degraded", "degraded"))
     assert worst([]).state == "invalid"

@@ -149,6 +149,11 @@ def test_the_worst_comes_first() -> None:
     ] * 3
 
 
+def test_each_reason_keeps_its_own_level() -> None:
+    found = verdict(rows(50, asked_output_tokens=20))
+    assert found.levels == ("invalid", "degraded")
+
+
 def test_every_state_is_ranked_and_reached() -> None:
     assert {case[3] for case in CASES} | {"valid"} == set(STATES)
     assert len(RULES) == len(set(RULES))

@@ -55,7 +55,10 @@ def test_band(interval: Interval | None, text: str) -> None:
 @pytest.mark.parametrize(
     ("value", "interval", "outcome", "text"),
     [
-        (3.21, (3.10, 3.30), "better", "3.21× [3.10–3.30]"),
+        (3.21, (3.10, 3.30), "better", "3.2× [3.1–3.3]"),
+        (1.97, (1.96, 1.984), "better", "1.97× [1.96–1.98]"),
+        (1.018, (1.004, 1.03), "better", "1.018× [1.004–1.030]"),
+        (0.5, (0.49999, 0.50001), "better", "0.5000× [0.5000–0.5000]"),
         (5.2, (4.5, 6.1), "better", "5.2× [4.5–6.1]"),
         (66, (52, 103), "better", "66× [52–103]"),
         (0.9876, (0.98, 0.995), "better", "0.988× [0.980–0.995]"),  # as many digits as it takes to see that it is not 1

@@ -150,7 +150,11 @@ def pool(values: Sequence[float], draws: Sequence[Floats], rng: np.random.Genera
 def worst(verdicts: Sequence[Verdict]) -> Verdict:
     """The worst state, with every reason once."""
     state = max((verdict.state for verdict in verdicts), key=STATES.index, default="invalid")
-    return Verdict(state, tuple(dict.fromkeys(reason for verdict in verdicts for reason in verdict.reasons)))
+    said: dict[str, str] = {}
+    for verdict in verdicts:
+        for i, reason in enumerate(verdict.reasons):
+            said.setdefault(reason, verdict.levels[i] if verdict.levels else verdict.state)
+    return Verdict(state, tuple(said), tuple(said.values()))
 
 
 def _model(results: list[EngineResult], name: str, seed: int) -> ModelComparison:

@@ -34,7 +34,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verdict:
-    """May the numbers of a load point be believed? `state` is valid, degraded, client-bound or invalid."""
+    """May the numbers of a load point be believed? `state` is valid, degraded, client-bound or invalid.
+
+    `levels` holds, where known, the state that each of the reasons alone would bring.
+    """
 
     state: str = "valid"
     reasons: tuple[str, ...] = field(default_factory=tuple)
+    levels: tuple[str, ...] = field(default_factory=tuple)

@@ -60,7 +60,9 @@ def judge(case: Case) -> Verdict:
     """The worst state, and every reason in the order of how bad it is."""
     said = [verdict for rule in RULES if (verdict := rule(case)) is not None]
     said.sort(key=lambda pair: -STATES.index(pair[0]))
-    return Verdict(said[0][0] if said else "valid", tuple(reason for _, reason in said))
+    return Verdict(
+        said[0][0] if said else "valid", tuple(reason for _, reason in said), tuple(level for level, _ in said)
+    )
 
 
 def _nothing_finished(case: Case) -> Said:

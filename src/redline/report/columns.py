@@ -96,12 +96,13 @@ def slo_text(report: Report) -> str:
 
 
 def reasons(model: ModelComparison) -> list[tuple[str, str, str]]:
-    """(state, where, why) of everything that is not simply valid; reasons that differ in their numbers only are one."""
+    """(level, where, why) of everything that is not simply valid; reasons that differ in their numbers only are one."""
     found: dict[tuple[str, str], list[tuple[EnginePoint, PointComparison, str]]] = {}
     for point in model.points:
         for engine in point.engines:
-            for reason in engine.verdict.reasons:
-                key = (engine.verdict.state, _NUMBER.sub("#", reason))
+            verdict = engine.verdict
+            for reason, level in zip(verdict.reasons, verdict.levels or (verdict.state,) * 99, strict=False):
+                key = (level, _NUMBER.sub("#", reason))
                 found.setdefault(key, []).append((engine, point, reason))
     ordered = sorted(found.items(), key=lambda entry: -STATES.index(entry[0][0]))
     return [

@@ -79,10 +79,17 @@ def ratio_text(ratio: Ratio | None, interval: bool = True) -> str:
 
 
 def _digits(interval: Interval | None) -> int | None:
-    """Decimals that show two digits of the interval's width; None without a finite one."""
+    """Decimals that make the interval at least two units of the last one wide; None without a finite one.
+
+    An end that is not 1 is not written as 1 either.
+    """
     if interval is None or not math.isfinite(interval.high) or interval.high <= interval.low:
         return None
-    return min(max(math.ceil(-math.log10(interval.high - interval.low)) + 1, 0), 3)
+    wide = (digits for digits in range(4) if (interval.high - interval.low) * 10**digits >= 2 - 1e-9)
+    found = next(wide, 4)
+    while found < 4 and any(round(end, found) == 1 != end for end in (interval.low, interval.high)):
+        found += 1
+    return found
 
 
 def _fixed(value: float, digits: int | None) -> str:
