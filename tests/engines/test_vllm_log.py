@@ -1,4 +1,4 @@
-"""`data/vllm-cpu-0.30.0.log` is a whole log; `data/vllm-gpu-0.26.0.log` is put together from lines that 0.26 prints."""
+"""The logs in `data/` are what vLLM printed: 0.30.0 on a CPU, and 0.26.0 on an H200 (access lines left out)."""
 
 from __future__ import annotations
 

@@ -11,7 +11,11 @@ PHASES = (
         "config", "reading the model's configuration", re.compile(r"non-default args|API server version|Resolved arch")
     ),
     Phase("core", "starting the engine core", re.compile(r"Initializing a V\d LLM engine")),
-    Phase("weights", "loading weights", re.compile(r"Starting to load model|Loading safetensors")),
+    Phase(
+        "weights",
+        "loading weights",
+        re.compile(r"Starting to load model|Loading model from scratch|Loading safetensors"),
+    ),
     Phase("compile", "compiling and profiling", re.compile(r"Loading (?:model )?weights took|Model loading took")),
     Phase("kv_cache", "laying out the KV cache and warming up", re.compile(r"KV cache size:|GPU blocks:")),
     Phase("graphs", "capturing CUDA graphs", re.compile(r"Capturing CUDA graph|Graph capturing")),
