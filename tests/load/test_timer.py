@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import select
+import time
+
+from redline.clock import now_ns
+from redline.load.timer import Agenda, Timer
+
+
+def test_a_timer_wakes_at_its_instant_and_not_before() -> None:
+    timer, epoll = Timer(), select.epoll()
+    epoll.register(timer.fd, select.EPOLLIN)
+    late = []
+    for _ in range(20):
+        due = now_ns() + 3_300_000
+        timer.arm(due)
+        assert epoll.poll(1.0)
+        late.append(now_ns() - due)
+    assert min(late) >= 0
+    assert sorted(late)[5] < 900_000  # an epoll timeout would be up to a millisecond late, always
+    timer.arm(1)  # the past
+    assert epoll.poll(1.0)
+    timer.arm(now_ns() + 10**12)
+    assert not epoll.poll(0.01)
+    epoll.close()
+    timer.close()
+    timer.close()
+
+
+def test_what_is_due_is_done_in_order_and_once() -> None:
+    agenda, done = Agenda(), []
+    now = now_ns()
+    for when, name in ((now + 50_000_000, "later"), (now - 1, "b"), (now - 2, "a"), (now - 1, "c")):
+        agenda.at(when, done.append, name)
+    agenda.at(now - 1, lambda _: agenda.at(now - 5, done.append, "added meanwhile"), None)
+    agenda.run_due()
+    assert done == ["a", "b", "c", "added meanwhile"]
+    time.sleep(0.06)
+    agenda.run_due()
+    assert done[-1] == "later"
+    assert len(done) == 5
+    agenda.timer.close()
