@@ -28,7 +28,8 @@ def test_a_timer_wakes_at_its_instant_and_not_before() -> None:
 
 
 def test_what_is_due_is_done_in_order_and_once() -> None:
-    agenda, done = Agenda(), []
+    agenda = Agenda()
+    done: list[str] = []
     now = now_ns()
     for when, name in ((now + 50_000_000, "later"), (now - 1, "b"), (now - 2, "a"), (now - 1, "c")):
         agenda.at(when, done.append, name)
