@@ -78,7 +78,7 @@ def gap_draws(gaps: Gaps, levels: list[float], rng: np.random.Generator) -> list
     zeros = np.bincount(owner, weights=gaps.zeros, minlength=groups).astype(np.float64)
     weights = _weights(groups, rng)
     totals = weights @ sizes
-    order = np.argsort(gaps.ms, kind="stable")
+    order = np.argsort(gaps.ms)
     ordered, whose = gaps.ms[order], owner[gaps.owner[order]]
     draws = []
     for level in levels:

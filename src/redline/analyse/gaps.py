@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from redline.analyse.percentile import Floats, rank
-from redline.store.requests import Ints, Requests
+from redline.store.requests import Bools, Ints, Requests
 from redline.units import NS_PER_MS
 
 
@@ -57,19 +57,12 @@ class Gaps:
             return math.nan
         return math.inf if self.missing.any() else float(self.ms.sum()) / total
 
-    def per_request(self, level: float) -> Floats:
-        """The percentile of each request's own gaps; NaN for a request without any."""
-        order = np.lexsort((self.ms, self.owner))
-        ordered = self.ms[order]
-        real = np.bincount(self.owner, minlength=len(self.zeros))
-        start = np.concatenate(([0], np.cumsum(real)))[:-1]
-        total = self.zeros + real + self.missing
-        at = np.clip(np.ceil(total * level - 1e-9).astype(np.int64), 1, None) - self.zeros
-        inside = (at >= 1) & (at <= real)
-        found = np.where(at < 1, 0.0, np.inf)
-        found[inside] = ordered[(start + at - 1)[inside]]
-        found[total == 0] = np.nan
-        return found
+    def within(self, limit: float, level: float) -> Bools:
+        """Which requests have at least a share `level` of their own gaps at or below `limit`: the percentile at that
+        level is. True for a request without any gap."""
+        below = np.bincount(self.owner[self.ms <= limit], minlength=len(self.zeros)) + (self.zeros if limit >= 0 else 0)
+        enough: Bools = below >= np.ceil(self.per_owner() * level - 1e-9)
+        return enough
 
 
 def gaps_of(requests: Requests) -> Gaps:

@@ -23,9 +23,11 @@ def met(latencies: Latencies, terms: Mapping[str, float]) -> Bools:
     """
     good: Bools = ~latencies.failed
     for name, limit in terms.items():
-        value = latencies.gaps.per_request(ITL_LEVEL) if name == "itl_ms" else latencies.values[name]
-        within = np.less_equal(value, limit, where=~np.isnan(value), out=np.full(len(value), name != "ttft_ms"))
-        good = good & within
+        if name == "itl_ms":
+            good = good & latencies.gaps.within(limit, ITL_LEVEL)
+            continue
+        value = latencies.values[name]
+        good = good & np.less_equal(value, limit, where=~np.isnan(value), out=np.full(len(value), name != "ttft_ms"))
     return good
 
 

@@ -18,7 +18,7 @@ from redline.analyse.slo import met, wilson
 from redline.analyse.throughput import SLICES, block_length, mean_in_flight, rates_of
 from redline.analyse.verdict import Case, judge
 from redline.analyse.window import SteadyWindow, find_window
-from redline.store.requests import Names, Requests
+from redline.store.requests import Bools, Names, Requests
 from redline.units import DEFINITIONS
 
 
@@ -95,18 +95,19 @@ def summarise_point(
     book = _Book(seed, run_id)
     _latencies(book, latencies)
     _gaps(book, latencies.gaps)
-    _rates(book, requests, latencies, window, slo)
+    good = met(latencies, slo) if slo else None
+    _rates(book, requests, latencies, window, good)
     in_flight = mean_in_flight(requests, window, ended)
     book.write("in_flight", in_flight, "in_flight@1")
-    _shares(book, requests, latencies, slo, attainment)
+    _shares(book, requests, latencies, good, attainment)
     _lengths(book, requests, latencies)
     case = Case(
         requests, latencies, window, ended, outcome, in_flight, book.findings["sent_per_s"].value, asked, exact_output
     )
     measured = requests.pick(~requests.warmup)
-    good = requests.pick(latencies.row[~latencies.failed])
+    finished = requests.pick(latencies.row[~latencies.failed])
     return PointSummary(
-        book.findings, _counts(requests, latencies), tokens_per_chunk(good), _tally(good.token_source),
+        book.findings, _counts(requests, latencies), tokens_per_chunk(finished), _tally(finished.token_source),
         _tally(measured.stamp[measured.sent_ns > 0]), window, judge(case), _notes(outcome), book.draws,
     )  # fmt: skip
 
@@ -126,20 +127,25 @@ def _latencies(book: _Book, latencies: Latencies) -> None:
 
 
 def _gaps(book: _Book, gaps: Gaps) -> None:
-    levels = list(LEVELS.values())
     good = gaps.of_good() if gaps.missing.any() else gaps
-    for prefix, some in (("itl_ms", gaps), ("itl_ms.ok", good)):
-        clusters = int((some.per_owner() > 0).sum())
-        draws = gap_draws(some, levels, book.rng("itl_ms"))
-        for name, value, drawn in zip(LEVELS, some.percentiles(levels), draws, strict=True):
-            book.write(f"{prefix}.{name}", value, "itl_ms@1", drawn, note=_doubt(clusters, 0.5))
+    clusters, values, draws = _gap_percentiles(book, gaps)
+    for name, value, drawn in zip(LEVELS, values, draws, strict=True):
+        book.write(f"itl_ms.{name}", value, "itl_ms@1", drawn, note=_doubt(clusters, 0.5))
+    if good is not gaps:
+        clusters, values, draws = _gap_percentiles(book, good)
+    for name, value, drawn in zip(LEVELS, values, draws, strict=True):
+        book.write(f"itl_ms.ok.{name}", value, "itl_ms@1", drawn, note=_doubt(clusters, 0.5))
     book.write("itl_ms.ok.mean", good.mean(), "itl_ms@1")
 
 
-def _rates(
-    book: _Book, requests: Requests, latencies: Latencies, window: SteadyWindow, slo: Mapping[str, float]
-) -> None:
-    good = met(latencies, slo) if slo else None
+def _gap_percentiles(book: _Book, gaps: Gaps) -> tuple[int, list[float], list[Floats]]:
+    """How many requests have gaps, the percentiles of all gaps, and their replicates."""
+    levels = list(LEVELS.values())
+    clusters = int((gaps.per_owner() > 0).sum())
+    return clusters, gaps.percentiles(levels), gap_draws(gaps, levels, book.rng("itl_ms"))
+
+
+def _rates(book: _Book, requests: Requests, latencies: Latencies, window: SteadyWindow, good: Bools | None) -> None:
     block = block_length(requests, window)
     for name, rate in rates_of(requests, latencies, window, good).items():
         draws = rate_draws(rate.counts, window.seconds, block, book.rng(name)) if rate.counts.any() else None
@@ -147,13 +153,13 @@ def _rates(
         book.write(name, rate.value, f"{name}@1", draws, note=note)
 
 
-def _shares(book: _Book, requests: Requests, latencies: Latencies, slo: Mapping[str, float], attainment: float) -> None:
+def _shares(book: _Book, requests: Requests, latencies: Latencies, good: Bools | None, attainment: float) -> None:
     n, failed = len(latencies), int(latencies.failed.sum())
     book.write("failed_share", failed / n if n else math.nan, "failed_share@1", band=wilson(failed, n))
     measured = int((~requests.warmup).sum())
     book.write("cut_off_share", (measured - n) / measured if measured else math.nan, "cut_off_share@1")
-    if slo:
-        hits = int(met(latencies, slo).sum())
+    if good is not None:
+        hits = int(good.sum())
         note = "" if n == 0 or hits / n >= attainment else f"below the {attainment:.0%} promised"
         book.write("slo_attainment", hits / n if n else math.nan, "slo_attainment@1", band=wilson(hits, n), note=note)
 
