@@ -111,6 +111,14 @@ def test_wrong_flags(flags: dict[str, FlagValue], says: str) -> None:
         ENGINE.check(EngineSpec(kind="transformers", flags=flags), TINY)
 
 
+def test_an_old_transformers_has_no_continuous_batching_to_trust(tmp_path: Path) -> None:
+    versions = '{"torch": "2.6.0", "transformers": "5.12.1", "starlette": "1", "uvicorn": "1"}'
+    python = fake_python(tmp_path, f"echo '{versions}'")
+    with pytest.raises(Unsupported, match=r"5\.13 or newer; 5\.12\.1 is installed"):
+        ENGINE.check(spec(python, batching="continuous"), TINY)
+    ENGINE.check(spec(python, batching="static"), TINY)
+
+
 def test_what_cannot_be_said_twice_or_at_all() -> None:
     bf16 = ModelSpec(id="bundled:tiny", dtype="bfloat16")
     with pytest.raises(UsageError, match="dtype is given twice"):

@@ -100,7 +100,18 @@ class TransformersEngine:
             raise UsageError("dtype is given twice: by the model and by the engine's flags", fix="Keep one of the two.")
         if spec.api_key_env:
             raise UsageError("the transformers server asks for no API key", fix="Leave api_key_env out.")
+        self._check_batching(spec)
         ensure_available(model)
+
+    def _check_batching(self, spec: EngineSpec) -> None:
+        batching = {normal(name): value for name, value in spec.flags.items()}.get("batching")
+        version = _versions(spec)["transformers"]
+        if batching == "continuous" and version and server_flags.version_tuple(version) < server_flags.CONTINUOUS_NEEDS:
+            needed = ".".join(map(str, server_flags.CONTINUOUS_NEEDS))
+            raise Unsupported(
+                f"batching: continuous needs transformers {needed} or newer; {version} is installed",
+                fix=f"pip install -U 'transformers>={needed}'",
+            )
 
     def start(self, start: Start, progress: Progress) -> LaunchedServer:
         self._require(start.spec)

@@ -1,6 +1,6 @@
 """transformers' continuous batching: a paged KV cache, and requests that join and leave between two steps.
 
-Written for transformers 5.9 to 5.23, whose configuration and attention names differ: each setting is passed when the
+Written for transformers 5.13 to 5.23, whose configuration and attention names differ: each setting is passed when the
 installed version has it, and refused when a flag asks for one that it lacks.
 """
 
@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import functools
 import importlib.util
+import itertools
 import logging
 import os
 import queue
@@ -45,12 +46,12 @@ class ContinuousWorker:
 
     def start(self, post: Callable[[Callable[[], None]], None]) -> None:
         """The manager calls back on the event loop that runs now."""
-        transformers, model = library("transformers"), self._loaded.model
+        model = self._loaded.model
         set_attention(model, self._attention, self._config)
-        config = transformers.GenerationConfig(eos_token_id=-1, do_sample=False, pad_token_id=0, max_new_tokens=16)
+        config = library("transformers").GenerationConfig(
+            eos_token_id=-1, do_sample=False, pad_token_id=0, max_new_tokens=16
+        )
         manager = model.init_continuous_batching(generation_config=config, continuous_batching_config=self._config)
-        if not hasattr(manager, "register_result_handler"):
-            raise LoadError(f"transformers {transformers.__version__} is too old for --batching continuous: 5.9 works")
         resolved = manager.continuous_batching_config
         self.samples = not (any(_pair(resolved.use_cuda_graph)) or resolved.use_async_batching or _compiles(resolved))
         if self.samples:
@@ -117,7 +118,9 @@ class ContinuousWorker:
     def failure(self) -> str:
         if self._manager is None or self._stopping or self._manager.is_running():
             return ""
-        error = self._manager.background_thread_status.fatal_error
+        # Before 5.16 the manager itself keeps it.
+        holders = (getattr(self._manager, "background_thread_status", None), self._manager)
+        error = next((found for one in holders if (found := getattr(one, "fatal_error", None))), None)
         return f"{type(error).__name__}: {error}" if error else "the generating thread has ended"
 
     def steps(self) -> int:
@@ -153,19 +156,22 @@ def _compiles(config: Any) -> bool:
 
 
 def kv_usage(cache: Any) -> float | None:
-    """Share of KV blocks that are in use; None when this version of transformers does not tell."""
+    """Share of KV blocks that requests hold; None when this version of transformers does not tell."""
     if hasattr(cache, "get_num_free_blocks"):
         return float(1 - cache.get_num_free_blocks() / max(1, cache.num_blocks))
-    if hasattr(cache, "compute_free_capacity"):
-        return 1 - float(cache.compute_free_capacity())
-    return None
+    if not hasattr(cache, "cache_allocators"):
+        return None
+    # 5.23 counts blocks kept for prefix caching as taken; the requests' own tables do not.
+    allocators = list(cache.cache_allocators.values())
+    held = sum(len(set(itertools.chain(*list(one.block_table.values())))) for one in allocators)
+    return float(held / max(1, sum(one.num_blocks for one in allocators)))
 
 
 def _config(loaded: Loaded, settings: dict[str, Any], compiled: bool) -> Any:
     """`settings`: flag values, 0 or None where the choice is ours."""
     kind = getattr(library("transformers.generation.configuration_utils"), "ContinuousBatchingConfig", None)
     if kind is None:
-        raise LoadError("this transformers has no continuous batching that can be configured: 5.9 has")
+        raise LoadError("this transformers has no continuous batching that can be configured")
     known = {one.name for one in dataclasses.fields(kind)}
     block = "page_size" if "page_size" in known else "block_size"
     wanted = {

@@ -5,6 +5,18 @@ from __future__ import annotations
 import argparse
 
 BATCHING = ("plain", "static", "continuous")
+CONTINUOUS_NEEDS = (5, 13)
+"""transformers before this answers wrongly once a request has lost its KV blocks to others."""
+
+
+def version_tuple(version: str) -> tuple[int, ...]:
+    """Leading numbers: `5.17.0.dev0` is (5, 17, 0)."""
+    numbers: list[int] = []
+    for part in version.split("."):
+        if not part.isdigit():
+            break
+        numbers.append(int(part))
+    return tuple(numbers)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -126,7 +126,7 @@ class GenerateWorker:
         mask = torch.tensor(
             [[0] * (width - len(job.prompt)) + [1] * len(job.prompt) for job in batch], device=model.device
         )
-        steps = Steps(batch, self, model.device)
+        steps = Steps(batch, width, self, model.device)
         rows = [Row(job) for job in batch]
         needed = any(row.needed for row in rows)
         extra: dict[str, Any] = {"cache_implementation": "static"} if self._static_cache else {}
@@ -141,18 +141,21 @@ class GenerateWorker:
             logits_processor=[lambda _, scores: choose(scores, rows)] if needed else [],
             **extra,
         )
+        early = RuntimeError("generate() returned before the answer was complete")
+        self._deliver([(job, [], "", early) for job in steps.unfinished()])
 
 
 class Steps:
     """Streamer and stopping criterion of one batch: which rows have ended, and what each step produced.
 
-    transformers asks `ended` before it hands the same step's tokens to `put`.
+    Which of the two transformers calls first in a step depends on its version.
     """
 
-    def __init__(self, batch: list[Job], worker: GenerateWorker, device: Any) -> None:
+    def __init__(self, batch: list[Job], width: int, worker: GenerateWorker, device: Any) -> None:
         import torch
 
         self._batch = batch
+        self._width = width
         self._worker = worker
         self._limits = torch.tensor([job.limit for job in batch], device=device)
         stops = sorted({token for job in batch for token in job.stop_ids})
@@ -166,7 +169,7 @@ class Steps:
 
     def ended(self, input_ids: Any, _scores: Any, **_: Any) -> Any:
         """[rows] true where the row has ended; a row that has, stays so."""
-        self._done |= self._limits <= self._count + 1
+        self._done |= self._limits <= input_ids.shape[1] - self._width
         if self._stops is not None:
             self._done |= ((input_ids[:, -1:] == self._stops) & self._heeds).any(-1)
         for number, job in enumerate(self._batch):
@@ -192,6 +195,9 @@ class Steps:
 
     def end(self) -> None:
         pass
+
+    def unfinished(self) -> list[Job]:
+        return [job for job, is_open in zip(self._batch, self._open, strict=True) if is_open]
 
 
 def is_device_fault(error: Exception) -> bool:

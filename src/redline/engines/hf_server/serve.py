@@ -24,7 +24,7 @@ from importlib import metadata
 from typing import Any, TextIO
 
 from .ask import Sampling
-from .flags import parser
+from .flags import CONTINUOUS_NEEDS, parser, version_tuple
 from .job import Job, Worker
 from .load import Loaded, LoadError, load
 from .service import Service
@@ -40,6 +40,10 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     if args.compile and args.batching == "static":
         return _refuse("--compile is not supported with --batching static: every batch size would compile anew")
+    installed = versions().get("transformers", "")
+    if args.batching == "continuous" and installed and version_tuple(installed) < CONTINUOUS_NEEDS:
+        needed = ".".join(map(str, CONTINUOUS_NEEDS))
+        return _refuse(f"--batching continuous needs transformers {needed} or newer; {installed} is installed")
     try:
         listener = listen(args.host, args.port)
     except OSError as error:
@@ -189,14 +193,18 @@ class Life:
         """A dead generation ends the process, after its clients have heard of it."""
         while True:
             await asyncio.sleep(0.2)
-            worker = self.service.worker
-            failure = worker.failure() if worker is not None else ""
-            if failure:
+            if failure := self._failure():
                 for job in list(self.service.live.values()):
                     job.receive([], "", RuntimeError(failure))
                 await asyncio.sleep(0.5)
                 self._end(DIED, f"generation died: {failure}")
                 return
+
+    def _failure(self) -> str:
+        try:
+            return self.service.worker.failure() if self.service.worker is not None else ""
+        except Exception as error:  # a watchman who trips must not leave the door open
+            return f"its state cannot be read: {type(error).__name__}: {error}"
 
     def _stop(self) -> None:
         """A second signal does not wait for open streams."""
