@@ -55,7 +55,7 @@ _ALL = [
     Definition(
         "requests_per_s@1",
         "req/s",
-        "requests that finished well / s: each counts with the share of its time, sent to end, that lies in the steady window",
+        "requests that finished well / s: each counts with the share of its tokens that arrived in the steady window",
         "higher",
     ),
     Definition(

@@ -39,9 +39,9 @@ def test_by_hand_in_a_window_of_half_a_second() -> None:
     assert found["output_tokens_per_s"] == pytest.approx(10 / 0.5)
     # first tokens in the window: requests 2, 3, 4 and the warm-up
     assert found["total_tokens_per_s"] == pytest.approx((10 + 20 + 40 + 80 + 160) / 0.5)
-    # shares of 500 ms … 1000 ms: 500 of 1101, 301 of 801, the warm-up 51 of 551; nothing of the failed one
-    assert found["requests_per_s"] == pytest.approx((500 / 1101 + 301 / 801 + 51 / 551) / 0.5)
-    assert found["goodput_per_s"] == pytest.approx((301 / 801) / 0.5)
+    # 2 of 4 tokens, 2 of 2, the warm-up 3 of 3; nothing of the failed one
+    assert found["requests_per_s"] == pytest.approx((2 / 4 + 1 + 1) / 0.5)
+    assert found["goodput_per_s"] == pytest.approx(1 / 0.5)
     assert found["sent_per_s"] == pytest.approx(2 / 0.5)
 
 
@@ -51,11 +51,14 @@ def test_the_window_s_end_is_outside() -> None:
     assert "goodput_per_s" not in rates(rows, 500, 1000)
 
 
-def test_clients_in_step_do_not_make_the_request_rate_jump() -> None:
-    """Ten clients whose requests all take 400 ms and end together: 25 req/s, wherever the window lies."""
-    rows = [Row(400 * i, chunks=[400 * i + 400]) for i in range(10) for _ in range(10)]
-    for start in range(400, 800, 50):
-        assert rates(rows, start, start + 600)["requests_per_s"] == pytest.approx(25)
+def test_requests_and_tokens_tell_the_same_story() -> None:
+    """Ten clients in step, then ten that wait for each other: tokens per request are the same in any window."""
+    in_step = [Row(400 * i, chunks=[400 * i + 40 * k for k in range(1, 11)]) for i in range(10) for _ in range(10)]
+    queue = [Row(0, chunks=[4000 + 40 * i + 4 * k for k in range(1, 11)]) for i in range(100)]
+    for rows in (in_step, queue):
+        for start in range(4000, 7000, 170):
+            found = rates(rows, start, start + 650)
+            assert found["output_tokens_per_s"] == pytest.approx(10 * found["requests_per_s"])
 
 
 def test_an_empty_window_has_no_rate() -> None:

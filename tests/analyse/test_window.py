@@ -134,9 +134,10 @@ def test_tokens_follow_the_server_s_count() -> None:
         Row(0, chunks=[30], tokens=[2], output_tokens=0, status="reset"),  # no usage: what was counted
         Row(0, finished=40, output_tokens=5),  # one piece
     )
-    times, tokens = token_arrivals(made)
+    times, tokens, owner = token_arrivals(made)
     assert [(int(t) - S) // MS for t in times] == [10, 20, 30, 40]
     assert tokens.tolist() == [3, 3, 2, 5]
+    assert owner.tolist() == [0, 0, 1, 2]
 
 
 @given(st.lists(st.integers(0, 99), max_size=50), st.integers(1, 20))

@@ -60,7 +60,7 @@ def timeline(requests: Requests, window: SteadyWindow, measured_from_ns: int, en
     """From the start of the measurement to its end in `SLICES` slices."""
     start, end = measured_from_ns, max(ended_ns, measured_from_ns) + 1
     edges = np.linspace(start, end, SLICES + 1)
-    times, tokens = token_arrivals(requests)
+    times, tokens, _ = token_arrivals(requests)
     steps = in_flight(requests, ended_ns)
     measured = requests.pick(counted(requests))
     first = first_chunk_ns(measured)

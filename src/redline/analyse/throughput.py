@@ -30,7 +30,7 @@ def rates_of(requests: Requests, latencies: Latencies, window: SteadyWindow, goo
     sent = requests.sent_ns[requests.sent_ns > 0]
     first = first_chunk_ns(requests)
     prompts = first > 0
-    times, tokens = token_arrivals(requests)
+    times, tokens, _ = token_arrivals(requests)
     prompt_tokens = requests.prompt_tokens[prompts].astype(np.float64)
     rates = {
         "output_tokens_per_s": _rate(times, tokens, window),
@@ -69,14 +69,11 @@ def _rate(at: Ints, weight: Floats, window: SteadyWindow) -> Rate:
 
 
 def _request_rate(requests: Requests, rows: Ints, window: SteadyWindow) -> Rate:
-    """Of the requests in `rows`, each counted with the share of its time that lies in the window.
+    """Of the requests in `rows`, each counted with the share of its tokens that arrived in the window.
 
-    Counting whole requests where they end would make a window's rate depend on where clients in step happen to be.
+    Counting whole requests where they end would make the rate depend on where the window's edges happen to cut clients
+    that run in step.
     """
-    if window.seconds <= 0:
-        return Rate(math.nan, np.empty(0))
-    finished, sent = requests.finished_ns[rows], requests.sent_ns[rows]
-    edges = np.linspace(window.start_ns, window.end_ns, SLICES + 1)
-    took = np.maximum(finished - sent, 1)
-    done = np.array([np.clip((edge - sent) / took, 0, 1).sum() for edge in edges])
-    return Rate(float(done[-1] - done[0]) / window.seconds, np.diff(done))
+    at_ns, tokens, owner = token_arrivals(requests.pick(rows))
+    whole = np.bincount(owner, weights=tokens, minlength=len(rows))
+    return _rate(at_ns, tokens / np.maximum(whole[owner], 1e-9), window)

@@ -15,6 +15,7 @@ window is the whole point and `note` says why.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -112,7 +113,15 @@ def find_window(requests: Requests, measured_from_ns: int, ended_ns: int) -> Ste
     return _trim(requests, SteadyWindow(low, high, True, plateau), cycle)
 
 
-def token_arrivals(requests: Requests) -> tuple[Ints, Floats]:
+class Arrivals(NamedTuple):
+    """`tokens[i]` tokens of request `owner[i]` arrived at `at_ns[i]`."""
+
+    at_ns: Ints
+    tokens: Floats
+    owner: Ints
+
+
+def token_arrivals(requests: Requests) -> Arrivals:
     """When tokens arrived and how many, over all the requests given.
 
     Chunks are scaled to the request's output tokens where the two disagree, since the server's count is the better
@@ -122,10 +131,12 @@ def token_arrivals(requests: Requests) -> tuple[Ints, Floats]:
     by_chunk = np.bincount(owner, weights=requests.chunk_tokens, minlength=len(requests))
     trusted = (requests.output_tokens > 0) & (requests.status == "ok") & (by_chunk > 0)
     scale = np.where(trusted, requests.output_tokens / np.maximum(by_chunk, 1), 1.0)
-    whole = (np.diff(requests.chunk_start) == 0) & (requests.output_tokens > 0) & (requests.finished_ns > 0)
-    times = np.concatenate((requests.chunk_ns, requests.finished_ns[whole]))
-    tokens = np.concatenate((requests.chunk_tokens * scale[owner], requests.output_tokens[whole].astype(np.float64)))
-    return times, tokens
+    whole = np.flatnonzero((by_chunk == 0) & (requests.output_tokens > 0) & (requests.finished_ns > 0))
+    return Arrivals(
+        np.concatenate((requests.chunk_ns, requests.finished_ns[whole])),
+        np.concatenate((requests.chunk_tokens * scale[owner], requests.output_tokens[whole].astype(np.float64))),
+        np.concatenate((owner, whole)),
+    )
 
 
 def slice_counts(times: Ints, weights: Floats, start_ns: int, end_ns: int, slices: int) -> Floats:
@@ -166,7 +177,7 @@ def _trim(requests: Requests, window: SteadyWindow, cycle_ns: float) -> SteadyWi
     slices = int(min(MOST_SLICES, span // max(cycle_ns, 1.0)))
     if slices < FEWEST_SLICES:
         return window
-    times, tokens = token_arrivals(requests)
+    times, tokens, _ = token_arrivals(requests)
     counts = slice_counts(times, tokens, window.start_ns, window.end_ns, slices)
     first, last = _least_error(counts)
     kept = counts[first:last]

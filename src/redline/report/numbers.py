@@ -69,7 +69,7 @@ def ratio_text(ratio: Ratio | None, interval: bool = True) -> str:
     if ratio is None or math.isnan(ratio.value):
         return NONE
     sure = ratio.interval if ratio.outcome != "unknown" else None
-    digits = _digits(sure)
+    digits = _digits(sure, 0 if ratio.value >= 10 else 1 if ratio.value >= 1 else 2)
     text = f"{_fixed(ratio.value, digits)}×"
     if ratio.outcome == "no detectable difference":
         text = f"≈ {text}"
@@ -78,14 +78,14 @@ def ratio_text(ratio: Ratio | None, interval: bool = True) -> str:
     return f"{text} [{_fixed(sure.low, digits)}–{_fixed(sure.high, digits)}]" if interval and sure else text
 
 
-def _digits(interval: Interval | None) -> int | None:
-    """Decimals that make the interval at least two units of the last one wide; None without a finite one.
+def _digits(interval: Interval | None, fewest: int) -> int | None:
+    """Decimals, at least `fewest`, that make the interval two units of the last one wide or more.
 
-    An end that is not 1 is not written as 1 either.
+    None without a finite interval. An end that is not 1 is not written as 1 either.
     """
     if interval is None or not math.isfinite(interval.high) or interval.high <= interval.low:
         return None
-    wide = (digits for digits in range(4) if (interval.high - interval.low) * 10**digits >= 2 - 1e-9)
+    wide = (digits for digits in range(fewest, 4) if (interval.high - interval.low) * 10**digits >= 2 - 1e-9)
     found = next(wide, 4)
     while found < 4 and any(round(end, found) == 1 != end for end in (interval.low, interval.high)):
         found += 1
