@@ -55,6 +55,16 @@ def test_the_drain_is_cut() -> None:
     assert ns(4900) < window.end_ns < ns(5800)
 
 
+def test_ramp_and_drain_by_hand() -> None:
+    """Ten clients, one more every 100 ms, four requests of a second each: too few for the token rate to say more."""
+    rows = [
+        Row(100 * client + 1000 * i, chunks=[100 * client + 1000 * (i + 1)]) for client in range(10) for i in range(4)
+    ]
+    window = find_window(requests_of(*rows), S, ns(4900))
+    assert window.plateau == 10
+    assert (window.start_ns, window.end_ns) == (ns(800), ns(4100))  # nine of ten are in flight
+
+
 def test_the_ramp_is_cut() -> None:
     # 20 clients, one more every 200 ms; each asks again and again for 10 s
     rows = [
