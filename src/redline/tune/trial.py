@@ -127,7 +127,7 @@ class _UnderLoad:
         outcome = self._run(point_id, point, seed)
         as_dict = outcome.as_dict()
         as_dict["observe_notes"] = [*self.watch.notes, *map(str, self.watch.skipped)]
-        verdict = self._judge(point_id, outcome, as_dict, seed)
+        verdict = self._judge(point_id, point, outcome, as_dict, seed)
         store.end_point(
             point_id,
             measured_from_ns=outcome.measured_from_ns,
@@ -158,7 +158,9 @@ class _UnderLoad:
                 api_key=_api_key(self.job),
             )
 
-    def _judge(self, point_id: int, outcome: PointOutcome, as_dict: dict[str, Any], seed: int) -> Verdict:
+    def _judge(
+        self, point_id: int, point: LoadPoint, outcome: PointOutcome, as_dict: dict[str, Any], seed: int
+    ) -> Verdict:
         slo = self.context.experiment.slo
         return summarise_point(
             self.context.store.requests(point_id),
@@ -168,6 +170,8 @@ class _UnderLoad:
             outcome=as_dict,
             seed=seed,
             run_id=self.context.run_id,
+            asked=(point.kind, point.value),
+            exact_output=self.context.experiment.workload.ignore_eos,
         ).verdict
 
 
