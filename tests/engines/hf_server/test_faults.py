@@ -126,3 +126,16 @@ def test_cancelled_while_waiting_for_memory(tiny: Path) -> None:
         wait_for(lambda: not server.service.live, 10)
         wait_for(lambda: server.metric("kv_cache_usage_perc") == 0, 10)
         assert server.ask(prompt="x", max_tokens=3, ignore_eos=True).status == 200
+
+
+def test_what_the_cache_cannot_hold_is_refused(tiny: Path) -> None:
+    flags = ("--num-blocks", "10", "--block-size", "16")
+    with Live(tiny, "--batching", "continuous", *flags) as server:
+        limit = server.request("GET", "/v1/models").body["data"][0]["max_model_len"]
+        assert 128 <= limit < 160
+        asked: dict[str, Any] = {"prompt": [5] * 20, "ignore_eos": True}
+        assert server.ask(**asked, max_tokens=limit - 20).body["usage"]["total_tokens"] == limit
+        with ThreadPoolExecutor(4) as pool:
+            replies = list(pool.map(lambda _: server.ask(**asked, max_tokens=limit - 20), range(4)))
+        assert [reply.status for reply in replies] == [200] * 4
+        assert server.ask(**asked, max_tokens=limit - 19).status == 400

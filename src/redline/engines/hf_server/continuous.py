@@ -17,12 +17,15 @@ import queue
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from . import varlen
 from .job import Job, Load
 from .load import Loaded, LoadError, library
 from .sampling import Row, choose
 
 CPU_BATCH_SIZE = 16
 """Paged SDPA computes every query against every key of the batch: on a CPU 16 rows give twice the tokens of 50."""
+CPU_VARLEN_BATCH_SIZE = 64
+"""Attention that does not do so."""
 CPU_BATCH_TOKENS = 512
 CPU_KV_TOKENS = 32_768
 """transformers sizes the cache from all of the memory; on a CPU that is also everybody else's memory."""
@@ -39,7 +42,7 @@ class ContinuousWorker:
         self._rows: dict[str, Row] = {}
         self._stopping = False
         self._attention = attention
-        self._config = _config(loaded, settings, compiled)
+        self._config = _config(loaded, settings, compiled, attention)
         self._manager: Any = None
         self.samples = True
         """False under CUDA graphs and compilation: a recorded step cannot change with its requests."""
@@ -47,7 +50,7 @@ class ContinuousWorker:
     def start(self, post: Callable[[Callable[[], None]], None]) -> None:
         """The manager calls back on the event loop that runs now."""
         model = self._loaded.model
-        set_attention(model, self._attention, self._config)
+        set_attention(self._loaded, self._attention, self._config)
         config = library("transformers").GenerationConfig(
             eos_token_id=-1, do_sample=False, pad_token_id=0, max_new_tokens=16
         )
@@ -126,6 +129,16 @@ class ContinuousWorker:
     def steps(self) -> int:
         return int(getattr(self._manager, "current_batch", 0))
 
+    def capacity(self) -> int:
+        """Tokens of the longest request: one that can never have all its blocks would stop the whole generation."""
+        cache = self._manager.batch_processor.cache
+        return int(cache.num_blocks - 1) * self._block_size
+
+    @property
+    def _block_size(self) -> int:
+        config = self._manager.continuous_batching_config
+        return int(config.page_size if hasattr(config, "page_size") else config.block_size)
+
     def resolved(self) -> dict[str, Any]:
         config, cache = self._manager.continuous_batching_config, self._manager.batch_processor.cache
         return {
@@ -133,7 +146,7 @@ class ContinuousWorker:
             "max-batch-size": config.max_requests_per_batch,
             "max-batch-tokens": cache.max_batch_tokens,
             "num-blocks": cache.num_blocks,
-            "block-size": config.page_size if hasattr(config, "page_size") else config.block_size,
+            "block-size": self._block_size,
             "prefix-caching": bool(config.allow_block_sharing),
             "cuda-graphs": any(_pair(config.use_cuda_graph)),
             "async-batching": bool(config.use_async_batching),
@@ -167,7 +180,7 @@ def kv_usage(cache: Any) -> float | None:
     return float(held / max(1, sum(one.num_blocks for one in allocators)))
 
 
-def _config(loaded: Loaded, settings: dict[str, Any], compiled: bool) -> Any:
+def _config(loaded: Loaded, settings: dict[str, Any], compiled: bool, attention: str) -> Any:
     """`settings`: flag values, 0 or None where the choice is ours."""
     kind = getattr(library("transformers.generation.configuration_utils"), "ContinuousBatchingConfig", None)
     if kind is None:
@@ -188,6 +201,8 @@ def _config(loaded: Loaded, settings: dict[str, Any], compiled: bool) -> Any:
     if lacking:
         raise LoadError(f"this transformers has no {', '.join(lacking)} for continuous batching")
     ours = _cpu_choices(loaded, wanted.get(block) or BLOCK_SIZE) if loaded.device == "cpu" else {}
+    if ours and attention == varlen.NAME:
+        ours["max_requests_per_batch"] = CPU_VARLEN_BATCH_SIZE
     if not flash_installed() or loaded.device == "cpu":
         ours[block] = BLOCK_SIZE
     chosen = {**ours, **{name: value for name, value in wanted.items() if value or value is False}}
@@ -197,7 +212,7 @@ def _config(loaded: Loaded, settings: dict[str, Any], compiled: bool) -> Any:
 
 
 def _cpu_choices(loaded: Loaded, block: int) -> dict[str, Any]:
-    tokens = max(CPU_KV_TOKENS, 2 * loaded.max_model_len)
+    tokens = max(CPU_KV_TOKENS, loaded.max_model_len + 2 * block)
     blocks = max(1, min(tokens, _affordable(loaded)) // block)
     return {
         "max_requests_per_batch": CPU_BATCH_SIZE,
@@ -222,28 +237,35 @@ def flash_installed() -> bool:
     return any(importlib.util.find_spec(name) is not None for name in names)
 
 
-def set_attention(model: Any, wanted: str, config: Any) -> None:
+def set_attention(loaded: Loaded, wanted: str, config: Any) -> None:
     """Puts a paged attention in place. On CUDA the fastest that works: FlashAttention when installed, else SDPA.
 
     transformers tries the hub's kernels by itself when the `kernels` package is there, which fails without a network
     after the model was loaded; here a failure means the next one.
     """
-    named = wanted.removeprefix("paged|")
+    model, named = loaded.model, wanted.removeprefix("paged|")
+    if named == varlen.NAME:
+        varlen.register(loaded)
     if wanted == "auto":
-        named = "sdpa"
-        for flash in _flash_candidates(model):
-            try:
-                model.set_attn_implementation(flash)
-            except Exception as error:
-                logging.getLogger("hf_server").warning("%s cannot be used: %s", flash, error)
-                continue
-            named = flash
-            break
-    if hasattr(config, "auto_switch_to_flash"):  # 5.23: SDPA itself knows the paged cache
+        named = _fastest(model)
+    if hasattr(config, "auto_switch_to_flash"):  # newer ones: SDPA itself knows the paged cache
+        if named == varlen.NAME:
+            raise LoadError(f"this transformers takes no attention of others, such as {named}")
         config.auto_switch_to_flash = False
         model.set_attn_implementation("paged|eager" if named == "eager" else named)
     else:
         model.set_attn_implementation(f"paged|{named}")
+
+
+def _fastest(model: Any) -> str:
+    for flash in _flash_candidates(model):
+        try:
+            model.set_attn_implementation(flash)
+        except Exception as error:
+            logging.getLogger("hf_server").warning("%s cannot be used: %s", flash, error)
+            continue
+        return flash
+    return "sdpa"
 
 
 def _flash_candidates(model: Any) -> list[str]:

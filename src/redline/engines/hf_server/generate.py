@@ -62,6 +62,9 @@ class GenerateWorker:
     def steps(self) -> int:
         return self._steps
 
+    def capacity(self) -> int:
+        return 0
+
     def resolved(self) -> dict[str, Any]:
         config = self._loaded.model.config
         cache = "static" if self._static_cache else "dynamic"

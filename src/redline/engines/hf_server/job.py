@@ -78,6 +78,10 @@ class Worker(Protocol):
         """Grows while it makes progress."""
         ...
 
+    def capacity(self) -> int:
+        """Tokens, prompt and answer, of the longest request that its memory can hold; 0 when nothing limits it."""
+        ...
+
     def resolved(self) -> dict[str, Any]:
         """What was chosen where a flag left the choice."""
         ...

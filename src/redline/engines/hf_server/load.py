@@ -50,7 +50,9 @@ def load(args: argparse.Namespace, phase: Phase) -> Loaded:
     config = transformers.AutoConfig.from_pretrained(args.model, revision=args.revision, **remote)
     dtype, max_model_len = pick_dtype(args.dtype, config), context_length(config, args.max_model_len)
     phase("initialising random weights" if args.random_weights else "loading weights")
-    attention = None if args.attn_implementation == "auto" else args.attn_implementation
+    # Continuous batching puts a paged one in place later.
+    own_choice = args.attn_implementation != "auto" and args.batching != "continuous"
+    attention = args.attn_implementation if own_choice else None
     if args.random_weights:
         model = random_model(config, device, dtype, attention, remote)
         model.generation_config = _generation_config(args, model.generation_config)

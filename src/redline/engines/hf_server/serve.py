@@ -20,6 +20,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import metadata
 from typing import Any, TextIO
 
@@ -154,9 +155,10 @@ class Life:
             worker = make_worker(loaded, self.args)
             loop = asyncio.get_running_loop()
             await asyncio.to_thread(worker.start, lambda call: loop.call_soon_threadsafe(call) and None)
+            loaded = fit(loaded, worker.capacity())
             self.service.loaded, self.service.worker = loaded, worker
             self.phase("warming up")
-            await warm_up(worker, loaded, self.args.batching)
+            await warm_up(worker, loaded, warm_up_sizes(self.args.batching, loaded.device))
         except Exception as error:
             if not isinstance(error, LoadError):
                 traceback.print_exc()
@@ -217,6 +219,14 @@ class Life:
         self.server.should_exit = True
 
 
+def fit(loaded: Loaded, capacity: int) -> Loaded:
+    """No longer a context than the KV cache holds."""
+    if not capacity or capacity >= loaded.max_model_len:
+        return loaded
+    say(f"warning: the KV cache holds {capacity} tokens: max-model-len is {capacity}, not {loaded.max_model_len}")
+    return replace(loaded, max_model_len=capacity)
+
+
 def make_worker(loaded: Loaded, args: argparse.Namespace) -> Any:
     if args.batching == "continuous":
         from .continuous import ContinuousWorker
@@ -237,12 +247,17 @@ def continuous_settings(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name.replace("-", "_")) for name in (*sizes, *others)}
 
 
-async def warm_up(worker: Worker, loaded: Loaded, batching: str) -> None:
+def warm_up_sizes(batching: str, device: str) -> tuple[int, ...]:
+    if batching == "plain":
+        return (1, 1)
+    return (1, 4, 16, 64) if device.startswith("cuda") else (1, 4, 16)
+
+
+async def warm_up(worker: Worker, loaded: Loaded, sizes: tuple[int, ...]) -> None:
     """Real answers for one request and for several at once: kernels load, caches and compilers fill.
 
     Raises when one fails or none comes.
     """
-    sizes = (1,) if batching == "plain" else (1, 4, 16)
     for size in sizes:
         await asyncio.gather(*(_warm_up_one(worker, loaded, size, number) for number in range(size)))
 
