@@ -26,6 +26,8 @@ MOST_CHART_BYTES = 2_400_000
 """Charts beyond this are left out of the page, which says so; they can still be written as files."""
 
 OUTCOME = {"better": "better", "worse": "worse", "no detectable difference": "same", "unknown": "unknown"}
+MOST_REACH = 1000.0
+"""Ratios further from 1 are drawn at the edge of the axis; their text is exact."""
 _PAGE = Path(__file__).parent / "page"
 
 
@@ -68,17 +70,20 @@ def _claim(claim: Claim) -> dict[str, Any]:
         "outcome": OUTCOME[claim.outcome],
         "big": ratio_text(claim.throughput, interval=False),
         "rows": [_forest(name, ratio, reach) for name, ratio in shown],
-        "scale": [
-            (_at(factor, reach), f"{factor:g}×") for factor in (0.125, 0.25, 0.5, 1, 2, 4, 8) if _inside(factor, reach)
-        ],
+        "scale": [(_at(factor, reach), f"{factor:g}×") for factor in _marks(reach) if _inside(factor, reach)],
     }
+
+
+def _marks(reach: float) -> tuple[float, ...]:
+    """Factors to write under the axis: few enough that they never touch."""
+    return (0.001, 0.01, 0.1, 1, 10, 100, 1000) if reach > 8 else (0.125, 0.25, 0.5, 1, 2, 4, 8)
 
 
 def _edges(ratio: Ratio) -> Iterator[float]:
     """How far from 1 its ends lie, as factors."""
     for value in (ratio.value, *((ratio.interval.low, ratio.interval.high) if ratio.interval else ())):
         if 0 < value < math.inf:
-            yield min(max(value, 1 / value), 64.0)
+            yield min(max(value, 1 / value), MOST_REACH)
 
 
 def _forest(name: str, ratio: Ratio, reach: float) -> dict[str, Any]:
