@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from redline.analyse.bootstrap import generator, interval
-from redline.analyse.comparison import BETTER, SAME, UNKNOWN, WORSE, EngineResult, compare_engines, pool, worst
+from redline.analyse.comparison import BETTER, SAME, UNKNOWN, WORSE, EngineResult, Ratio, compare_engines, pool, worst
 from redline.analyse.finding import Verdict
 from redline.analyse.summary import PointSummary, summarise_point
 from tests.analyse.traffic import closed_loop
@@ -167,3 +168,19 @@ def test_the_worst_verdict_wins_and_reasons_are_said_once() -> None:
     found = worst([Verdict(), bound, Verdict("degraded", ("x", "y"))])
     assert found == Verdict("client-bound", ("x", "z", "y"), ("client-bound", "degraded", "degraded"))
     assert worst([]).state == "invalid"
+
+
+def test_requests_cut_off_make_a_ratio_a_bound_or_nothing() -> None:
+    def cut(summary: PointSummary) -> PointSummary:
+        return replace(summary, counts=summary.counts | {"cancelled": summary.counts["measured"] // 2})
+
+    def ttft(base: PointSummary, other: PointSummary) -> Ratio:
+        compared = compare_engines([EngineResult("m", "a", {LOAD: (base,)}), EngineResult("m", "b", {LOAD: (other,)})])
+        return compared.model("m").points[0].engines[1].ratios["ttft_ms.p50"]
+
+    assert (ttft(SLOW, FAST).outcome, ttft(SLOW, FAST).bound) == (BETTER, "")
+    assert (ttft(cut(SLOW), FAST).outcome, ttft(cut(SLOW), FAST).bound) == (BETTER, "≤")
+    assert (ttft(FAST, cut(SLOW)).outcome, ttft(FAST, cut(SLOW)).bound) == (WORSE, "≥")
+    assert ttft(SLOW, cut(FAST)).outcome == UNKNOWN, "the cut ones may have been slow"
+    assert ttft(cut(FAST), SLOW).outcome == UNKNOWN
+    assert ttft(cut(SLOW), cut(FAST)).outcome == UNKNOWN

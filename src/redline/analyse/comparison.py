@@ -30,6 +30,8 @@ COMPARED = (
 )  # fmt: skip
 """Findings that get a ratio."""
 
+CUT_MATTERS = 0.1
+"""Share of requests cut off at the end of a load point above which waiting times read too short."""
 BETTER, WORSE, SAME, UNKNOWN = "better", "worse", "no detectable difference", "unknown"
 
 
@@ -63,13 +65,15 @@ class Pooled:
 @dataclass(frozen=True)
 class Ratio:
     """This engine / the first. `outcome` is better, worse, no detectable difference (the interval holds 1), or unknown
-    with the reason in `note`."""
+    with the reason in `note`. `bound` is ≤ or ≥ where requests of one side were cut off, the slow ones first: the ratio
+    is then at most, or at least, what is said."""
 
     metric: str
     value: float
     interval: Interval | None
     outcome: str
     note: str = ""
+    bound: str = ""
 
 
 @dataclass(frozen=True)
@@ -219,10 +223,21 @@ def _ratio(metric: str, engine: EnginePoint, base: EnginePoint) -> Ratio:
     why = _why_unknown(metric, engine, base, value, band)
     if why or band is None:
         return Ratio(metric, value, band, UNKNOWN, why)
+    bound = _bound(metric, engine, base)
+    if bound and not {"≤": band.high < 1, "≥": band.low > 1}.get(bound, False):
+        return Ratio(metric, value, band, UNKNOWN, f"too many requests were cut off, the slow ones first ({bound})")
     if band.low <= 1 <= band.high:
         return Ratio(metric, value, band, SAME)
     lower_is_better = DEFINITIONS[ours.definition].better == "lower"
-    return Ratio(metric, value, band, BETTER if (band.high < 1) == lower_is_better else WORSE)
+    return Ratio(metric, value, band, BETTER if (band.high < 1) == lower_is_better else WORSE, bound=bound)
+
+
+def _bound(metric: str, engine: EnginePoint, base: EnginePoint) -> str:
+    """What cut-off requests make of a ratio of waiting times; '' when they are too few to matter, ? when on both sides."""
+    if not metric.startswith(("ttft", "e2e")):
+        return ""
+    cut = [side.counts.get("cancelled", 0) > CUT_MATTERS * side.counts.get("measured", 0) for side in (engine, base)]
+    return {(True, True): "?", (True, False): "≥", (False, True): "≤"}.get((cut[0], cut[1]), "")
 
 
 def _why_unknown(metric: str, engine: EnginePoint, base: EnginePoint, value: float, band: Interval | None) -> str:

@@ -62,7 +62,8 @@ def times(value: float) -> str:
 
 
 def ratio_text(ratio: Ratio | None, interval: bool = True) -> str:
-    """`3.2× [3.1–3.3]`; `≈ 1.01×` when no difference can be told; `0.77× ?` when nothing can be said.
+    """`3.2× [3.1–3.3]`; `≈ 1.01×` when no difference can be told; `≤ 0.1×` when it is at most
+    that; `0.77× ?` when nothing can be said.
 
     As many digits as the interval allows.
     """
@@ -75,6 +76,7 @@ def ratio_text(ratio: Ratio | None, interval: bool = True) -> str:
         text = f"≈ {text}"
     elif ratio.outcome == "unknown":
         return "?" if ratio.value in (0, math.inf) else f"{text} ?"
+    text = f"{ratio.bound} {text}" if ratio.bound else text
     return f"{text} [{_fixed(sure.low, digits)}–{_fixed(sure.high, digits)}]" if interval and sure else text
 
 

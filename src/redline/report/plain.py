@@ -108,6 +108,7 @@ def _ratio(ratio: Ratio) -> dict[str, Any]:
         "interval": _interval(ratio.interval),
         "outcome": ratio.outcome,
         "note": ratio.note,
+        "bound": ratio.bound,
     }
 
 
