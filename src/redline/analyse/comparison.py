@@ -233,7 +233,7 @@ def _ratio(metric: str, engine: EnginePoint, base: EnginePoint) -> Ratio:
 
 
 def _bound(metric: str, engine: EnginePoint, base: EnginePoint) -> str:
-    """What cut-off requests make of a ratio of waiting times; '' when they are too few to matter, ? when on both sides."""
+    """What cut-off requests make of a ratio of waiting times: '' when they are too few to matter, ? on both sides."""
     if not metric.startswith(("ttft", "e2e")):
         return ""
     cut = [side.counts.get("cancelled", 0) > CUT_MATTERS * side.counts.get("measured", 0) for side in (engine, base)]

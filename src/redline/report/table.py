@@ -32,7 +32,7 @@ from redline.report.numbers import STATE_MARK, ratio_text
 MOST_REASONS = 10
 STATE_STYLE = {"valid": "green", "degraded": "yellow", "client-bound": "red", "invalid": "red"}
 OUTCOME_STYLE = {"better": "green", "worse": "red", "no detectable difference": "dim", "unknown": "dim"}
-LEGEND = "▲ better  ▼ worse  ≈ no detectable difference  ? cannot be said; [95 % interval]"
+LEGEND = "▲ better  ▼ worse  ≈ no detectable difference  ≤ at most, slow ones were cut off  ? cannot be said; [95 %]"
 
 
 def print_report(report: Report, console: Console) -> None:
