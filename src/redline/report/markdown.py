@@ -98,7 +98,8 @@ def _ratios(model: ModelComparison, report: Report) -> Lines:
     for point, found in others:
         cells = [arrow(found.ratios.get(name)) + ratio_text(found.ratios.get(name)) for name in names]
         yield _row([load_label(point.load), found.label, *cells])
-    yield from ("", "▲ better, ▼ worse, ≈ no detectable difference, ≤ at most (slow ones were cut off), ? cannot be said.", "")
+    legend = "▲ better, ▼ worse, ≈ no detectable difference, ≤ at most (slow ones were cut off), ? cannot be said."
+    yield from ("", legend, "")
 
 
 def _footprint(model: ModelReport) -> Lines:
