@@ -22,11 +22,8 @@ from .job import Job, Load
 from .load import Loaded, LoadError, library
 from .sampling import Row, choose
 
-CPU_BATCH_SIZE = 16
-"""Paged SDPA computes every query against every key of the batch: on a CPU 16 rows give twice the tokens of 50."""
-CPU_VARLEN_BATCH_SIZE = 64
-"""Attention that does not do so."""
 CPU_BATCH_TOKENS = 512
+"""Paged SDPA compares every query of a step with every key of it: longer steps waste more of a CPU."""
 CPU_KV_TOKENS = 32_768
 """transformers sizes the cache from all of the memory; on a CPU that is also everybody else's memory."""
 BLOCK_SIZE = 32
@@ -42,7 +39,7 @@ class ContinuousWorker:
         self._rows: dict[str, Row] = {}
         self._stopping = False
         self._attention = attention
-        self._config = _config(loaded, settings, compiled, attention)
+        self._config = _config(loaded, settings, compiled)
         self._manager: Any = None
         self.samples = True
         """False under CUDA graphs and compilation: a recorded step cannot change with its requests."""
@@ -180,7 +177,7 @@ def kv_usage(cache: Any) -> float | None:
     return float(held / max(1, sum(one.num_blocks for one in allocators)))
 
 
-def _config(loaded: Loaded, settings: dict[str, Any], compiled: bool, attention: str) -> Any:
+def _config(loaded: Loaded, settings: dict[str, Any], compiled: bool) -> Any:
     """`settings`: flag values, 0 or None where the choice is ours."""
     kind = getattr(library("transformers.generation.configuration_utils"), "ContinuousBatchingConfig", None)
     if kind is None:
@@ -201,8 +198,6 @@ def _config(loaded: Loaded, settings: dict[str, Any], compiled: bool, attention:
     if lacking:
         raise LoadError(f"this transformers has no {', '.join(lacking)} for continuous batching")
     ours = _cpu_choices(loaded, wanted.get(block) or BLOCK_SIZE) if loaded.device == "cpu" else {}
-    if ours and attention == varlen.NAME:
-        ours["max_requests_per_batch"] = CPU_VARLEN_BATCH_SIZE
     if not flash_installed() or loaded.device == "cpu":
         ours[block] = BLOCK_SIZE
     chosen = {**ours, **{name: value for name, value in wanted.items() if value or value is False}}
@@ -215,7 +210,6 @@ def _cpu_choices(loaded: Loaded, block: int) -> dict[str, Any]:
     tokens = max(CPU_KV_TOKENS, loaded.max_model_len + 2 * block)
     blocks = max(1, min(tokens, _affordable(loaded)) // block)
     return {
-        "max_requests_per_batch": CPU_BATCH_SIZE,
         "max_batch_tokens": CPU_BATCH_TOKENS,
         "num_blocks": blocks,
     }
