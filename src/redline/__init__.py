@@ -1,5 +1,38 @@
-"""redline takes a GPU box and a model from bare metal to a proven LLM serving configuration."""
+"""redline takes a GPU box and a model from bare metal to a proven LLM serving configuration.
+
+The verbs of the command line, as functions: `compare`, `bench`, `serve`, `doctor`, `sql`; and what they take and give:
+`load_experiment`, `Experiment`, `Reader` (the results file: `runs`, `run`, `requests`, …), `load_report`, `write_files`.
+They are imported when they are first used.
+"""
 
 from __future__ import annotations
 
+import importlib
+from typing import Any
+
 __version__ = "0.1.0"
+
+_EXPORTS = {
+    "compare": "redline.tune.compare:compare",
+    "bench": "redline.tune.bench:bench",
+    "serve": "redline.tune.serve:serve",
+    "doctor": "redline.node.doctor:doctor",
+    "sql": "redline.store.sql:query",
+    "load_experiment": "redline.spec.load_file:load_experiment",
+    "Experiment": "redline.spec.experiment:Experiment",
+    "Reader": "redline.store.read:Reader",
+    "load_report": "redline.report.assemble:load_report",
+    "write_files": "redline.report.files:write_files",
+}
+__all__ = ["__version__", *_EXPORTS]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'redline' has no attribute {name!r}")
+    module, _, attribute = _EXPORTS[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
