@@ -37,5 +37,5 @@ def test_bench_from_python(tmp_path: Path) -> None:
     with redline.Reader.open(db) as reader:
         report = redline.load_report(reader, [outcome.run_id])
     assert report.runs[0].id == outcome.run_id
-    columns, rows = redline.sql("select count(*) from request where warmup = 0", db)
+    _columns, rows = redline.sql("select count(*) from request where warmup = 0", db)
     assert rows == [(6,)]

@@ -1,7 +1,7 @@
 """redline takes a GPU box and a model from bare metal to a proven LLM serving configuration.
 
 The verbs of the command line, as functions: `compare`, `bench`, `serve`, `doctor`, `sql`; and what they take and give:
-`load_experiment`, `Experiment`, `Reader` (the results file: `runs`, `run`, `requests`, …), `load_report`, `write_files`.
+`load_experiment`, `Experiment`, `Reader` (the results file), `load_report`, `write_files`.
 They are imported when they are first used.
 """
 
@@ -24,7 +24,7 @@ _EXPORTS = {
     "load_report": "redline.report.assemble:load_report",
     "write_files": "redline.report.files:write_files",
 }
-__all__ = ["__version__", *_EXPORTS]  # noqa: PLE0604
+__all__ = ["__version__", *_EXPORTS]
 
 
 def __getattr__(name: str) -> Any:
