@@ -19,10 +19,7 @@ def command(
     *,
     values: dict[str, Any],
 ) -> None:
-    from redline.cli.compare import run_and_report, show_experiment
+    from redline.cli.compare import carry_out
 
     experiment = read_experiment(file, values, ("--url", "--model"))
-    if print_experiment:
-        show_experiment(experiment)
-        return
-    run_and_report(experiment, db=db, output=output, as_json=as_json)
+    carry_out(experiment, print_only=print_experiment, db=db, output=output, as_json=as_json)

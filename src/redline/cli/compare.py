@@ -23,16 +23,17 @@ def command(
     values: dict[str, Any],
 ) -> None:
     experiment = read_experiment(file, values, ("--model", "--engines"))
-    if print_experiment:
-        show_experiment(experiment)
-        return
-    run_and_report(experiment, db=db, output=output, as_json=as_json)
+    carry_out(experiment, print_only=print_experiment, db=db, output=output, as_json=as_json)
 
 
-def show_experiment(experiment: Experiment) -> None:
-    from redline.spec.dump import dump_experiment
+def carry_out(experiment: Experiment, *, print_only: bool, db: Path | None, output: Path | None, as_json: bool) -> None:
+    """Runs the experiment and reports, or only writes it as YAML."""
+    if print_only:
+        from redline.spec.dump import dump_experiment
 
-    typer.echo(dump_experiment(experiment), nl=False)
+        typer.echo(dump_experiment(experiment), nl=False)
+    else:
+        run_and_report(experiment, db=db, output=output, as_json=as_json)
 
 
 def run_and_report(experiment: Experiment, *, db: Path | None, output: Path | None, as_json: bool) -> None:
