@@ -164,12 +164,15 @@ class Service:
             incremental=incremental or bool(sampling.stop),
             receive=receive,
         )
-        if not self.live:
-            self._progress_at = time.monotonic()
-        self.live[job.id] = job
-        self.totals.prompt_tokens += len(prompt)
+        self._open(job)
         worker.submit(job)
         return job
+
+    def _open(self, job: Job) -> None:
+        if not self.live:
+            self._progress_at = time.monotonic()  # an idle server is not a stuck one
+        self.live[job.id] = job
+        self.totals.prompt_tokens += len(job.prompt)
 
     def close(self, job: Job, *, cancel: bool) -> None:
         self.live.pop(job.id, None)
