@@ -22,8 +22,11 @@ from .job import Job, Load
 from .load import Loaded, LoadError, library
 from .sampling import Row, choose
 
+CPU_BATCH_SIZE = 8
+"""Paged SDPA computes every query against every key of a step, so work grows with the square of the batch: at 50
+clients 8 rows gave a CPU twice the tokens of 50 (docs/results/transformers-server.md)."""
 CPU_BATCH_TOKENS = 512
-"""Paged SDPA compares every query of a step with every key of it: longer steps waste more of a CPU."""
+"""For the same reason: longer steps waste more."""
 CPU_KV_TOKENS = 32_768
 """transformers sizes the cache from all of the memory; on a CPU that is also everybody else's memory."""
 BLOCK_SIZE = 32
@@ -39,7 +42,7 @@ class ContinuousWorker:
         self._rows: dict[str, Row] = {}
         self._stopping = False
         self._attention = attention
-        self._config = _config(loaded, settings, compiled)
+        self._config = _config(loaded, settings, compiled, attention)
         self._manager: Any = None
         self.samples = True
         """False under CUDA graphs and compilation: a recorded step cannot change with its requests."""
@@ -177,7 +180,7 @@ def kv_usage(cache: Any) -> float | None:
     return float(held / max(1, sum(one.num_blocks for one in allocators)))
 
 
-def _config(loaded: Loaded, settings: dict[str, Any], compiled: bool) -> Any:
+def _config(loaded: Loaded, settings: dict[str, Any], compiled: bool, attention: str) -> Any:
     """`settings`: flag values, 0 or None where the choice is ours."""
     kind = getattr(library("transformers.generation.configuration_utils"), "ContinuousBatchingConfig", None)
     if kind is None:
@@ -198,6 +201,8 @@ def _config(loaded: Loaded, settings: dict[str, Any], compiled: bool) -> Any:
     if lacking:
         raise LoadError(f"this transformers has no {', '.join(lacking)} for continuous batching")
     ours = _cpu_choices(loaded, wanted.get(block) or BLOCK_SIZE) if loaded.device == "cpu" else {}
+    if ours and attention != varlen.NAME:
+        ours["max_requests_per_batch"] = CPU_BATCH_SIZE
     if not flash_installed() or loaded.device == "cpu":
         ours[block] = BLOCK_SIZE
     chosen = {**ours, **{name: value for name, value in wanted.items() if value or value is False}}
