@@ -56,10 +56,10 @@ def main(argv: list[str] | None = None) -> int:
         return _refuse(f"{error.name} is not installed here: pip install starlette uvicorn httptools")
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         code = runner.run(life.run(listener))
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # A generating thread may be inside a kernel; the interpreter would wait for it.
-    os._exit(code)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # A thread may be loading weights or be inside a kernel; the event loop and the interpreter would wait for it.
+        os._exit(code)
 
 
 def prepare(args: argparse.Namespace) -> Life:

@@ -117,7 +117,7 @@ class Service:
 
     @staticmethod
     def _greedy_only(sampling: Sampling) -> None:
-        cause = "is not supported with CUDA graphs or compilation in continuous batching (try --no-cuda-graphs)"
+        cause = "is not supported with CUDA graphs or compilation in continuous batching: start it without them"
         need(sampling.temperature == 0, f"temperature={sampling.temperature:g} {cause}; 0 is", "temperature")
         need(sampling.top_logprobs is None, f"logprobs {cause}", "logprobs")
         need(sampling.min_tokens == 0 or sampling.ignore_eos, f"min_tokens {cause}", "min_tokens")
