@@ -14,7 +14,7 @@ from redline.spec.model import ModelSpec
 from redline.testing.pace import Pace
 from redline.testing.paced import PacedServer
 
-PLANNED = {"ttft-ms", "itl-ms", "fail-start", "die-after-s", "missing"}
+PLANNED = {"ttft-ms", "itl-ms", "fail-start", "interrupt-start", "die-after-s", "missing"}
 
 
 class Running:
@@ -67,6 +67,8 @@ class PacedEngine:
         flags: dict[str, Any] = dict(start.spec.flags)
         (start.artifacts / "engine.log").write_text("started\n")
         progress("starting")
+        if flags.get("interrupt-start"):
+            raise KeyboardInterrupt
         if flags.get("fail-start"):
             raise EngineStartFailed("it died", log_tail="out of memory", diagnosis="out-of-memory")
         pace = Pace(ttft_ms=flags.get("ttft-ms", 5.0), itl_ms=flags.get("itl-ms", 2.0), model=start.model.served_name)

@@ -124,3 +124,13 @@ def test_ctrl_c_under_load_keeps_what_was_measured(tmp_path: Path) -> None:
         assert [t.status for t in run.trials] == ["interrupted"]
         assert run.trials[0].points[0].stopped_by == "interrupted"
         assert "ok" in set(reader.requests(run.trials[0].points[0].id).status)
+
+
+def test_ctrl_c_during_a_start_does_not_forget_what_failed_before(tmp_path: Path) -> None:
+    outcome = compare(experiment({"fail-start": True}, {"interrupt-start": True}), db=tmp_path / "r.db")
+    assert outcome.status == "interrupted"
+    assert [type(error) for error in outcome.errors] == [EngineStartFailed]
+    with Reader.open(tmp_path / "r.db") as reader:
+        run = reader.run(outcome.run_id)
+    assert [t.status for t in run.trials] == ["failed", "interrupted"]
+    assert "it died" in run.reasons

@@ -45,7 +45,6 @@ def run_and_report(experiment: Experiment, *, db: Path | None, output: Path | No
 
     with TerminalEvents() as events:
         outcome = compare(experiment, db=db, argv=["redline", *sys.argv[1:]], events=events)
-        events.phase("writing the report")
     render([outcome.run_id], db=db, output=output, as_json=as_json)
     if outcome.status == "interrupted":
         raise typer.Exit(INTERRUPTED)

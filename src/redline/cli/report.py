@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from redline.cli.show import print_json, stderr
+from redline.cli.show import print_json, stderr, working
 
 Runs = Annotated[list[str] | None, typer.Argument(metavar="RUN…", help="ids, beginnings of ids, or `last`")]
 FORMATS = ("html", "md", "svg", "png", "json")
@@ -53,7 +53,7 @@ def render(
     from redline.store.read import Reader, default_path
 
     path = db or default_path()
-    with Reader.open(path) as reader:
+    with working("computing"), Reader.open(path) as reader:
         report = load_report(reader, runs)
     if as_json:
         print_json(as_dict(report))
@@ -64,6 +64,7 @@ def render(
 
         print_report(report, Console(highlight=False))
     folder = output or path.parent / "reports" / "+".join(run.id for run in report.runs)
-    written = write_files(report, folder, formats)
+    with working("writing the report"):
+        written = write_files(report, folder, formats)
     if written:
         stderr().print(f"report: {written[0]}", soft_wrap=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -31,6 +33,14 @@ MARKS = {
 
 def stderr() -> Console:
     return Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def working(text: str) -> Iterator[None]:
+    """Something that takes seconds and has no steps: a moving line, on a terminal only."""
+    console = stderr()
+    with console.status(text) if console.is_terminal else nullcontext():
+        yield
 
 
 def show_error(error: RedlineError) -> None:

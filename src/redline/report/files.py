@@ -14,8 +14,6 @@ from redline.report.markdown import render_markdown
 from redline.report.model import Report
 from redline.report.plain import as_dict
 
-FORMATS = ("html", "md", "json", "svg", "png")
-
 
 def write_files(report: Report, folder: Path, formats: Sequence[str] = ("html", "md")) -> list[Path]:
     """Writes `report.html`, `report.md`, `report.json` and `charts/*`; the files written, in the order asked for.

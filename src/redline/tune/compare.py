@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from redline.analyse.verdict import STATES
 from redline.errors import RedlineError
 from redline.node.facts import facts
 from redline.spec.experiment import Experiment
@@ -15,8 +16,6 @@ from redline.tune.events import Events
 from redline.tune.preflight import Job, preflight
 from redline.tune.stop import Stop
 from redline.tune.trial import Context, run_trial
-
-WORST_LAST = ("valid", "degraded", "client-bound", "invalid")
 
 
 @dataclass(frozen=True)
@@ -43,35 +42,33 @@ def compare(
         run_id = store.begin_run(experiment, facts(), list(argv))
         context = Context(experiment, store, run_id, stop, events)
         events.run(run_id, jobs, len(experiment.load.points))
-        status, errors = "failed", []
+        status = "failed"
         try:
-            errors = _all_trials(context, jobs)
+            _all_trials(context, jobs)
             measured = bool(context.verdicts)
             status = "interrupted" if stop.asked else "done" if measured else "failed"
         except KeyboardInterrupt:
             status = "interrupted"
         finally:
-            verdict, reasons = _verdict(context, errors, status)
+            verdict, reasons = _verdict(context, status)
             store.end_run(run_id, status, verdict, reasons)
-    return Outcome(run_id, status, errors)
+    return Outcome(run_id, status, context.errors)
 
 
-def _all_trials(context: Context, jobs: list[Job]) -> list[RedlineError]:
-    errors: list[RedlineError] = []
+def _all_trials(context: Context, jobs: list[Job]) -> None:
     # repeats outermost: drift of the box then spreads over all engines alike
     for repeat in range(context.experiment.repeats):
         for job in jobs:
             if not context.stop.asked:
-                errors += run_trial(context, job, repeat)
-    return errors
+                run_trial(context, job, repeat)
 
 
-def _verdict(context: Context, errors: list[RedlineError], status: str) -> tuple[str, list[str]]:
+def _verdict(context: Context, status: str) -> tuple[str, list[str]]:
     """The worst verdict of all points; a run in which something failed or that was cut short is at best degraded."""
-    reasons = [error.what for error in errors]
+    reasons = [error.what for error in context.errors]
     if status == "interrupted":
         reasons.append("interrupted: not every engine was measured at every load point")
     states = [verdict.state for verdict in context.verdicts] or ["invalid"]
     if reasons:
         states.append("degraded")
-    return max(states, key=WORST_LAST.index), reasons
+    return max(states, key=STATES.index), reasons

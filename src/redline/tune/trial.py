@@ -36,30 +36,30 @@ class Context:
     stop: Stop
     events: Events
     verdicts: list[Verdict] = field(default_factory=list)
+    errors: list[RedlineError] = field(default_factory=list)
+    """What went wrong so far: Ctrl-C must not lose it."""
 
 
-def run_trial(context: Context, job: Job, repeat: int) -> list[RedlineError]:
-    """All load points of one job. Returns what went wrong; everything measured is in the store.
+def run_trial(context: Context, job: Job, repeat: int) -> None:
+    """All load points of one job. What went wrong goes to `context.errors`; everything measured is in the store.
 
     KeyboardInterrupt (Ctrl-C during start-up) passes through after the engine is gone and the trial is closed.
     """
     points = deque(enumerate(context.experiment.load.points))
-    errors: list[RedlineError] = []
     if job.skipped is not None:
         trial = context.store.begin_trial(context.run_id, model=job.model.served_name, spec=job.spec, repeat=repeat)
         context.store.end_trial(trial, "skipped", str(job.skipped))
         context.events.skipped(job, job.skipped)
-        return errors
+        return
     for _ in range(STARTS_PER_TRIAL):
         if not points or context.stop.asked:
             break
         error = _start_and_push(context, job, repeat, points)
         if error is not None:
-            errors.append(error)
+            context.errors.append(error)
             context.events.failed(job, error)
         if error is None or not isinstance(error, EngineDied):
             break
-    return errors
 
 
 def _start_and_push(
