@@ -28,14 +28,14 @@ from numpy.typing import NDArray
 from redline import __version__
 from redline.load.arrivals import schedule
 from redline.load.crew import LoadWorker
-from redline.load.frames import Arrivals, Phase, PhaseDone, RawStream, Tick
+from redline.load.frames import Arrivals, Outgoing, Phase, PhaseDone, RawStream, Tick
+from redline.load.paced.loop import Truth
+from redline.load.paced.pace import Pace
+from redline.load.paced.server import PacedServer
 from redline.load.reading import Asked, Reader
 from redline.load.record import Status
 from redline.load.target import request_bytes, request_head, resolve
 from redline.spec.load import LoadPoint
-from redline.testing.pace import Pace
-from redline.testing.paced import PacedServer
-from redline.testing.pacing import Truth
 
 TTFT_MS, ITL_MS, TOKENS = 50.0, 20.0, 150
 STREAM_S = (TTFT_MS + ITL_MS * TOKENS) / 1000
@@ -84,7 +84,7 @@ def measure(server: PacedServer, loop: str, streams: int, seconds: float, stall_
         while not worker.ready:
             worker.hear(0.5)
         cpu = _cpu_after_ready(worker)
-        worker.feed((i, request_bytes(head, f"r-{i}", body)) for i in range(phase.requests))
+        worker.feed(Outgoing(i, request_bytes(head, f"r-{i}", body)) for i in range(phase.requests))
         worker.start(phase)
         raws, done = _hear_out(worker)
     return _row(loop, streams, raws, done, cpu, server.truth())

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import redline
-from redline.testing.pace import Pace
-from redline.testing.paced import PacedServer
+from redline.load.paced.pace import Pace
+from redline.load.paced.server import PacedServer
 
 
 @pytest.mark.parametrize("name", redline.__all__)

@@ -34,6 +34,10 @@ class Row:
     shared_stamps: int = 0
     cached_tokens: int = 0
     finish_reason: str = "length"
+    session: int = -1
+    turn: int = -1
+    canary: int = -1
+    request_class: str = ""
 
 
 def ns(ms: float | None) -> int:
@@ -76,6 +80,10 @@ def requests_of(*rows: Row) -> Requests:
         asked_output_tokens=ints(asked),
         http_status=ints([200 if row.status == "ok" else 0 for row in rows]),
         shared_stamps=ints([row.shared_stamps for row in rows]),
+        session=ints([row.session for row in rows]),
+        turn=ints([row.turn for row in rows]),
+        canary=ints([row.canary for row in rows]),
+        request_class=names([row.request_class for row in rows]),
         status=names([row.status for row in rows]),
         token_source=names([row.token_source for row in rows]),
         finish_reason=names([row.finish_reason for row in rows]),

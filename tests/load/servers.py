@@ -6,14 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from redline.load.paced.pace import Pace
+from redline.load.paced.server import PacedServer
 from redline.load.progress import LoadProgress, PointOutcome
 from redline.load.prompts import PromptSource, prompt_source
 from redline.load.record import RequestRecord, Status
 from redline.load.run import run_point
 from redline.spec.load import LoadPoint, LoadSpec
 from redline.spec.workload import LengthSpec, WorkloadSpec
-from redline.testing.pace import Pace
-from redline.testing.paced import PacedServer
 
 
 def fast(**changes: Any) -> Pace:

@@ -14,16 +14,16 @@ import pytest
 
 from redline.errors import EnvironmentFault, RedlineError
 from redline.load.crew import LoadWorker
-from redline.load.frames import Arrivals, End, Phase, PhaseDone, RawStream, Tick
+from redline.load.frames import Arrivals, End, Outgoing, Phase, PhaseDone, RawStream, Tick
+from redline.load.paced.pace import Pace
+from redline.load.paced.server import PacedServer
 from redline.load.target import request_bytes, request_head, resolve
-from redline.testing.pace import Pace
-from redline.testing.paced import PacedServer
 
 
-def requests(server: PacedServer, count: int, tokens: int = 5) -> list[tuple[int, bytes]]:
+def requests(server: PacedServer, count: int, tokens: int = 5) -> list[Outgoing]:
     head = request_head(server.base_url, "/completions", api_key=None, stream=True)
     body = orjson.dumps({"model": "paced", "prompt": "hello", "max_tokens": tokens, "stream": True})
-    return [(i, request_bytes(head, f"r-{i}", body)) for i in range(count)]
+    return [Outgoing(i, request_bytes(head, f"r-{i}", body)) for i in range(count)]
 
 
 def hear_until_done(worker: LoadWorker, limit_s: float = 20.0) -> tuple[list[RawStream], list[Tick], PhaseDone]:

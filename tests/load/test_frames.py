@@ -7,6 +7,7 @@ from redline.load.frames import (
     End,
     FrameReader,
     Kind,
+    Outgoing,
     pack,
     pack_bodies,
     pack_stream,
@@ -36,8 +37,8 @@ def test_streams_come_back_as_they_were(pieces: list[tuple[bytes, int, int]], en
     assert (list(back.lengths), list(back.stamps), list(back.seen)) == ([len(d) for d in data], stamps, seen)
 
 
-@given(st.lists(st.tuples(st.integers(0, 2**32 - 1), st.binary(max_size=30))))
-def test_bodies_come_back_as_they_were(bodies: list[tuple[int, bytes]]) -> None:
+@given(st.lists(st.builds(Outgoing, st.integers(0, 2**32 - 1), st.binary(max_size=30), NS, NS, st.integers(0, 2**31))))
+def test_bodies_come_back_as_they_were(bodies: list[Outgoing]) -> None:
     [(_, payload)] = FrameReader().feed(pack_bodies(bodies))
     assert list(unpack_bodies(payload)) == bodies
 

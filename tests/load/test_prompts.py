@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from redline.engines.endpoint import Dialect, Endpoint
 from redline.errors import SpecError, UsageError
 from redline.load import prompts as prompts_module
+from redline.load.paced.pace import Pace
+from redline.load.paced.server import PacedServer
 from redline.load.prompts import PromptSource, prompt_source
 from redline.load.record import TokenSource
 from redline.load.synthetic import Composer
 from redline.load.vocabulary import learn
 from redline.spec.workload import LengthSpec, WorkloadSpec
-from redline.testing.pace import Pace
-from redline.testing.paced import PacedServer
 from tests.load.tokenizers import FakeTokenizer, across_words, by_character, by_word, in_pairs, never_odd
 
 ENDPOINT = Endpoint("http://127.0.0.1:1/v1", "m", "e", "1", dialect=Dialect())

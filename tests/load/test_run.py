@@ -10,11 +10,11 @@ import pytest
 from redline.errors import EnvironmentFault
 from redline.load import run as run_module
 from redline.load.arrivals import schedule
+from redline.load.paced.pace import FAULTS, Pace
+from redline.load.paced.server import PacedServer
 from redline.load.prompts import prompt_source
 from redline.load.record import RequestRecord, Status, TokenSource
 from redline.spec.load import LoadPoint
-from redline.testing.pace import FAULTS, Pace
-from redline.testing.paced import PacedServer
 from tests.load.servers import closed, fast, push, workload
 
 

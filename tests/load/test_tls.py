@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from redline.load.crew import LoadWorker
-from redline.load.frames import Arrivals, End, Phase, PhaseDone, RawStream, Target
+from redline.load.frames import Arrivals, End, Outgoing, Phase, PhaseDone, RawStream, Target
 from redline.load.reading import Asked, Reader
 from redline.load.record import Status
 from redline.load.target import request_bytes, request_head
@@ -94,7 +94,7 @@ def collect(target: Target, requests: int) -> list[RawStream]:
     head = request_head("https://localhost/v1", "/completions", api_key=None, stream=True)
     streams: list[RawStream] = []
     with LoadWorker(target) as worker:
-        worker.feed((i, request_bytes(head, f"r-{i}", b"{}")) for i in range(requests))
+        worker.feed(Outgoing(i, request_bytes(head, f"r-{i}", b"{}")) for i in range(requests))
         worker.start(Phase(Arrivals.CLOSED, clients=2, requests=requests, preconnect=True))
         while True:
             for heard in worker.hear(1.0):

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from redline.errors import TokenizerMissing, Unsupported
+from redline.load.paced.pace import Pace
+from redline.load.paced.server import PacedServer
 from redline.load.record import TokenSource
 from redline.load.tokens import FileTokenizer, ServerTokenizer, best_tokenizer
-from redline.testing.pace import Pace
-from redline.testing.paced import PacedServer
 
 tokenizers = pytest.importorskip("tokenizers")
 

@@ -10,13 +10,13 @@ import pytest
 from numpy.typing import NDArray
 
 from redline.load.crew import LoadWorker
-from redline.load.frames import Arrivals, End, Phase, PhaseDone, RawStream, Target
+from redline.load.frames import Arrivals, End, Outgoing, Phase, PhaseDone, RawStream, Target
+from redline.load.paced.loop import Truth
+from redline.load.paced.pace import Pace
+from redline.load.paced.server import PacedServer
 from redline.load.reading import Asked, Reader
 from redline.load.record import Status
 from redline.load.target import request_bytes, request_head, resolve
-from redline.testing.pace import Pace
-from redline.testing.paced import PacedServer
-from redline.testing.pacing import Truth
 
 Floats = NDArray[np.float64]
 TOKENS = 24
@@ -29,7 +29,7 @@ def collect(server: PacedServer, clients: int, requests: int, **target: object) 
     aim: Target = replace(resolve(server.base_url), **target)  # type: ignore[arg-type]
     streams: list[RawStream] = []
     with LoadWorker(aim) as worker:
-        worker.feed((i, request_bytes(head, f"r-{i}", body)) for i in range(requests))
+        worker.feed(Outgoing(i, request_bytes(head, f"r-{i}", body)) for i in range(requests))
         worker.start(Phase(Arrivals.CLOSED, clients=clients, requests=requests, preconnect=True))
         while True:
             for heard in worker.hear(1.0):

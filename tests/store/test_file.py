@@ -13,6 +13,7 @@ from redline import __version__
 from redline.errors import StoreFault, StoreTooNew
 from redline.store import migrations
 from redline.store.file import APPLICATION_ID, artifacts_folder, default_path, explain, open_readonly, open_writable
+from redline.store.migrations import MIGRATIONS
 from redline.store.store import Store
 
 
@@ -27,7 +28,8 @@ def test_a_new_file_says_what_it_is_and_how_it_came_to_be(tmp_path: Path) -> Non
     with sqlite3.connect(path) as db:
         assert db.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID
         assert db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
-        assert db.execute("SELECT name, redline_version FROM migration").fetchall() == [("m001_initial", __version__)]
+        applied = [(migration.__name__, __version__) for migration in MIGRATIONS]
+        assert db.execute("SELECT name, redline_version FROM migration").fetchall() == applied
         assert db.execute("PRAGMA foreign_key_check").fetchall() == []
     db.close()
 

@@ -9,10 +9,10 @@ from typing import Any
 from redline.engines.endpoint import Endpoint
 from redline.engines.engine import Progress, Start
 from redline.errors import EngineStartFailed, Skipped, UsageError
+from redline.load.paced.pace import Pace
+from redline.load.paced.server import PacedServer
 from redline.spec.engine import EngineSpec
 from redline.spec.model import ModelSpec
-from redline.testing.pace import Pace
-from redline.testing.paced import PacedServer
 
 PLANNED = {"ttft-ms", "itl-ms", "fail-start", "interrupt-start", "die-after-s", "missing"}
 

@@ -39,8 +39,8 @@ def with_cut_off(requests: Requests, metric: str, ended_ns: int) -> tuple[Floats
 
     `metric` is ttft_ms or e2e_ms. A cut-off request whose first token came has a TTFT like any other.
     """
-    measured = requests.pick(~requests.warmup)
-    cut = measured.status == "cancelled"
+    measured = requests.pick(~requests.warmup & (requests.canary < 0))
+    cut = (measured.status == "cancelled") | (measured.status == "abandoned")
     until = np.where(measured.finished_ns > 0, measured.finished_ns, ended_ns)
     first = first_chunk_ns(measured)
     if metric == "ttft_ms":

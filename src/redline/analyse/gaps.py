@@ -85,9 +85,9 @@ def tokens_per_chunk(requests: Requests) -> dict[int, int]:
 
 
 def _owed(requests: Requests, got: Ints) -> Ints:
-    """Tokens that failed requests never delivered. Requests that we cut off owe nothing."""
+    """Tokens that failed requests never delivered. What we cut off or a client abandoned owes nothing."""
     ok = requests.status == "ok"
-    failed = ~ok & (requests.status != "cancelled")
+    failed = ~ok & (requests.status != "cancelled") & (requests.status != "abandoned")
     usual = math.ceil(float(requests.output_tokens[ok].mean())) if ok.any() else 1
     asked = np.where(requests.asked_output_tokens > 0, np.minimum(requests.asked_output_tokens, usual), usual)
     return np.where(failed, np.maximum(asked - got, 1), 0)

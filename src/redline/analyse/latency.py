@@ -1,6 +1,7 @@
 """Latencies of each request, exactly by the definitions in `units`.
 
-Counted are requests of the measurement that ended by themselves: no warm-up, none that we cut off. A failed request
+Counted are requests of the measurement that ended by themselves: no warm-up, no canary, none that we cut off or that a
+client abandoned on purpose. A failed request
 is +inf in every latency. NaN marks a latency that a good request does not have (TPOT of a one-token answer).
 """
 
@@ -57,8 +58,9 @@ class Latencies:
 
 
 def counted(requests: Requests) -> Bools:
-    """Which requests latencies are taken of: measured, and ended by themselves."""
-    measured: Bools = ~requests.warmup & (requests.status != "cancelled")
+    """Which requests latencies are taken of: measured, ordinary, and ended by themselves."""
+    by_us = (requests.status == "cancelled") | (requests.status == "abandoned")
+    measured: Bools = ~requests.warmup & ~by_us & (requests.canary < 0)
     return measured
 
 

@@ -19,6 +19,7 @@ from redline.errors import EnvironmentFault, RedlineError
 from redline.load.frames import (
     FrameReader,
     Kind,
+    Outgoing,
     Phase,
     PhaseDone,
     RawStream,
@@ -79,9 +80,9 @@ class LoadWorker:
         except OSError as error:
             raise self._dead() from error
 
-    def feed(self, bodies: Iterable[tuple[int, bytes]]) -> None:
+    def feed(self, bodies: Iterable[Outgoing]) -> None:
         """Whole HTTP requests, to be sent in this order."""
-        batch: list[tuple[int, bytes]] = []
+        batch: list[Outgoing] = []
         for item in bodies:
             batch.append(item)
             if len(batch) == _BODIES_PER_FRAME:

@@ -1,7 +1,7 @@
 """What passes between redline and a load worker: length-prefixed frames on a socket pair, and raw streams in them.
 
 frame   u32 payload length, u8 kind, payload (little-endian)
-BODIES  any number of: u32 index, u32 length, the whole HTTP request
+BODIES  any number of: a fixed head (see `_BODY`), the whole HTTP request
 STREAM  a fixed head (see `_HEAD`), the error text, then per piece u32 length, i64 arrival stamp, i64 time of the
         read, then the bytes received
 others  one JSON document
@@ -124,6 +124,20 @@ class PhaseDone:
     tick: Tick
 
 
+class Outgoing(NamedTuple):
+    """A whole HTTP request on its way to a worker, and how its client behaves.
+
+    `due_ns` (monotonic) is when a directed phase sends it; 0 elsewhere. The client hangs up `cancel_after_ns` after the
+    send, and takes at most `read_bytes_per_s`; 0 in both is an ordinary client.
+    """
+
+    number: int
+    request: bytes
+    due_ns: int = 0
+    cancel_after_ns: int = 0
+    read_bytes_per_s: int = 0
+
+
 class StreamHead(NamedTuple):
     """One request as the wire saw it; times in monotonic ns, 0 where it never happened.
 
@@ -158,7 +172,7 @@ class RawStream:
 
 
 _FRAME = struct.Struct("<IB")
-_BODY = struct.Struct("<II")
+_BODY = struct.Struct("<IIqqI")
 _HEAD = struct.Struct("<IqqqqqBBHHI")
 
 
@@ -170,16 +184,23 @@ def pack_json(kind: Kind, value: object) -> bytes:
     return pack(kind, orjson.dumps(value))
 
 
-def pack_bodies(bodies: Iterable[tuple[int, bytes]]) -> bytes:
-    return pack(Kind.BODIES, b"".join(_BODY.pack(index, len(body)) + body for index, body in bodies))
+def pack_bodies(bodies: Iterable[Outgoing]) -> bytes:
+    return pack(
+        Kind.BODIES,
+        b"".join(
+            _BODY.pack(body.number, len(body.request), body.due_ns, body.cancel_after_ns, body.read_bytes_per_s)
+            + body.request
+            for body in bodies
+        ),
+    )
 
 
-def unpack_bodies(payload: bytes) -> Iterator[tuple[int, bytes]]:
+def unpack_bodies(payload: bytes) -> Iterator[Outgoing]:
     at = 0
     while at < len(payload):
-        index, size = _BODY.unpack_from(payload, at)
+        number, size, due_ns, cancel_after_ns, read_bytes_per_s = _BODY.unpack_from(payload, at)
         at += _BODY.size
-        yield index, payload[at : at + size]
+        yield Outgoing(number, payload[at : at + size], due_ns, cancel_after_ns, read_bytes_per_s)
         at += size
 
 

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 
 from redline.clock import now_ns
-from redline.load.frames import End, Kind, Phase, PhaseDone, StreamHead, Target, Tick, pack_json, pack_stream
+from redline.load.frames import End, Kind, Outgoing, Phase, PhaseDone, StreamHead, Target, Tick, pack_json, pack_stream
 from redline.load.outbox import Outbox
 from redline.load.phase import PhaseRun
 from redline.load.stamps import StampClock
@@ -52,7 +52,7 @@ class LoadLoop:
     def __init__(self, target: Target, outbox: Outbox, control: socket.socket, on_control: Callable[[], None]) -> None:
         self.target = target
         self.outbox = outbox
-        self.bodies: deque[tuple[int, bytes]] = deque()
+        self.bodies: deque[Outgoing] = deque()
         self.active = 0
         self.tick = Tick()
         self._pieces = self._bytes = 0
@@ -159,7 +159,7 @@ class LoadLoop:
         self._phase = PhaseRun(phase, self)
         self._phase.start()
 
-    def add_bodies(self, bodies: list[tuple[int, bytes]]) -> None:
+    def add_bodies(self, bodies: list[Outgoing]) -> None:
         self.bodies.extend(bodies)
         if self._phase is not None:
             self._phase.bodies_came()
@@ -183,7 +183,7 @@ class LoadLoop:
     # -- requests
 
     def begin(self, client: int, intended_ns: int) -> None:
-        index, request = self.bodies.popleft()
+        index, request, *_ = self.bodies.popleft()
         self.active += 1
         self.tick.sent += 1
         now = now_ns()

@@ -6,7 +6,7 @@ from collections import deque
 from typing import Protocol
 
 from redline.clock import now_ns
-from redline.load.frames import Arrivals, End, Phase, PhaseDone, Tick
+from redline.load.frames import Arrivals, End, Outgoing, Phase, PhaseDone, Tick
 from redline.load.timer import Agenda
 
 _BACKOFF_NS = 100_000_000
@@ -18,7 +18,7 @@ _FAILING_MIN = 50
 class Sender(Protocol):
     """What a phase needs of the loop."""
 
-    bodies: deque[tuple[int, bytes]]
+    bodies: deque[Outgoing]
     active: int
     tick: Tick
 

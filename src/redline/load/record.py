@@ -7,10 +7,11 @@ from enum import StrEnum
 
 
 class Status(StrEnum):
-    """How a request ended. Everything but `OK` and `CANCELLED` is a failure of the server or the path to it."""
+    """How a request ended. All but `OK`, `CANCELLED` and `ABANDONED` are failures of the server or the path to it."""
 
     OK = "ok"
     CANCELLED = "cancelled"  # cut off by us: the load point was over, or the user pressed Ctrl-C
+    ABANDONED = "abandoned"  # the client hung up in the middle, as the workload asks of some clients
     CONNECT = "connect"  # no connection: refused, reset before the response began
     HTTP = "http"  # a status of 400 or more
     RESET = "reset"  # the connection closed before the stream was complete
@@ -38,7 +39,11 @@ class RequestRecord:
     included); role-only, empty and usage-only events are no content chunks, but an event without text that carried
     tokens by the server's own usage is one. An answer that was not streamed is one chunk, at its last byte.
     `answer_first_ns` is the first chunk of answer text, which differs from `chunk_ns[0]` only for reasoning models.
-    `stamp` says who took the arrival times: `kernel` (SO_TIMESTAMPNS) or `user`.
+    `stamp` says who took the arrival times: `packet` (each segment's own, from a packet ring), `kernel`
+    (SO_TIMESTAMPNS: of the newest segment in each read) or `user`.
+    `request_class` names the class of a mixed workload. `session` and `turn` count from 0; -1 outside of a session.
+    `canary` is the number of a fixed prompt whose answer is known, -1 for ordinary requests: canaries are load like any
+    other, but no latency is taken of them.
     """
 
     index: int
@@ -66,7 +71,11 @@ class RequestRecord:
     )
     warmup: bool = False
     text: str = ""  # what was generated, kept only when the workload asks for it
+    request_class: str = ""
+    session: int = -1
+    turn: int = -1
+    canary: int = -1
 
     @property
     def failed(self) -> bool:
-        return self.status not in (Status.OK, Status.CANCELLED)
+        return self.status not in (Status.OK, Status.CANCELLED, Status.ABANDONED)

@@ -7,6 +7,7 @@ import secrets
 from redline.engines.endpoint import Endpoint
 from redline.load.body import body, path_of
 from redline.load.crew import LoadWorker
+from redline.load.frames import Outgoing
 from redline.load.prompts import PromptSource
 from redline.load.reading import Asked
 from redline.load.target import request_bytes, request_head
@@ -47,10 +48,10 @@ class Supply:
         for start in range(0, count, _BATCH):
             size = min(_BATCH, count - start)
             requests = self._make(size, warmup=warmup, under_load=under_load)
-            self._mean_bytes = sum(len(request) for _, request in requests) / size
+            self._mean_bytes = sum(len(item.request) for item in requests) / size
             worker.feed(requests)
 
-    def _make(self, count: int, *, warmup: bool, under_load: bool) -> list[tuple[int, bytes]]:
+    def _make(self, count: int, *, warmup: bool, under_load: bool) -> list[Outgoing]:
         prompts, workload = self._prompts, self._workload
         verify = not (under_load and prompts.loads_server)
         requests = []
@@ -61,7 +62,7 @@ class Supply:
             self.unverified += not (verify and prompts.verified)
             self.asked[number] = Asked(prompt.tokens, prompt.output_tokens, workload.stream, warmup, workload.keep_text)
             data = body(self._endpoint, workload, prompt, seed=self._seed + number)
-            requests.append((number, request_bytes(self._head, f"{self._name}-{number}", data)))
+            requests.append(Outgoing(number, request_bytes(self._head, f"{self._name}-{number}", data)))
         return requests
 
     def _bounded(self, count: int, clients: int) -> int:

@@ -11,7 +11,7 @@ from redline.analyse.percentile import LEVELS, rank
 from redline.analyse.summary import PointSummary
 from redline.report.model import Measured
 
-_COUNTED = "point_id = {point} AND NOT warmup AND status <> 'cancelled'"
+_COUNTED = "point_id = {point} AND NOT warmup AND canary < 0 AND status NOT IN ('cancelled', 'abandoned')"
 
 
 @dataclass(frozen=True)

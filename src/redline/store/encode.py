@@ -16,6 +16,7 @@ _COLUMNS = (
     *("finished_ns", "first_chunk_ns", "last_chunk_ns", "chunks", "first_chunk_tokens", "chunk_ns", "chunk_tokens"),
     *("prompt_tokens", "cached_tokens", "asked_prompt_tokens", "asked_output_tokens", "output_tokens", "token_source"),
     *("status", "http_status", "error", "finish_reason", "stamp", "shared_stamps", "warmup", "text"),
+    *("request_class", "session", "turn", "canary"),
 )
 INSERT_REQUEST = f"INSERT INTO request ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
 
@@ -52,6 +53,10 @@ def request_row(point_id: int, record: RequestRecord, clean: Callable[[str], str
         record.shared_stamps,
         int(record.warmup),
         plain_text(record.text),
+        record.request_class,
+        record.session,
+        record.turn,
+        record.canary,
     )
 
 

@@ -163,7 +163,23 @@ def m001_initial(db: sqlite3.Connection) -> None:
         db.execute(statement)
 
 
-MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [m001_initial]
+_REQUEST_MORE = (
+    "request_class TEXT NOT NULL DEFAULT ''",  # class of a mixed workload
+    "session INTEGER NOT NULL DEFAULT -1",  # of several turns, from 0; -1: none
+    "turn INTEGER NOT NULL DEFAULT -1",
+    "canary INTEGER NOT NULL DEFAULT -1",  # number of a prompt whose answer is known; -1: an ordinary request
+)
+
+
+def m002_what_a_request_is(db: sqlite3.Connection) -> None:
+    """Classes, sessions and canaries."""
+    for column in _REQUEST_MORE:
+        db.execute(f"ALTER TABLE request ADD COLUMN {column}")
+    db.execute("DROP VIEW request_latency")
+    db.execute(_REQUEST_LATENCY.replace("warmup, ", "warmup, request_class, session, turn, canary, ", 1))
+
+
+MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [m001_initial, m002_what_a_request_is]
 
 TABLE = """
 CREATE TABLE migration (                -- shape of this file: what was applied, in order, and by which redline

@@ -28,10 +28,12 @@ __all__ = ["Reader", "default_path", "query"]
 
 _TIMES = "intended_ns, sent_ns, connected_ns, first_byte_ns, answer_first_ns, finished_ns"
 _COUNTS = (
-    "prompt_tokens, cached_tokens, asked_prompt_tokens, output_tokens, asked_output_tokens, http_status, shared_stamps"
+    "prompt_tokens, cached_tokens, asked_prompt_tokens, output_tokens, asked_output_tokens, http_status, "
+    "shared_stamps, session, turn, canary"
 )
-_NAMES = "status, token_source, finish_reason, stamp"
+_NAMES = "status, token_source, finish_reason, stamp, request_class"
 _INTEGERS = ["index", *_TIMES.split(", "), *_COUNTS.split(", ")]
+_WIDTH = len(_INTEGERS) + len(_NAMES.split(", ")) + 3
 
 
 class Reader:
@@ -78,11 +80,11 @@ class Reader:
         with self._reading():
             cursor = self._db.execute(f"{sql} WHERE point_id = ? ORDER BY request_index, id", (point_id,))
             cursor.row_factory = None
-            columns: Sequence[Sequence[Any]] = list(zip(*cursor, strict=True)) or [()] * 21
+            columns: Sequence[Sequence[Any]] = list(zip(*cursor, strict=True)) or [()] * _WIDTH
         whole: dict[str, Any] = {
             name: np.array(column, dtype=np.int64) for name, column in zip(_INTEGERS, columns, strict=False)
         }
-        words = columns[len(_INTEGERS) : len(_INTEGERS) + 4]
+        words = columns[len(_INTEGERS) : -3]
         names: dict[str, Any] = {
             name: np.array(column, dtype=np.str_) for name, column in zip(_NAMES.split(", "), words, strict=True)
         }
@@ -104,7 +106,7 @@ class Reader:
     def errors(self, point_id: int) -> list[tuple[str, int, str, int]]:
         """(status, http_status, error, how often) of failed requests, most frequent first."""
         sql = """SELECT status, http_status, error, count(*) FROM request WHERE point_id = ?
-            AND status NOT IN ('ok', 'cancelled') GROUP BY 1, 2, 3 ORDER BY 4 DESC, 3"""
+            AND status NOT IN ('ok', 'cancelled', 'abandoned') GROUP BY 1, 2, 3 ORDER BY 4 DESC, 3"""
         return [tuple(row) for row in self._rows(sql, (point_id,))]
 
     def samples(self, trial_id: int, name: str | None = None) -> list[Series]:

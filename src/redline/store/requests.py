@@ -34,10 +34,14 @@ class Requests:
     asked_output_tokens: Ints
     http_status: Ints
     shared_stamps: Ints
+    session: Ints
+    turn: Ints
+    canary: Ints
     status: Names
     token_source: Names
     finish_reason: Names
     stamp: Names
+    request_class: Names
     warmup: Bools
     chunk_start: Ints
     chunk_ns: Ints

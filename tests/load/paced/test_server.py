@@ -9,8 +9,8 @@ from collections import Counter
 
 import pytest
 
-from redline.testing.pace import FAULTS, Faults, Pace, ToyTokenizer
-from redline.testing.paced import PacedServer
+from redline.load.paced.pace import FAULTS, Faults, Pace, ToyTokenizer
+from redline.load.paced.server import PacedServer
 
 
 def post(server: PacedServer, path: str, body: dict[str, object]) -> bytes:
@@ -99,7 +99,7 @@ def test_from_the_command_line() -> None:
     command = [
         sys.executable,
         "-m",
-        "redline.testing.paced",
+        "redline.load.paced",
         "--ttft-ms",
         "1",
         "--fault",

@@ -1,6 +1,6 @@
 """The paced server: an OpenAI-like endpoint that answers on an exact schedule and knows what it really did.
 
-    python -m redline.testing.paced --port 0 --ttft-ms 50 --itl-ms 20 --fault reset:0.1
+    python -m redline.load.paced --port 0 --ttft-ms 50 --itl-ms 20 --fault reset:0.1
 
 It prints its port as one JSON line once it listens. In a test:
 
@@ -23,8 +23,8 @@ from types import TracebackType
 
 from redline.engines.endpoint import Dialect, Endpoint
 from redline.errors import EnvironmentFault
-from redline.testing.pace import FAULTS, Pace
-from redline.testing.pacing import PacedLoop, Truth
+from redline.load.paced.loop import PacedLoop, Truth
+from redline.load.paced.pace import FAULTS, Pace
 
 
 class PacedServer:
@@ -37,7 +37,7 @@ class PacedServer:
         self.process: subprocess.Popen[str] | None = None
 
     def start(self) -> PacedServer:
-        command = [sys.executable, "-m", "redline.testing.paced", "--port", str(self._asked_port), "--pace", "-"]
+        command = [sys.executable, "-m", "redline.load.paced", "--port", str(self._asked_port), "--pace", "-"]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self.process.stdin is not None
         assert self.process.stdout is not None
@@ -125,7 +125,7 @@ def _pace_from(arguments: argparse.Namespace) -> Pace:
 
 def main(argv: list[str] | None = None) -> None:
     """Serves until SIGTERM, SIGINT or, when started with `--pace -`, the end of the parent's pipe."""
-    parser = argparse.ArgumentParser(prog="python -m redline.testing.paced", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m redline.load.paced", description=__doc__)
     parser.add_argument("--port", type=int, default=0, help="0 picks a free port")
     parser.add_argument("--pace", default="", help="- reads every option as one JSON line from stdin")
     parser.add_argument("--fault", action="append", default=[], help=f"KIND:SHARE, may repeat; {', '.join(FAULTS)}")
@@ -144,7 +144,3 @@ def main(argv: list[str] | None = None) -> None:
     gc.freeze()
     gc.disable()
     loop.run()
-
-
-if __name__ == "__main__":
-    main()

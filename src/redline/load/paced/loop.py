@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from redline.clock import realtime_offset
+from redline.load.paced.pace import Asked, Faults, Pace, Step, ToyTokenizer, answer, whole
 from redline.load.timer import Timer
-from redline.testing.pace import Asked, Faults, Pace, Step, ToyTokenizer, answer, whole
 
 _SO_TIMESTAMPNS = 35
 _now = time.monotonic_ns
