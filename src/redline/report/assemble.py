@@ -15,6 +15,7 @@ from redline.analyse.curves import distributions, timeline
 from redline.analyse.finding import Verdict
 from redline.analyse.summary import summarise_point
 from redline.report.model import EngineReport, Measured, ModelReport, Report, RunInfo, Start, load_label
+from redline.report.sections import sections
 from redline.spec.dump import dump_experiment
 from redline.spec.experiment import Experiment
 from redline.spec.load import LoadPoint
@@ -52,6 +53,7 @@ def load_report(reader: Reader, run_ids: Sequence[str] = ("last",)) -> Report:
         banners=tuple(text for row in rows for text in _banners(row)),
         missing=missing,
         db=str(reader.path),
+        sections=sections(reader, rows, models),
     )
 
 
@@ -127,6 +129,7 @@ def _measured(reader: Reader, row: RunRow, trial: TrialRow, point: PointRow) -> 
         complete=point.complete,
         stopped_by=_stopped_by(point),
         summary=summary,
+        outcome=point.outcome,
         distributions=distributions(requests),
         timeline=timeline(requests, summary.window, point.measured_from_ns, point.ended_ns),
         errors=tuple(reader.errors(point.id)[:5]),

@@ -26,6 +26,7 @@ from redline.report.evidence import box_line, box_rows, counts_text, proofs, tal
 from redline.report.headline import caveats, claims
 from redline.report.model import EngineReport, ModelReport, Report, RunInfo, load_label
 from redline.report.numbers import STATE_MARK, number, ratio_text
+from redline.report.section import Section
 
 Lines = Iterator[str]
 
@@ -33,6 +34,7 @@ Lines = Iterator[str]
 def render_markdown(report: Report, pictures: Sequence[str | Path] = ()) -> str:
     """`pictures` are paths of charts to show, relative to where the text will lie."""
     parts: list[Lines] = [_head(report), *(_model(model, report) for model in report.models)]
+    parts += [_section(section) for section in report.sections]
     parts += [_pictures(pictures), _evidence(report), _definitions(report), _engines(report)]
     parts += [_run(run) for run in report.runs]
     return "\n".join(line for part in parts for line in part).rstrip() + "\n"
@@ -115,6 +117,17 @@ def _footprint(model: ModelReport) -> Lines:
             text = footprint_text(foot.numbers.get(name) if foot else None)
             cells.append(f"{text} ({arrow(ratio)}{ratio_text(ratio, interval=False)})" if ratio else text)
         yield _row([engine.label, f"{engine.kind} {engine.version}".strip(), *cells])
+    yield ""
+
+
+def _section(section: Section) -> Lines:
+    yield from (f"## {_safe(section.title)}", "")
+    if section.rows:
+        yield _row(section.heads)
+        yield _row(["---"] * len(section.heads))
+        yield from map(_row, section.rows)
+        yield ""
+    yield from (f"- {_safe(note)}" for note in section.notes)
     yield ""
 
 

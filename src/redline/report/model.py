@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from redline.analyse.comparison import Comparison, Load, ModelComparison, worst
 from redline.analyse.curves import Distribution, Timeline
 from redline.analyse.finding import Verdict
 from redline.analyse.summary import PointSummary
 from redline.analyse.verdict import STATES
+
+if TYPE_CHECKING:
+    from redline.report.section import Section
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class Measured:
     complete: bool
     stopped_by: str
     summary: PointSummary
+    outcome: dict[str, Any]
+    """What the load generator said about itself, the box and the server; see `load/progress.py`."""
     distributions: dict[str, Distribution]
     timeline: Timeline
     errors: tuple[tuple[str, int, str, int], ...]
@@ -111,6 +116,7 @@ class Report:
     banners: tuple[str, ...]
     missing: tuple[str, ...]
     db: str = ""
+    sections: tuple[Section, ...] = ()
 
     @property
     def title(self) -> str:

@@ -20,6 +20,14 @@ def as_dict(report: Report) -> dict[str, Any]:
         "verdict": {"state": report.verdict.state, "reasons": list(report.verdict.reasons)},
         "banners": list(report.banners),
         "missing": list(report.missing),
+        "sections": {
+            section.key: {
+                "title": section.title,
+                "rows": [dict(zip(section.heads, row, strict=True)) for row in section.rows],
+                "notes": list(section.notes),
+            }
+            for section in report.sections
+        },
         "claims": [_clean(asdict(claim)) for claim in claims(report)],
         "caveats": caveats(report),
         "slo": {**report.slo, "attainment": report.attainment} if report.slo else {},

@@ -28,6 +28,7 @@ from redline.report.columns import (
 from redline.report.headline import Claim, caveats, claims
 from redline.report.model import EngineReport, ModelReport, Report, load_label
 from redline.report.numbers import STATE_MARK, ratio_text
+from redline.report.section import Section
 
 MOST_REASONS = 10
 STATE_STYLE = {"valid": "green", "degraded": "yellow", "client-bound": "red", "invalid": "red"}
@@ -45,10 +46,22 @@ def _parts(report: Report, console: Console) -> list[RenderableType]:
     parts: list[RenderableType] = [Text(banner, style="bold yellow") for banner in report.banners]
     for model in report.models:
         parts += _model(model, report, console)
+    for section in report.sections:
+        parts += _section(section) if section.brief else []
     parts += [Text.assemble(("not measured ", "yellow"), text) for text in report.missing]
     said = claims(report)
     parts += [Text(), *(_claim(claim, several=len(report.models) > 1) for claim in said)] if said else []
     return parts + [Text(caveat, style="dim") for caveat in caveats(report)]
+
+
+def _section(section: Section) -> list[RenderableType]:
+    parts: list[RenderableType] = [Text(), Text(section.title, style="bold")]
+    if section.rows:
+        table = Table(*section.heads, box=None, header_style="bold", padding=(0, 2, 0, 0))
+        for row in section.rows:
+            table.add_row(*map(Text, row))
+        parts.append(table)
+    return parts + [Text(note, style="dim") for note in section.notes]
 
 
 def _model(model: ModelReport, report: Report, console: Console) -> list[RenderableType]:
