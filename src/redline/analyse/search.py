@@ -22,6 +22,7 @@ from redline.analyse.bootstrap import interval
 from redline.analyse.finding import Interval
 from redline.analyse.percentile import Floats
 from redline.analyse.slo import wilson
+from redline.analyse.summary import PointSummary
 from redline.store.requests import Ints
 
 FEWEST_FOR_A_FIT = 4
@@ -52,6 +53,22 @@ class Seen:
     @property
     def usable(self) -> bool:
         return self.state in ("valid", "degraded") and self.tokens_per_s > 0
+
+
+def seen_of(load: float, summary: PointSummary) -> Seen:
+    """What a search needs to know of a load point."""
+    rate, share = summary.value("output_tokens_per_s"), summary.value("slo_attainment")
+    counted = summary.counts.get("counted", 0)
+    return Seen(
+        load=load,
+        tokens_per_s=0.0 if math.isnan(rate) else rate,
+        draws=summary.draws.get("output_tokens_per_s", np.empty(0)),
+        hits=0 if math.isnan(share) else round(share * counted),
+        counted=counted,
+        goodput_per_s=summary.value("goodput_per_s"),
+        state=summary.verdict.state,
+        growing=summary.window.growing,
+    )
 
 
 @dataclass(frozen=True)
@@ -213,14 +230,17 @@ def _width(band: Interval) -> float:
     return band.high / band.low - 1 if band.low > 0 else math.inf
 
 
-def _limit(seen: Sequence[Seen]) -> Stop | None:
-    """A point that says nothing about the server ends the search: higher loads would say less."""
+def _limit(seen: Sequence[Seen]) -> Decision | None:
+    """A point that says nothing about the server is measured once more, then it ends the search: higher loads would
+    say less."""
     last = seen[-1]
+    if last.usable:
+        return None
+    if sum(one.load == last.load for one in seen) < 2:
+        return Step(last.load, f"once more, because it came out {last.state}")
     if last.state == "client-bound":
         return Stop(f"at {last.load:g} it is the load generator that is measured, not the server")
-    if not last.usable:
-        return Stop(f"the point at {last.load:g} is {last.state}")
-    return None
+    return Stop(f"the point at {last.load:g} is {last.state}")
 
 
 @dataclass(frozen=True)
@@ -261,8 +281,8 @@ def next_for_slo(seen: Sequence[Seen], bounds: Bounds, attainment: float) -> Dec
     """Double until the promise breaks, then halve the distance between what keeps it and what does not."""
     if not seen:
         return Step(bounds.fit(bounds.low), "the lowest load")
-    if seen[-1].state == "client-bound":
-        return Stop(f"at {seen[-1].load:g} it is the load generator that is measured, not the server")
+    if seen[-1].state == "client-bound" and (limit := _limit(seen)) is not None:
+        return limit
     rows = kept(seen, attainment)
     unsure = [row for row in rows if row.verdict == "unsure"]
     passed, failed = edge(rows)

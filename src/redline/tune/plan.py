@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-import numpy as np
-
-from redline.analyse.search import Bounds, Decision, Seen, Step, Stop, next_for_knee, next_for_slo
+from redline.analyse.search import Bounds, Decision, Seen, Step, Stop, next_for_knee, next_for_slo, seen_of
 from redline.analyse.summary import PointSummary
 from redline.spec.experiment import Experiment
 from redline.spec.load import LoadPoint
@@ -73,7 +70,7 @@ class Searched:
         why = self._decision.why
         if stopped_by == "interrupted":
             return {"search": {"why": why, "next": point.value, "stop": ""}}
-        self.seen.append(seen_of(point, summary))
+        self.seen.append(seen_of(point.value, summary))
         self._longest_s = max(self._longest_s, seconds)
         self._decision = self._decide()
         stop = self._decision.why if isinstance(self._decision, Stop) else ""
@@ -90,22 +87,6 @@ class Searched:
         if isinstance(decision, Step) and self.seen and spent + self._longest_s > self._budget_s:
             return Stop(f"the time budget of {self._budget_s:g} s is used up; next would have been {decision.load:g}")
         return decision
-
-
-def seen_of(point: LoadPoint, summary: PointSummary) -> Seen:
-    """What a search needs to know of a point."""
-    rate, share = summary.value("output_tokens_per_s"), summary.value("slo_attainment")
-    counted = summary.counts.get("counted", 0)
-    return Seen(
-        load=point.value,
-        tokens_per_s=0.0 if math.isnan(rate) else rate,
-        draws=summary.draws.get("output_tokens_per_s", np.empty(0)),
-        hits=0 if math.isnan(share) else round(share * counted),
-        counted=counted,
-        goodput_per_s=summary.value("goodput_per_s"),
-        state=summary.verdict.state,
-        growing=summary.window.growing,
-    )
 
 
 def plan_of(experiment: Experiment) -> Plan:
