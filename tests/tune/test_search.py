@@ -45,7 +45,7 @@ def experiment(**values: Any) -> Experiment:
 
 
 def test_the_knee_of_a_server_with_six_slots(tmp_path: Path) -> None:
-    plan = experiment(flags={"slots": 6, "itl-ms": 4, "ttft-ms": 8}, search="knee", search_precision=0.2)
+    plan = experiment(flags={"slots": 6, "itl-ms": 4, "ttft-ms": 30}, search="knee", search_precision=0.2)
     outcome = compare(plan, db=tmp_path / "r.db")
     assert outcome.status == "done"
     with Reader.open(tmp_path / "r.db") as reader:
@@ -64,7 +64,7 @@ def test_the_knee_of_a_server_with_six_slots(tmp_path: Path) -> None:
 def test_the_most_load_under_an_slo(tmp_path: Path) -> None:
     """With four slots a fifth client waits for a whole answer: TTFT tells at once."""
     plan = experiment(
-        flags={"slots": 4, "itl-ms": 4, "ttft-ms": 8}, search="slo", slo_ttft=40, slo_attainment=0.9, search_low=2
+        flags={"slots": 4, "itl-ms": 4, "ttft-ms": 30}, search="slo", slo_ttft=60, slo_attainment=0.9, search_low=2
     )
     outcome = compare(plan, db=tmp_path / "r.db")
     with Reader.open(tmp_path / "r.db") as reader:
@@ -74,7 +74,7 @@ def test_the_most_load_under_an_slo(tmp_path: Path) -> None:
 
 
 def test_the_time_budget_is_kept(tmp_path: Path) -> None:
-    plan = experiment(flags={"slots": 6}, search="knee", search_budget=4.0, duration=1.0)
+    plan = experiment(flags={"slots": 6, "ttft-ms": 40, "itl-ms": 4}, search="knee", search_budget=4.0)
     outcome = compare(plan, db=tmp_path / "r.db")
     with Reader.open(tmp_path / "r.db") as reader:
         [trial] = reader.run(outcome.run_id).trials

@@ -21,7 +21,7 @@ from redline.spec.resolve import model_hashes, resolve_model
 from redline.store.store import Store
 from redline.tune.events import Events
 from redline.tune.judge import summary_of
-from redline.tune.plan import Plan, plan_of
+from redline.tune.plan import Plan
 from redline.tune.preflight import Job
 from redline.tune.stop import Stop
 
@@ -42,20 +42,19 @@ class Context:
     """What went wrong so far: Ctrl-C must not lose it."""
 
 
-def run_trial(context: Context, job: Job, repeat: int, plan: Plan | None = None) -> None:
-    """All load points of one job, or what is left of them by `plan`. What went wrong goes to
+def run_trial(context: Context, job: Job, repeat: int, plan: Plan) -> None:
+    """All load points of one job that `plan` asks for. What went wrong goes to
     `context.errors`; everything measured is in the store.
 
     KeyboardInterrupt (Ctrl-C during start-up) passes through after the engine is gone and the trial is closed.
     """
-    plan = plan or plan_of(context.experiment)
-    if job.skipped is not None:
+    if job.skipped is not None and plan.next() is not None:
         trial = context.store.begin_trial(context.run_id, model=job.model.served_name, spec=job.spec, repeat=repeat)
         context.store.end_trial(trial, "skipped", str(job.skipped))
         context.events.skipped(job, job.skipped)
         return
     for _ in range(STARTS_PER_TRIAL):
-        if plan.next() is None or context.stop.asked:
+        if context.stop.asked or plan.next() is None:
             break
         error = _start_and_push(context, job, repeat, plan)
         if error is not None:
@@ -141,7 +140,7 @@ class _UnderLoad:
             reasons=list(verdict.reasons),
         )
         self.context.verdicts.append(verdict)
-        events.point_done(point, verdict.state, verdict.reasons)
+        events.point_done(point, summary)
         return outcome
 
     def _run(self, point_id: int, point: LoadPoint, seed: int) -> PointOutcome:
