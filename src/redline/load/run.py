@@ -18,6 +18,7 @@ from redline.load.progress import LoadProgress, PointOutcome, StoppedBy, Tally
 from redline.load.prompts import PromptSource
 from redline.load.reading import Asked, Reader
 from redline.load.record import RequestRecord, Status, TokenSource
+from redline.load.stamping import Stamper
 from redline.load.supply import Supply
 from redline.load.target import resolve
 from redline.load.worker import open_files_limit
@@ -64,12 +65,16 @@ def run_point(
         _check_files(int(point.value))
     silent_s = load.idle_timeout_s if workload.stream else load.timeout_s
     target = replace(
-        resolve(endpoint.base_url), timeout_ns=int(load.timeout_s * NS_PER_S), idle_ns=int(silent_s * NS_PER_S)
+        resolve(endpoint.base_url),
+        timeout_ns=int(load.timeout_s * NS_PER_S),
+        idle_ns=int(silent_s * NS_PER_S),
+        timestamps=load.stamps != "user",
     )
-    with LoadWorker(target) as worker:
+    # the ring is open before the first connection is
+    with Stamper(target, load.stamps) as stamper, LoadWorker(target) as worker:
         told = _Told(on_record, on_progress, should_stop, alive)
         supply = Supply(endpoint, workload, prompts, seed=seed, api_key=api_key)
-        return _Push(worker, load, point, seed, prompts, supply, told, api_key).run()
+        return _Push(worker, stamper, load, point, seed, prompts, supply, told, api_key).run()
 
 
 def _check_files(clients: int) -> None:
@@ -97,6 +102,7 @@ class _Push:
     def __init__(
         self,
         worker: LoadWorker,
+        stamper: Stamper,
         load: LoadSpec,
         point: LoadPoint,
         seed: int,
@@ -106,6 +112,7 @@ class _Push:
         api_key: str | None,
     ) -> None:
         self._worker, self._load, self._point, self._seed = worker, load, point, seed
+        self._stamper = stamper
         self._prompts, self._supply, self._told = prompts, supply, told
         self._clients = int(point.value) if point.kind == "closed" else 0
         # a tokenizer that loads the server is asked after the measurement, not during it
@@ -182,13 +189,15 @@ class _Push:
         while True:
             for heard in self._worker.hear(_POLL_S):
                 if isinstance(heard, RawStream):
-                    self._take(heard)
+                    self._stamper.put(heard)
                 elif isinstance(heard, Tick):
                     self._tally.ticked(heard)
                 else:
+                    self._take(self._stamper.flush())
                     self._tally.ticked(heard.tick)
                     self._told.on_progress(self._tally.progress(phase, planned, longest))
                     return heard
+            self._take(self._stamper.ready())
             self._watch()
             if phase == "measuring" and self._why is None:
                 self._top_up(planned)
@@ -220,7 +229,11 @@ class _Push:
         if missing:
             self._supply.feed(self._worker, missing, under_load=True)
 
-    def _take(self, raw: RawStream) -> None:
+    def _take(self, streams: list[RawStream]) -> None:
+        for raw in streams:
+            self._take_one(raw)
+
+    def _take_one(self, raw: RawStream) -> None:
         asked = self._supply.asked.pop(raw.head.number)
         record = self._reader.read(raw, asked)
         self._tally.add(raw, record)
@@ -249,6 +262,7 @@ class _Push:
         outcome.pieces, outcome.bytes_in = tick.pieces, tick.bytes_in
         outcome.starved, outcome.retried = tick.starved, tick.retried
         outcome.short_slice = self._worker.short_slice
+        outcome.stamps = self._stamper.report.as_dict()
         outcome.clock_error_ns, outcome.clock_step_ns = tick.clock_error_ns, tick.clock_step_ns
         outcome.backlog_max_bytes, outcome.spilled_bytes = tick.backlog_max, tick.spilled
         outcome.prompts_off, outcome.prompts_unverified = supply.off, supply.unverified

@@ -27,11 +27,32 @@ Delivered = tuple[list[int], list[int]]
 """Arrival times, and how far the stream reached with each; both rise."""
 
 
+class _Batch:
+    """Segments sorted by port. `rows` has three: time, sequence number, size; `where` gives the columns of a port."""
+
+    __slots__ = ("rows", "where")
+
+    def __init__(self, rows: Ints, port: Ints) -> None:
+        order = np.argsort(port, kind="stable")
+        self.rows = rows[:, order]
+        ports, first = np.unique(port[order], return_index=True)
+        edges = [*first.tolist(), len(port)]
+        self.where = {name: slice(edges[i], edges[i + 1]) for i, name in enumerate(ports.tolist())}
+
+    def __len__(self) -> int:
+        return self.rows.shape[1]
+
+    @property
+    def port(self) -> Ints:
+        sizes = [span.stop - span.start for span in self.where.values()]
+        return np.repeat(np.array(list(self.where), np.int64), sizes)
+
+
 class SegmentLog:
     """Segments until the streams that they carried are over."""
 
     def __init__(self) -> None:
-        self._batches: deque[Segments] = deque()
+        self._batches: deque[_Batch] = deque()
         self._opened: dict[int, list[tuple[int, int]]] = {}
         self._done: dict[int, int] = {}
         self.held = 0
@@ -43,16 +64,21 @@ class SegmentLog:
             port = int(segments.port[i])
             # the first byte of data follows the one that SYN stands for
             self._opened.setdefault(port, []).append((int(segments.t_ns[i]), (int(segments.seq[i]) + 1) % _FULL))
-        self._batches.append(_by_port(segments, segments.size > 0))
-        self.held += len(self._batches[-1])
+        keep = segments.size > 0
+        rows = np.stack((segments.t_ns[keep], segments.seq[keep], segments.size[keep]))
+        self._batches.append(_Batch(rows, segments.port[keep]))
+        self.held += rows.shape[1]
         if len(self._batches) > _MERGE:
             self._merge()
 
     def _merge(self) -> None:
         """One batch out of all, less what belongs to streams that are over."""
-        whole = Segments(*(np.concatenate(columns) for columns in zip(*map(_columns, self._batches), strict=True)))
-        over = np.array([self._done.get(port, 0) for port in range(1 << 16)], np.int64)
-        self._batches = deque([_by_port(whole, whole.t_ns > over[whole.port])])
+        rows = np.concatenate([batch.rows for batch in self._batches], axis=1)
+        port = np.concatenate([batch.port for batch in self._batches])
+        over = np.zeros(1 << 16, np.int64)
+        over[list(self._done)] = list(self._done.values())
+        keep = rows[0] > over[port]
+        self._batches = deque([_Batch(rows[:, keep], port[keep])])
         self.held = len(self._batches[0])
 
     def restamp(self, raw: RawStream) -> RawStream | None:
@@ -78,27 +104,13 @@ class SegmentLog:
         del opened[: max(at - 1, 0)]
         return opened[0][1] if at else None
 
-    def _of(self, port: int, since_ns: int) -> tuple[Ints, Ints, Ints]:
+    def _of(self, port: int, since_ns: int) -> Ints:
         """Time, sequence number and size of the segments that came to `port` after then, in the order of arrival."""
-        parts = []
-        for batch in self._batches:
-            low, high = np.searchsorted(batch.port, (port, port + 1))
-            if low < high:
-                parts.append((batch.t_ns[low:high], batch.seq[low:high], batch.size[low:high]))
+        parts = [batch.rows[:, batch.where[port]] for batch in self._batches if port in batch.where]
         if not parts:
-            return (np.empty(0, np.int64),) * 3
-        times, seqs, sizes = (np.concatenate(column) for column in zip(*parts, strict=True))
-        recent = times > since_ns
-        return times[recent], seqs[recent], sizes[recent]
-
-
-def _columns(segments: Segments) -> tuple[Ints, Ints, Ints, Ints, Ints]:
-    return segments.t_ns, segments.port, segments.seq, segments.size, segments.syn  # type: ignore[return-value]
-
-
-def _by_port(segments: Segments, keep: np.ndarray) -> Segments:
-    order = np.flatnonzero(keep)[np.argsort(segments.port[keep], kind="stable")]
-    return Segments(*(column[order] for column in _columns(segments)))  # type: ignore[arg-type]
+            return np.empty((3, 0), np.int64)
+        rows = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        return rows[:, rows[0] > since_ns] if rows[0, 0] <= since_ns else rows
 
 
 def deliver(times: Ints, start: Ints, size: Ints, whole: int) -> Delivered | None:
