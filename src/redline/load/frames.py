@@ -77,6 +77,14 @@ class Target:
     stall_ms: float = 0.0
 
 
+@dataclass(frozen=True)
+class Plant:
+    """Faults of the client that are planted on purpose, to see that they show: `stall_ms` frozen every so often."""
+
+    stall_every_ms: float = 0.0
+    stall_ms: float = 0.0
+
+
 @dataclass
 class Phase:
     """One stretch of load. Bodies are taken in the order in which they were sent to the worker.

@@ -71,6 +71,8 @@ class PointOutcome:
     read_lag_ms_max: float = 0.0
     pieces: int = 0
     """Reads that brought bytes of answers."""
+    pieces_measured: int = 0
+    """Those of the measurement, without the warm-up's."""
     bytes_in: int = 0
     starved: int = 0
     retried: int = 0
@@ -85,6 +87,12 @@ class PointOutcome:
     """The kernel gave the worker short time slices (Linux 6.12 and later): it wakes up earlier on a busy box."""
     backlog_max_bytes: int = 0
     spilled_bytes: int = 0
+
+    @property
+    def chunks_per_s(self) -> float:
+        """Reads that brought bytes of answers, per second of the measurement."""
+        seconds = (self.ended_ns - self.measured_from_ns) / NS_PER_S
+        return self.pieces_measured / seconds if seconds > 0 else 0.0
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

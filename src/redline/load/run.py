@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from redline.clock import now_ns
@@ -13,7 +13,7 @@ from redline.engines.endpoint import Endpoint
 from redline.errors import EnvironmentFault
 from redline.load.arrivals import schedule
 from redline.load.crew import LoadWorker
-from redline.load.frames import Arrivals, Phase, PhaseDone, RawStream, Tick
+from redline.load.frames import Arrivals, Phase, PhaseDone, Plant, RawStream, Tick
 from redline.load.progress import LoadProgress, PointOutcome, StoppedBy, Tally
 from redline.load.prompts import PromptSource
 from redline.load.reading import Asked, Reader
@@ -54,6 +54,7 @@ def run_point(
     should_stop: Ask = lambda: False,
     alive: Ask = lambda: True,
     api_key: str | None = None,
+    plant: Plant | None = None,
 ) -> PointOutcome:
     """Push `endpoint` at one load point and tell how it went.
 
@@ -69,6 +70,7 @@ def run_point(
         timeout_ns=int(load.timeout_s * NS_PER_S),
         idle_ns=int(silent_s * NS_PER_S),
         timestamps=load.stamps != "user",
+        **(asdict(plant) if plant else {}),
     )
     # the ring is open before the first connection is
     with Stamper(target, load.stamps) as stamper, LoadWorker(target) as worker:
@@ -172,11 +174,12 @@ class _Push:
         self._first, self._sent_before = self._supply.made, self._tally.tick.sent
         self._supply.feed(self._worker, self._supply.first(outcome.planned, clients))
         self._tally.start_over()
-        cpu, parent_cpu = self._tally.tick.cpu_s, time.process_time()
+        cpu, parent_cpu, pieces = self._tally.tick.cpu_s, time.process_time(), self._tally.tick.pieces
         self._worker.start(phase)
         done = self._pump("measuring", outcome.planned)
         outcome.measured_from_ns, outcome.sent = done.started_ns, done.sent
         outcome.client_cpu_s = done.tick.cpu_s - cpu
+        outcome.pieces_measured = done.tick.pieces - pieces
         outcome.parent_cpu_s = time.process_time() - parent_cpu
         outcome.stopped_by = self._why or _reason(done.stopped_by)
         if not clients and outcome.stopped_by == "requests" and outcome.planned != load.requests:
