@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from redline.clock import now_ns
 from redline.load.frames import End, Kind, Outgoing, Phase, PhaseDone, StreamHead, Target, Tick, pack_json, pack_stream
+from redline.load.idle import IDLE_REUSE_NS, Idle, lead_ns
 from redline.load.outbox import Outbox
 from redline.load.phase import PhaseRun
 from redline.load.stamps import StampClock
@@ -38,9 +39,7 @@ _CHUNKED, _RECEIVING = Framing.CHUNKED, State.RECEIVING  # an enum's members cos
 _BATCH = 64  # events between two looks at the clock: about a millisecond of work
 _HOUSEKEEPING_NS = 100_000_000
 _FROZEN_NS = 1_000_000_000
-_IDLE_REUSE_NS = 3_000_000_000  # servers close idle connections after 5 s (uvicorn) or so; do not race them
 _RETRY_IDLE_NS = 500_000_000
-_PRECONNECT_NS = 300_000  # per connection: about what opening one takes, on a slow box
 
 NOBODY = -1
 """Index of a connection that was opened before there was a request for it."""
@@ -64,7 +63,7 @@ class LoadLoop:
         self._epoll = select.epoll()
         self.agenda = Agenda()
         self._conns: dict[int, Connection] = {}
-        self._idle: list[Connection] = []
+        self._idle = Idle(self._drop, lambda: self._open(-1, NOBODY, b"", 0))
         self._tls = ssl.create_default_context() if target.tls_name else None
         self._clock = StampClock(target.timestamps)
         self._epoll.register(control.fileno(), _IN)
@@ -142,7 +141,7 @@ class LoadLoop:
     def _sweep(self, now: int) -> None:
         for conn in list(self._conns.values()):
             if conn.state is State.IDLE:
-                if now - conn.idle_since_ns > _IDLE_REUSE_NS:
+                if now - conn.idle_since_ns > IDLE_REUSE_NS:
                     self._drop(conn)
             elif (end := conn.overdue(now, self.target)) is not None:
                 endless = conn.size > self.target.answer_bytes_max
@@ -152,10 +151,8 @@ class LoadLoop:
 
     def start_phase(self, phase: Phase) -> None:
         if phase.preconnect:
-            missing = phase.clients - len(self._idle)
-            for _ in range(missing):
-                self._open(-1, NOBODY, b"", 0)
-            phase.start_in_ns += _PRECONNECT_NS * max(missing, 0)
+            missing = self._idle.open_up_to(phase.clients)
+            phase.start_ns = phase.start_ns or now_ns() + lead_ns(missing)
         self._phase = PhaseRun(phase, self)
         self._phase.start()
 
@@ -187,22 +184,13 @@ class LoadLoop:
         self.active += 1
         self.tick.sent += 1
         now = now_ns()
-        conn = self._pooled(now)
+        conn = self._idle.take(now)
         if conn is None:
             self._open(client, index, request, intended_ns)
             return
         conn.reuse(client, now)
         conn.take(index, request, intended_ns, now)
         self._send(conn)
-
-    def _pooled(self, now: int) -> Connection | None:
-        while self._idle:
-            conn = self._idle.pop()
-            if conn.state is State.IDLE:
-                if now - conn.idle_since_ns < _IDLE_REUSE_NS:
-                    return conn
-                self._drop(conn)
-        return None
 
     def _open(self, client: int, index: int, request: bytes, intended_ns: int, retried: int = 0) -> None:
         target, now = self.target, now_ns()
@@ -266,8 +254,7 @@ class LoadLoop:
             self._send(conn)
             return
         self._listen(conn, _IN)
-        conn.state, conn.idle_since_ns = State.IDLE, conn.connected_ns
-        self._idle.append(conn)
+        self._idle.connected(conn)
 
     def _handshake(self, conn: Connection) -> None:
         try:
@@ -365,6 +352,7 @@ class LoadLoop:
     def _finish(self, conn: Connection, end: End, error: str = "") -> None:
         now = now_ns()
         if conn.index == NOBODY:  # opened in advance, and it came to nothing; whoever needs one opens its own
+            self._idle.open_no_more()
             self._drop(conn)
             return
         whole = end is End.COMPLETE or (end is End.CLOSED and conn.framing is Framing.CLOSE)
@@ -373,8 +361,7 @@ class LoadLoop:
         self._bytes += conn.size
         conn.forget()
         if end is End.COMPLETE and conn.keep_alive and conn.state is State.RECEIVING:
-            conn.state, conn.idle_since_ns = State.IDLE, now
-            self._idle.append(conn)
+            self._idle.put(conn, now)
         else:
             self._drop(conn)
         self._over(head, error, pieces, conn.client, conn.begun_ns, good=whole and 200 <= conn.status < 300)
@@ -383,6 +370,8 @@ class LoadLoop:
         """The next request goes out at once; this one goes to the parent when there is time."""
         self.active -= 1
         self.tick.ended += 1
+        self.tick.good += good
+        self.tick.refused += head.end is End.CONNECT
         self._pieces += len(pieces[0])
         self._finished.append((head, error, pieces))
         phase = self._phase
