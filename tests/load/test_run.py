@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from redline.errors import EnvironmentFault
-from redline.load import run as run_module
+from redline.load import limits
 from redline.load.arrivals import schedule
 from redline.load.paced.pace import FAULTS, Pace
 from redline.load.paced.server import PacedServer
@@ -244,7 +244,7 @@ def test_the_api_key_is_sent_and_never_told() -> None:
 
 
 def test_too_many_clients_for_the_open_files(server: PacedServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_module, "open_files_limit", lambda: 256)
+    monkeypatch.setattr(limits, "open_files_limit", lambda: 256)
     with pytest.raises(EnvironmentFault, match="open files"):
         push(server, closed(250), requests=1)
 

@@ -133,7 +133,7 @@ def test_under_tls_a_freeze_of_200_ms_costs_the_packet_tier_nothing(
     """Ten records are read at once after each freeze; every one gets the time of its own segment."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
     target = Target(socket.AF_INET, ("127.0.0.1", server.port), "localhost", stall_every_ms=100.0, stall_ms=200.0)
-    with Stamper(target, "packet", 1 << 20) as stamper:
+    with Stamper(target, "packet", 32 << 20) as stamper:
         plain = collect(target, 8)
         for raw in plain:
             stamper.put(raw)

@@ -61,7 +61,15 @@ class PointOutcome:
     sent: int = 0
     notes: list[str] = field(default_factory=list)
     client_cpu_s: float = 0.0
-    """CPU seconds of the load worker while measuring."""
+    """CPU seconds of all load workers while measuring."""
+    worker_cpu_s_max: float = 0.0
+    """CPU seconds of the busiest one: a worker cannot use more than one core."""
+    workers: int = 1
+    client_cores: list[int] = field(default_factory=list)
+    """Core of each worker; empty when they were not pinned, and `pinning` says why."""
+    server_cores: list[int] = field(default_factory=list)
+    """Where the server was allowed to run, or else where its busiest threads were; empty when not known."""
+    pinning: str = ""
     parent_cpu_s: float = 0.0
     """CPU seconds of redline itself meanwhile: parsing, storing, showing."""
     send_lag_ms_p50: float = 0.0

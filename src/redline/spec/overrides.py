@@ -131,6 +131,8 @@ FLAGS: tuple[Flag, ...] = (
     Flag("--drain", "load.drain_s", "Load"),
     Flag("--calibrate", "load.calibrate_s", "Load"),
     Flag("--stamps", "load.stamps", "Load"),
+    Flag("--workers", "load.workers", "Load"),
+    Flag("--pin", "load.pin", "Load"),
     Flag("--timeout", "load.timeout_s", "Load"),
     Flag("--idle-timeout", "load.idle_timeout_s", "Load"),
     Flag("--workload", "workload.kind", "Workload"),
