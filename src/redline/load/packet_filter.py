@@ -48,7 +48,7 @@ def _ipv4(address: str) -> list[Instruction]:
     return [
         (_LD_B, 0, 0, 0), (_JEQ, 0, "drop", 0x45),
         (_LD_B, 0, 0, 9), (_JEQ, 0, "drop", 6),
-        (_LD_H, 0, 0, 6), (_JSET, "drop", 0, 0x1FFF),
+        (_LD_H, 0, 0, 6), (_JSET, "drop", 0, 0x3FFF),
         (_LD_W, 0, 0, 12), (_JEQ, 0, "drop", source),
     ]  # fmt: skip
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from types import TracebackType
 from typing import Any, Literal
 
@@ -21,6 +21,8 @@ from redline.load.segments import SegmentLog
 
 Tier = Literal["auto", "packet", "kernel", "user"]
 _DRAIN_EVERY_NS = 40_000_000
+_PATIENCE_NS = 300_000_000
+"""So long after its end a stream may wait for segments that a busy kernel is late to hand over."""
 _FLUSH_S = 1.0
 
 
@@ -86,7 +88,10 @@ class Stamper:
             self._drain(ring)
         streams = []
         while self._waiting and self._waiting[0].head.ended_ns <= ring.settled_ns:
-            streams.append(self._restamped(self._waiting.popleft()))
+            better = self._better(self._waiting[0])
+            if better is None and now_ns() - self._waiting[0].head.ended_ns < _PATIENCE_NS:
+                break
+            streams.append(self._settled(self._waiting.popleft(), better))
         return streams
 
     def flush(self) -> list[RawStream]:
@@ -95,7 +100,7 @@ class Stamper:
         while self._waiting and time.monotonic() < end:
             time.sleep(_DRAIN_EVERY_NS / 2e9)
             streams += self.ready()
-        streams += [self._restamped(raw) for raw in self._waiting]
+        streams += [self._settled(raw, self._better(raw)) for raw in self._waiting]
         self._waiting.clear()
         return streams
 
@@ -105,12 +110,17 @@ class Stamper:
         self._drained_ns = now_ns()
         self.report.segments, self.report.dropped = ring.packets, ring.drops
 
-    def _restamped(self, raw: RawStream) -> RawStream:
-        if not raw.data or raw.head.stamp is Stamp.USER:
-            return raw
-        better = self._log.restamp(raw)
-        self.report.restamped += better is not None
-        self.report.fell_back += better is None
+    def _better(self, raw: RawStream) -> RawStream | None:
+        """With the stamps of its segments; None when they are not all there."""
+        if not raw.data:  # nothing came, and so nothing was stamped worse than it could be
+            return replace(raw, head=raw.head._replace(stamp=Stamp.PACKET))
+        return raw if raw.head.stamp is Stamp.USER else self._log.restamp(raw)
+
+    def _settled(self, raw: RawStream, better: RawStream | None) -> RawStream:
+        self._log.forget(raw)
+        if raw.data:
+            self.report.restamped += better is not None and better is not raw
+            self.report.fell_back += better is None or better is raw
         return better or raw
 
 
