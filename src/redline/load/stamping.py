@@ -39,10 +39,31 @@ class StampReport:
     restamped: int = 0
     fell_back: int = 0
     """Streams that kept the socket's stamps, because not all of their segments were in the ring."""
+    merged: int = 0
+    """Segments that the receiving side had put together (GRO) before they were stamped."""
     why_not: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    def notes(self) -> list[str]:
+        """What somebody who reads the numbers should know."""
+        found = []
+        if self.why_not:
+            found.append(f"arrivals were stamped per read, not per segment: {self.why_not}")
+        if self.fell_back:
+            why = f"{self.dropped} segments found no room in the packet ring" if self.dropped else (
+                "the packet ring never saw all of their segments" if self.segments else
+                "no packet came from the server's own address: it is behind a proxy or address translation"
+            )  # fmt: skip
+            of = self.fell_back + self.restamped
+            found.append(f"{self.fell_back} of {of} answers kept the stamps of their sockets: {why}")
+        if self.merged:
+            found.append(
+                f"{self.merged} segments were put together by the network device before they were stamped; their "
+                "tokens share a stamp (ethtool -K DEVICE gro off)"
+            )
+        return found
 
 
 class Stamper:
@@ -108,7 +129,7 @@ class Stamper:
         for segments in ring.drain():
             self._log.add(segments)
         self._drained_ns = now_ns()
-        self.report.segments, self.report.dropped = ring.packets, ring.drops
+        self.report.segments, self.report.dropped, self.report.merged = ring.packets, ring.drops, ring.merged
 
     def _better(self, raw: RawStream) -> RawStream | None:
         """With the stamps of its segments; None when they are not all there."""
