@@ -274,6 +274,7 @@ class _Push:
         outcome.backlog_max_bytes, outcome.spilled_bytes = tick.backlog_max, tick.spilled
         outcome.prompts_off, outcome.prompts_unverified = supply.off, supply.unverified
         notes[:0] = self._prompts.notes
+        notes += self._stamper.report.notes()
         if supply.off:
             notes.append(f"{supply.off} of {supply.made} prompts could not be made exactly as long as asked")
         if tick.starved:
