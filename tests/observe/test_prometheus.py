@@ -46,7 +46,9 @@ def test_escapes_in_labels() -> None:
 
 
 _names = st.from_regex(r"[a-zA-Z_:][a-zA-Z0-9_:]{0,12}", fullmatch=True)
-_labels = st.dictionaries(st.from_regex(r"[a-zA-Z_][a-zA-Z0-9_]{0,8}", fullmatch=True), st.text(max_size=12), max_size=4)
+_labels = st.dictionaries(
+    st.from_regex(r"[a-zA-Z_][a-zA-Z0-9_]{0,8}", fullmatch=True), st.text(max_size=12), max_size=4
+)
 _values = st.floats(allow_nan=False) | st.integers(-(10**9), 10**9).map(float)
 
 

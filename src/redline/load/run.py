@@ -53,12 +53,13 @@ def run_point(
     should_stop: Ask = lambda: False,
     alive: Ask = lambda: True,
     api_key: str | None = None,
+    before_measuring: Callable[[], None] = lambda: None,
 ) -> PointOutcome:
     """Push `endpoint` at one load point and tell how it went.
 
-    Warm-up requests come first and are recorded as such. `should_stop` is asked at least every 50 ms, `alive` twice a
-    second; when the engine is gone, or refuses connections for a second, the point ends and keeps what was measured.
-    EnvironmentFault when the load worker cannot run here.
+    Warm-up requests come first and are recorded as such; `before_measuring` is called once they are over. `should_stop`
+    is asked at least every 50 ms, `alive` twice a second; when the engine is gone, or refuses connections for a second,
+    the point ends and keeps what was measured. EnvironmentFault when the load worker cannot run here.
     """
     if point.kind == "closed":
         _check_files(int(point.value))
@@ -67,7 +68,7 @@ def run_point(
         resolve(endpoint.base_url), timeout_ns=int(load.timeout_s * NS_PER_S), idle_ns=int(silent_s * NS_PER_S)
     )
     with LoadWorker(target) as worker:
-        told = _Told(on_record, on_progress, should_stop, alive)
+        told = _Told(on_record, on_progress, should_stop, alive, before_measuring)
         supply = Supply(endpoint, workload, prompts, seed=seed, api_key=api_key)
         return _Push(worker, load, point, seed, prompts, supply, told, api_key).run()
 
@@ -89,6 +90,7 @@ class _Told:
     on_progress: OnProgress
     should_stop: Ask
     alive: Ask
+    before_measuring: Callable[[], None]
 
 
 class _Push:
@@ -164,6 +166,7 @@ class _Push:
         outcome.planned = load.requests if clients else len(phase.offsets_ns)
         self._first, self._sent_before = self._supply.made, self._tally.tick.sent
         self._supply.feed(self._worker, self._supply.first(outcome.planned, clients))
+        self._told.before_measuring()
         self._tally.start_over()
         cpu, parent_cpu = self._tally.tick.cpu_s, time.process_time()
         self._worker.start(phase)
@@ -251,6 +254,7 @@ class _Push:
         outcome.short_slice = self._worker.short_slice
         outcome.clock_error_ns, outcome.clock_step_ns = tick.clock_error_ns, tick.clock_step_ns
         outcome.backlog_max_bytes, outcome.spilled_bytes = tick.backlog_max, tick.spilled
+        outcome.cache = self._prompts.cache_declared | {"told_by_usage": self._reader.cached_told}
         outcome.prompts_off, outcome.prompts_unverified = supply.off, supply.unverified
         notes[:0] = self._prompts.notes
         if supply.off:

@@ -1,7 +1,7 @@
 """What engines call the same thing: series of `/metrics` by what they mean.
 
-The first name that a page has counts. Names changed over versions, so old ones stay behind the new ones. `_total` is the
-ending that client libraries give to counters; a histogram is named without `_bucket`.
+The first name that a page has counts. Names changed over versions, so old ones stay behind the new ones. `_total` is
+the ending that client libraries give to counters; a histogram is named without `_bucket`.
 """
 
 from __future__ import annotations

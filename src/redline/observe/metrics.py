@@ -76,7 +76,7 @@ class ServerWatch:
             self._before = self._settled()
 
     def _settled(self) -> Page | None:
-        """The page once two in a row count the same tokens and nothing runs: engines book the last step a little late."""
+        """The page once nothing runs and two in a row count the same tokens: engines book the last step a bit late."""
         until, last = time.monotonic() + SETTLE_S, math.nan
         while True:
             page = self._scrape()
