@@ -95,6 +95,8 @@ class PointOutcome:
     """The kernel gave the worker short time slices (Linux 6.12 and later): it wakes up earlier on a busy box."""
     backlog_max_bytes: int = 0
     spilled_bytes: int = 0
+    cache: dict[str, Any] = field(default_factory=dict)
+    """What was declared of the prefix cache, what all prompts share, and whether usage told of it."""
 
     @property
     def chunks_per_s(self) -> float:

@@ -62,6 +62,16 @@ class PromptSource:
             return None
         return lambda texts: tokenizer.counts(texts, special=False)
 
+    @property
+    def cache_declared(self) -> dict[str, Any]:
+        """What a prefix cache may hold of these prompts, for the outcome of a load point."""
+        shared = self.workload.shared_prefix_tokens if self.workload.kind == "synthetic" else 0
+        return {
+            "declared": self.workload.cache,
+            "warm_share": self.workload.warm_share,
+            "common_tokens": shared + self.composer.vocabulary.overhead,
+        }
+
     def prompts(self, key: int, start: int, count: int, *, verify: bool = True) -> list[Prompt]:
         """Prompts `start` to `start + count` of this key. Without `verify` nobody is asked for their length."""
         if self.workload.kind == "synthetic":
@@ -131,7 +141,7 @@ class PromptSource:
 
     def _salted(self, item: Item, key: int, number: int) -> tuple[dict[str, Any], ...]:
         first, *rest = item.messages
-        if not self.workload.salt or not isinstance(first["content"], str):
+        if not self.workload.salted or not isinstance(first["content"], str):
             return item.messages
         salt = " ".join(self.composer.salt(key, number))
         return ({**first, "content": f"{salt} {first['content']}"}, *rest)
@@ -172,9 +182,10 @@ def prompt_source(
     composer = Composer(
         vocabulary,
         seed=seed,
-        salt=workload.salt,
+        salt=workload.salted,
         prefix_tokens=workload.shared_prefix_tokens if workload.kind == "synthetic" else 0,
         salt_key=salt_key,
+        warm_share=workload.warm_share,
     )
     source = PromptSource(endpoint, workload, tokenizer, composer, notes=notes)
     if workload.kind == "synthetic":
@@ -226,7 +237,7 @@ def _check_lengths(endpoint: Endpoint, workload: WorkloadSpec, vocabulary: Vocab
             f"the shared prefix {workload.shared_prefix_tokens}",
             fix=f"prompt_tokens of {least} or more",
         )
-    if workload.salt and prompt.mean < least + _SALT_TRIES - 1:
+    if workload.salted and prompt.mean < least + _SALT_TRIES - 1:
         notes.append("prompts are too short for a unique start each")
 
 
@@ -249,7 +260,7 @@ def _items(source: PromptSource, seed: int, needed: int) -> list[Item]:
             )
     items = _fitting(source, items)
     if needed > len(items):
-        same = "with a new start each" if workload.salt else "and a prefix cache may answer them"
+        same = "with a new start each" if workload.salted else "and a prefix cache may answer them"
         source.notes.append(f"{workload.path} holds {len(items)} prompts; they are used again, {same}")
     return items
 

@@ -55,12 +55,13 @@ def run_point(
     alive: Ask = lambda: True,
     api_key: str | None = None,
     plant: Plant | None = None,
+    before_measuring: Callable[[], None] = lambda: None,
 ) -> PointOutcome:
     """Push `endpoint` at one load point and tell how it went.
 
-    Warm-up requests come first and are recorded as such. `should_stop` is asked at least every 50 ms, `alive` twice a
-    second; when the engine is gone, or refuses connections for a second, the point ends and keeps what was measured.
-    EnvironmentFault when the load worker cannot run here.
+    Warm-up requests come first and are recorded as such; `before_measuring` is called once they are over. `should_stop`
+    is asked at least every 50 ms, `alive` twice a second; when the engine is gone, or refuses connections for a second,
+    the point ends and keeps what was measured. EnvironmentFault when the load worker cannot run here.
     """
     silent_s = load.idle_timeout_s if workload.stream else load.timeout_s
     target = replace(
@@ -75,7 +76,7 @@ def run_point(
         check_limits(int(point.value), plan.workers)
     # the ring is open before the first connection is
     with Stamper(target, load.stamps) as stamper, Crew(target, plan.workers, cores=plan.cores) as worker:
-        told = _Told(on_record, on_progress, should_stop, alive)
+        told = _Told(on_record, on_progress, should_stop, alive, before_measuring)
         supply = Supply(endpoint, workload, prompts, seed=seed, api_key=api_key)
         push = _Push(worker, stamper, load, point, seed, prompts, supply, told, api_key)
         outcome = push.run()
@@ -99,6 +100,7 @@ class _Told:
     on_progress: OnProgress
     should_stop: Ask
     alive: Ask
+    before_measuring: Callable[[], None]
 
 
 class _Push:
@@ -176,6 +178,7 @@ class _Push:
         outcome.planned = load.requests if clients else len(phase.offsets_ns)
         self._first, self._sent_before = self._supply.made, self._tally.tick.sent
         self._supply.feed(self._worker, self._supply.first(outcome.planned, clients))
+        self._told.before_measuring()
         self._tally.start_over()
         cpu, parent_cpu, pieces = self._worker.cpu_s(), time.process_time(), self._tally.tick.pieces
         self._worker.start(phase)
@@ -272,6 +275,7 @@ class _Push:
         outcome.stamps = self._stamper.report.as_dict()
         outcome.clock_error_ns, outcome.clock_step_ns = tick.clock_error_ns, tick.clock_step_ns
         outcome.backlog_max_bytes, outcome.spilled_bytes = tick.backlog_max, tick.spilled
+        outcome.cache = self._prompts.cache_declared | {"told_by_usage": self._reader.cached_told}
         outcome.prompts_off, outcome.prompts_unverified = supply.off, supply.unverified
         notes[:0] = self._prompts.notes
         notes += self._stamper.report.notes()

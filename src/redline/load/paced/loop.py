@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from redline.clock import realtime_offset
-from redline.load.paced.pace import Asked, Faults, Pace, Step, ToyTokenizer, answer, whole
+from redline.load.paced.pace import Asked, Faults, Pace, Step, ToyTokenizer, answer, head, whole
 from redline.load.paced.slots import Slots
+from redline.load.paced.world import World
 from redline.load.timer import Timer
 
 _SO_TIMESTAMPNS = 35
@@ -68,6 +69,7 @@ class PacedLoop:
         self.truths: list[Truth] = []
         self._faults = Faults(pace.faults)
         self._slots: Slots[_Conn] = Slots(pace.slots)
+        self._world = World(pace)
         self._listener = socket.create_server(("127.0.0.1", port), backlog=4096)
         self._listener.setblocking(False)
         self.port: int = self._listener.getsockname()[1]
@@ -195,8 +197,12 @@ class PacedLoop:
         elif path == "/_truth":
             truths = [vars(truth) for truth in self.truths]
             if method == "DELETE":
+                self._world.forget(self.truths)
                 self.truths = []
             self._say(conn, 200, {"requests": truths})
+        elif path == "/metrics" and self.pace.metrics:
+            page = self._world.page(self.truths, self._live()).encode()
+            self._emit(conn, head(200, "text/plain; version=0.0.4", "length", len(page)) + page)
         elif path == "/tokenize" and self.pace.tokenizer:
             special = bool(body.get("add_special_tokens", "messages" not in body))
             text = self.tokenizer.render(body["messages"]) if "messages" in body else str(body["prompt"])
@@ -230,6 +236,7 @@ class PacedLoop:
             include_usage=bool(options.get("include_usage")),
             continuous=bool(options.get("continuous_usage_stats")),
         )
+        asked, pace = self._world.shape(asked, prompt, self.tokenizer, conn.arrived_ns, self._live)
         self._answers += 1
         fault = self._faults.next()
         if pace.die_after and self._answers >= pace.die_after:
@@ -244,6 +251,10 @@ class PacedLoop:
             return
         if self._slots.enter(conn):
             self._push(conn)
+
+    def _live(self) -> int:
+        """Requests in flight."""
+        return sum(bool(conn.steps) for conn in self._conns.values())
 
     def _push(self, conn: _Conn) -> None:
         self._sequence += 1
