@@ -77,6 +77,8 @@ def test_each_plain_flag_sets_its_field() -> None:
             values = base | {flag.python: value}
             if flag.name == "--workload":
                 values["workload_path"] = "f"
+            if flag.name == "--embedding-batch":
+                values["api"] = "embeddings"
             if flag.name.endswith("-max"):
                 values[flag.python.removesuffix("_max")] = 3
             assert read(experiment_from(None, values), flag.field) == value, flag.name

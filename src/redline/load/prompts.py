@@ -12,6 +12,7 @@ from redline.engines.endpoint import Endpoint
 from redline.errors import EnvironmentFault, SpecError, Unsupported, UsageError
 from redline.load.counting import CountTexts
 from redline.load.datasets import Item, read_items
+from redline.load.overhead import corrected
 from redline.load.prompt import Prompt
 from redline.load.record import TokenSource
 from redline.load.synthetic import Composer, Draft
@@ -64,10 +65,11 @@ class PromptSource:
 
     def prompts(self, key: int, start: int, count: int, *, verify: bool = True) -> list[Prompt]:
         """Prompts `start` to `start + count` of this key. Without `verify` nobody is asked for their length."""
-        if self.workload.kind == "synthetic":
-            found = self._synthetic(key, start, count, verify)
-        else:
-            found = self._from_items(key, start, count, verify)
+        batch = self.workload.embedding_batch
+        make = self._synthetic if self.workload.kind == "synthetic" else self._from_items
+        found = make(key, start * batch, count * batch, verify)
+        if self.workload.api == "embeddings":
+            found = [_together(found[at : at + batch]) for at in range(0, len(found), batch)]
         self.made += len(found)
         self.off += sum(not prompt.exact for prompt in found)
         return found
@@ -79,7 +81,7 @@ class PromptSource:
         lengths = [self._lengths(key, number) for number in range(start, start + count)]
         drafts = [self.composer.draft(key, start + i, tokens) for i, (tokens, _) in enumerate(lengths)]
         if verify and self.verified and self.tokenizer is not None:
-            off = self.composer.settle(drafts, self.tokenizer, chat=spec.api == "chat")
+            off = self.composer.settle(drafts, self.tokenizer, chat=spec.chat)
             if off > 0.02 * count and spec.api == "completions" and self.endpoint.dialect.token_id_prompts:
                 return [self._as_ids(draft, output) for draft, (_, output) in zip(drafts, lengths, strict=True)]
         return [self._prompt_of(draft, output) for draft, (_, output) in zip(drafts, lengths, strict=True)]
@@ -98,7 +100,7 @@ class PromptSource:
         return Prompt(token_ids=tuple(ids), tokens=draft.asked, output_tokens=output)
 
     def _prompt(self, text: str, tokens: int, output: int, *, exact: bool = True) -> Prompt:
-        if self.workload.api == "chat":
+        if self.workload.chat:
             messages = ({"role": "user", "content": text},)
             return Prompt(messages=messages, tokens=tokens, output_tokens=output, exact=exact)
         return Prompt(text=text, tokens=tokens, output_tokens=output, exact=exact)
@@ -108,6 +110,8 @@ class PromptSource:
         rng = random.Random(f"{key}/{number}/lengths")
         prompt, output = draw(spec.prompt_tokens, rng), draw(spec.output_tokens, rng)
         limit = self.endpoint.max_model_len
+        if spec.api == "embeddings":
+            return min(prompt, limit) if limit else prompt, 0
         if limit:
             output = min(output, max(1, limit - 1))
             prompt = min(prompt, limit - output)
@@ -123,7 +127,7 @@ class PromptSource:
         found = []
         for item, chat, size, number in zip(items, chats, tokens, numbers, strict=True):
             output = item.output_tokens or draw(self.workload.output_tokens, random.Random(f"{key}/{number}/lengths"))
-            if self.workload.api == "chat":
+            if self.workload.chat:
                 found.append(Prompt(messages=chat, tokens=size, output_tokens=output))
             else:
                 found.append(Prompt(text=str(chat[0]["content"]), tokens=size, output_tokens=output))
@@ -139,9 +143,17 @@ class PromptSource:
     def _count_items(self, chats: Sequence[tuple[dict[str, Any], ...]]) -> list[int]:
         if self.tokenizer is None or not self.verified:
             return [0] * len(chats)
-        if self.workload.api == "chat":
+        if self.workload.chat:
             return self.tokenizer.chat_counts(chats)
         return self.tokenizer.counts([str(chat[0]["content"]) for chat in chats])
+
+
+def _together(prompts: Sequence[Prompt]) -> Prompt:
+    """One embeddings request of several inputs."""
+    known = all(prompt.tokens for prompt in prompts)
+    tokens = sum(prompt.tokens for prompt in prompts) if known else 0
+    exact = all(prompt.exact for prompt in prompts)
+    return Prompt(inputs=tuple(prompt.text for prompt in prompts), tokens=tokens, exact=exact)
 
 
 def draw(spec: LengthSpec, rng: random.Random) -> int:
@@ -188,16 +200,18 @@ def _learn(
     endpoint: Endpoint, workload: WorkloadSpec, tokenizer_path: Path | None, api_key: str | None, notes: list[str]
 ) -> tuple[Tokenizer | None, Vocabulary]:
     """The best tokenizer that can answer, with what it taught; the last resort takes a word for a token."""
-    chat = workload.api == "chat"
+    chat = workload.chat
+    usage = UsageTokenizer(endpoint, api_key, api=workload.api)
     tokenizer, remarks = best_tokenizer(endpoint, tokenizer_path, api_key)
     notes += remarks
     if tokenizer is not None:
         try:
+            if workload.api == "responses":
+                tokenizer = corrected(tokenizer, usage, notes)
             return tokenizer, learn(tokenizer, chat=chat)
         except (EnvironmentFault, Unsupported) as problem:
             notes.append(problem.what)
     if workload.kind == "synthetic":
-        usage = UsageTokenizer(endpoint, api_key)
         try:
             vocabulary = learn(usage, chat=chat)
         except (EnvironmentFault, Unsupported) as problem:
@@ -210,9 +224,11 @@ def _learn(
 
 def _check_lengths(endpoint: Endpoint, workload: WorkloadSpec, vocabulary: Vocabulary, notes: list[str]) -> None:
     prompt, output, limit = workload.prompt_tokens, workload.output_tokens, endpoint.max_model_len
-    if limit and prompt.mean + output.mean > limit:
+    answer = 0 if workload.api == "embeddings" else output.mean
+    if limit and prompt.mean + answer > limit:
+        asked = f"{prompt.mean} prompt tokens" + (f" and {answer} output tokens" if answer else "")
         raise UsageError(
-            f"{prompt.mean} prompt tokens and {output.mean} output tokens do not fit into {limit}",
+            f"{asked} do not fit into {limit}",
             why=f"{endpoint.model} takes {limit} tokens, prompt and answer together",
             fix="lower prompt_tokens or output_tokens, or serve the model with a longer context",
         )
@@ -237,11 +253,11 @@ def _items(source: PromptSource, seed: int, needed: int) -> list[Item]:
     if workload.kind == "sharegpt":
         random.Random(f"{seed}/items").shuffle(items)
         items = _with_answers(source, items[: max(2 * needed, 1000)])
-    if workload.api == "completions":
+    if not workload.chat:
         several = next((item for item in items if len(item.messages) > 1 or item.messages[0]["role"] != "user"), None)
         if several is not None:
             raise SpecError(
-                "a conversation cannot go to the completions endpoint",
+                f"a conversation cannot go to the {workload.api} endpoint",
                 file=workload.path,
                 line=several.line,
                 field="messages",
@@ -270,7 +286,7 @@ def _fitting(source: PromptSource, items: list[Item]) -> list[Item]:
     if not limit or not source.verified:
         return items
     tokens = source._count_items([item.messages for item in items])
-    wanted = source.workload.output_tokens.mean
+    wanted = 0 if source.workload.api == "embeddings" else source.workload.output_tokens.mean
     kept = [
         item
         for item, size in zip(items, tokens, strict=True)

@@ -12,6 +12,7 @@ from redline.clock import now_ns
 from redline.engines.endpoint import Endpoint
 from redline.errors import EnvironmentFault
 from redline.load.arrivals import schedule
+from redline.load.body import streams
 from redline.load.crew import LoadWorker
 from redline.load.frames import Arrivals, Phase, PhaseDone, RawStream, Tick
 from redline.load.progress import LoadProgress, PointOutcome, StoppedBy, Tally
@@ -62,7 +63,7 @@ def run_point(
     """
     if point.kind == "closed":
         _check_files(int(point.value))
-    silent_s = load.idle_timeout_s if workload.stream else load.timeout_s
+    silent_s = load.idle_timeout_s if streams(workload) else load.timeout_s
     target = replace(
         resolve(endpoint.base_url), timeout_ns=int(load.timeout_s * NS_PER_S), idle_ns=int(silent_s * NS_PER_S)
     )

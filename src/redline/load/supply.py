@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 
 from redline.engines.endpoint import Endpoint
-from redline.load.body import body, path_of
+from redline.load.body import body, path_of, streams
 from redline.load.crew import LoadWorker
 from redline.load.frames import Outgoing
 from redline.load.prompts import PromptSource
@@ -31,7 +31,7 @@ class Supply:
         self._workload = workload
         self._prompts = prompts
         self._seed = seed
-        self._head = request_head(endpoint.base_url, path_of(workload), api_key=api_key, stream=workload.stream)
+        self._head = request_head(endpoint.base_url, path_of(workload), api_key=api_key, stream=streams(workload))
         self._name = f"redline-{secrets.token_hex(4)}"
         self._mean_bytes = 1024.0
         self.asked: dict[int, Asked] = {}
@@ -60,7 +60,15 @@ class Supply:
             self.made += 1
             self.off += not prompt.exact
             self.unverified += not (verify and prompts.verified)
-            self.asked[number] = Asked(prompt.tokens, prompt.output_tokens, workload.stream, warmup, workload.keep_text)
+            self.asked[number] = Asked(
+                prompt.tokens,
+                prompt.output_tokens,
+                streams(workload),
+                warmup,
+                workload.keep_text,
+                workload.api,
+                len(prompt.inputs) or 1,
+            )
             data = body(self._endpoint, workload, prompt, seed=self._seed + number)
             requests.append(Outgoing(number, request_bytes(self._head, f"{self._name}-{number}", data)))
         return requests

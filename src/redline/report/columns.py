@@ -6,7 +6,15 @@ import math
 import re
 from dataclasses import dataclass
 
-from redline.analyse.comparison import EnginePoint, Load, ModelComparison, PointComparison, Pooled, Ratio
+from redline.analyse.comparison import (
+    EnginePoint,
+    Load,
+    ModelComparison,
+    PointComparison,
+    Pooled,
+    Ratio,
+    only_vectors,
+)
 from redline.analyse.percentile import LEVELS
 from redline.analyse.verdict import STATES
 from redline.report.model import Report, load_label
@@ -36,10 +44,13 @@ LATENCIES = (
     Column("e2e_ms.p99", "", "p99"),
 )
 RATES = (Column("output_tokens_per_s", "output", "tok/s"), Column("requests_per_s", "done", "req/s"))
+VECTORS = (*LATENCIES[-2:], Column("input_tokens_per_s", "input", "tok/s"), RATES[1])
+"""Instead of both when every answer was an embedding, which has no first token."""
 GOODPUT = Column("goodput_per_s", "good", "req/s")
 
 RATIOS = ("output_tokens_per_s", "ttft_ms.p50", "itl_ms.p50", "e2e_ms.p50")
 RATIO_HEADS = {
+    "input_tokens_per_s": "input tok/s",
     "output_tokens_per_s": "output tok/s", "goodput_per_s": "goodput", "ttft_ms.p50": "TTFT p50",
     "itl_ms.p50": "ITL p50", "e2e_ms.p50": "E2E p50",
 }  # fmt: skip
@@ -50,10 +61,19 @@ FOOTPRINT_HEADS = {"startup_s": "start-up", "rss_bytes": "peak memory", "gpu_mem
 
 
 def columns(report: Report) -> tuple[Column, ...]:
-    return (*LATENCIES, *RATES, *((GOODPUT,) if report.slo else ()))
+    shown = VECTORS if vectors(report) else (*LATENCIES, *RATES)
+    return (*shown, *((GOODPUT,) if report.slo else ()))
+
+
+def vectors(report: Report) -> bool:
+    """Whether every answer of the report was an embedding."""
+    points = [point for model in report.comparison.models for point in model.points]
+    return bool(points) and all(map(only_vectors, points))
 
 
 def ratio_columns(report: Report) -> tuple[str, ...]:
+    if vectors(report):
+        return ("input_tokens_per_s", *(("goodput_per_s",) if report.slo else ()), "e2e_ms.p50")
     return (*RATIOS[:1], *(("goodput_per_s",) if report.slo else ()), *RATIOS[1:])
 
 

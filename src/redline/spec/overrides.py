@@ -145,6 +145,8 @@ FLAGS: tuple[Flag, ...] = (
     Flag("--temperature", "workload.temperature", "Workload"),
     Flag("--salt", "workload.salt", "Workload"),
     Flag("--keep-text", "workload.keep_text", "Workload"),
+    Flag("--embedding-batch", "workload.embedding_batch", "Workload"),
+    Flag("--embedding-format", "workload.embedding_format", "Workload"),
     Flag("--slo-ttft", "slo.ttft_ms", "SLO"),
     Flag("--slo-tpot", "slo.tpot_ms", "SLO"),
     Flag("--slo-itl", "slo.itl_ms", "SLO"),

@@ -35,7 +35,9 @@ class WorkloadSpec(Spec):
 
     kind: Literal["synthetic", "text", "jsonl", "sharegpt"] = Field("synthetic", description="where prompts come from")
     path: str = Field("", description="file for text, jsonl and sharegpt")
-    api: Literal["chat", "completions"] = Field("completions", description="endpoint to call")
+    api: Literal["chat", "completions", "responses", "embeddings"] = Field(
+        "completions", description="endpoint to call"
+    )
     prompt_tokens: LengthSpec = Field(LengthSpec(mean=128), description="prompt length, chat template included")
     output_tokens: LengthSpec = Field(LengthSpec(mean=64), description="answer length asked for")
     shared_prefix_tokens: Whole = Field(0, ge=0, description="tokens that all prompts begin with")
@@ -46,9 +48,22 @@ class WorkloadSpec(Spec):
         True, description="make every prompt start differently, so that no prefix cache answers by accident"
     )
     keep_text: bool = Field(False, description="store what was generated")
+    embedding_batch: Whole = Field(1, ge=1, description="embeddings: inputs per request, each of prompt_tokens")
+    embedding_format: Literal["float", "base64"] = Field("float", description="embeddings: how vectors are sent back")
+
+    @property
+    def chat(self) -> bool:
+        """Whether prompts are conversations, which a chat template goes around."""
+        return self.api in ("chat", "responses")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.embedding_batch > 1 and self.api != "embeddings":
+            raise fault(
+                f"the {self.api} endpoint takes one prompt per request",
+                field="embedding_batch",
+                fix="api: embeddings (--api embeddings)",
+            )
         if self.kind != "synthetic" and not self.path:
             raise fault(
                 f"workload kind {self.kind} reads a file", field="path", fix="path: FILE (--workload-path FILE)"

@@ -17,11 +17,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from redline.clock import realtime_offset
-from redline.load.paced.pace import Asked, Faults, Pace, Step, ToyTokenizer, answer, whole
+from redline.load.paced.pace import Asked, Faults, Pace, Step, ToyTokenizer, whole
+from redline.load.paced.script import script
 from redline.load.timer import Timer
 
 _SO_TIMESTAMPNS = 35
 _now = time.monotonic_ns
+_APIS = {
+    "/v1/chat/completions": "chat",
+    "/v1/completions": "completions",
+    "/v1/responses": "responses",
+    "/v1/embeddings": "embeddings",
+}
 
 
 @dataclass
@@ -182,8 +189,8 @@ class PacedLoop:
         self._emit(conn, whole(status, body, "OK" if status == 200 else "Error"))
 
     def _route(self, conn: _Conn, method: str, path: str, headers: dict[str, str], body: dict[str, Any]) -> None:
-        if path in ("/v1/chat/completions", "/v1/completions") and method == "POST":
-            self._answer(conn, path.endswith("chat/completions"), headers, body)
+        if path in _APIS and method == "POST":
+            self._answer(conn, _APIS[path], headers, body)
         elif path == "/health":
             self._say(conn, 200, {})
         elif path == "/v1/models":
@@ -206,27 +213,17 @@ class PacedLoop:
         else:
             self._say(conn, 404, {"error": {"message": f"no such path: {path}", "code": 404}})
 
-    def _answer(self, conn: _Conn, chat: bool, headers: dict[str, str], body: dict[str, Any]) -> None:
+    def _answer(self, conn: _Conn, api: str, headers: dict[str, str], body: dict[str, Any]) -> None:
         pace = self.pace
         if body.get("model") != pace.model:
             self._say(conn, 404, {"error": {"message": f"no such model: {body.get('model')}", "code": 404}})
             return
-        prompt = self.tokenizer.render(body["messages"]) if chat else body["prompt"]
-        count = self.tokenizer.count(prompt) if isinstance(prompt, str) else len(prompt)
-        options = body.get("stream_options") or {}
-        tokens = int(body.get("max_tokens") or body.get("max_completion_tokens") or pace.tokens)
+        asked = self._asked(api, body)
+        count, tokens = asked.prompt_tokens, asked.tokens
         if pace.max_model_len and count + tokens > pace.max_model_len:
             text = f"This model's maximum context length is {pace.max_model_len} tokens, asked {count + tokens}"
             self._say(conn, 400, {"error": {"message": text, "code": 400}})
             return
-        asked = Asked(
-            chat=chat,
-            stream=bool(body.get("stream")),
-            tokens=tokens,
-            prompt_tokens=count,
-            include_usage=bool(options.get("include_usage")),
-            continuous=bool(options.get("continuous_usage_stats")),
-        )
         self._answers += 1
         fault = self._faults.next()
         if pace.die_after and self._answers >= pace.die_after:
@@ -234,12 +231,40 @@ class PacedLoop:
         name = headers.get("x-request-id", "")
         truth = Truth(name, self._answers, conn.arrived_ns, count, fault, conn.number)
         self.truths.append(truth)
-        conn.steps, conn.end = answer(pace, asked, fault)
+        conn.steps, conn.end = script(pace, asked, fault)
         conn.position, conn.start_ns, conn.truth = 0, conn.arrived_ns, truth
         if not conn.steps:
             self._drop(conn, reset=True)
             return
         self._push(conn)
+
+    def _asked(self, api: str, body: dict[str, Any]) -> Asked:
+        """What a request wants. KeyError and its kin for a body that is none."""
+        inputs: tuple[str, ...] = ()
+        if api == "embeddings":
+            found = body["input"]
+            inputs = tuple(found) if isinstance(found, list) else (str(found),)
+            count = sum(self.tokenizer.count(text) for text in inputs)
+        elif api == "completions":
+            prompt = body["prompt"]
+            count = self.tokenizer.count(prompt) if isinstance(prompt, str) else len(prompt)
+        else:
+            said = body["messages" if api == "chat" else "input"]
+            messages = [{"role": "user", "content": said}] if isinstance(said, str) else said
+            count = self.tokenizer.count(self.tokenizer.render(messages))
+        options = body.get("stream_options") or {}
+        lengths = (body.get(key) for key in ("max_tokens", "max_completion_tokens", "max_output_tokens"))
+        return Asked(
+            chat=api == "chat",
+            stream=bool(body.get("stream")) and api != "embeddings",
+            tokens=0 if api == "embeddings" else int(next(filter(None, lengths), self.pace.tokens)),
+            prompt_tokens=count,
+            include_usage=bool(options.get("include_usage")),
+            continuous=bool(options.get("continuous_usage_stats")),
+            api=api,
+            inputs=inputs,
+            base64=body.get("encoding_format") == "base64",
+        )
 
     def _push(self, conn: _Conn) -> None:
         self._sequence += 1
