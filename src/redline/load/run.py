@@ -179,6 +179,7 @@ class _Push:
 
     def _pump(self, phase: Literal["warm-up", "measuring"], planned: int) -> PhaseDone:
         """Hear the worker out until its phase is over."""
+        longest = self._load.duration_s if phase == "measuring" else 0.0
         while True:
             for heard in self._worker.hear(_POLL_S):
                 if isinstance(heard, RawStream):
@@ -187,7 +188,7 @@ class _Push:
                     self._tally.ticked(heard)
                 else:
                     self._tally.ticked(heard.tick)
-                    self._told.on_progress(self._tally.progress(phase, planned))
+                    self._told.on_progress(self._tally.progress(phase, planned, longest))
                     return heard
             self._watch()
             if phase == "measuring" and self._why is None:
@@ -195,7 +196,7 @@ class _Push:
             now = time.monotonic()
             if now >= self._progress_at:
                 self._progress_at = now + _PROGRESS_EVERY_S
-                self._told.on_progress(self._tally.progress(phase, planned))
+                self._told.on_progress(self._tally.progress(phase, planned, longest))
 
     def _watch(self) -> None:
         """Stop when the user has had enough or the engine is gone."""

@@ -17,18 +17,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from redline.clock import realtime_offset
-from redline.load.paced.pace import Asked, Faults, Pace, Step, ToyTokenizer, whole
+from redline.load.paced.asking import APIS, asked_of
+from redline.load.paced.pace import Faults, Pace, Step, ToyTokenizer, whole
 from redline.load.paced.script import script
+from redline.load.paced.slots import Slots
 from redline.load.timer import Timer
 
 _SO_TIMESTAMPNS = 35
 _now = time.monotonic_ns
-_APIS = {
-    "/v1/chat/completions": "chat",
-    "/v1/completions": "completions",
-    "/v1/responses": "responses",
-    "/v1/embeddings": "embeddings",
-}
 
 
 @dataclass
@@ -73,6 +69,7 @@ class PacedLoop:
         self.tokenizer = ToyTokenizer()
         self.truths: list[Truth] = []
         self._faults = Faults(pace.faults)
+        self._slots: Slots[_Conn] = Slots(pace.slots)
         self._listener = socket.create_server(("127.0.0.1", port), backlog=4096)
         self._listener.setblocking(False)
         self.port: int = self._listener.getsockname()[1]
@@ -140,6 +137,7 @@ class PacedLoop:
             conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         del self._conns[fd]
         conn.steps = []
+        self._leave(conn)
         conn.sock.close()
 
     def _readable(self, conn: _Conn) -> None:
@@ -189,8 +187,8 @@ class PacedLoop:
         self._emit(conn, whole(status, body, "OK" if status == 200 else "Error"))
 
     def _route(self, conn: _Conn, method: str, path: str, headers: dict[str, str], body: dict[str, Any]) -> None:
-        if path in _APIS and method == "POST":
-            self._answer(conn, _APIS[path], headers, body)
+        if path in APIS and method == "POST":
+            self._answer(conn, APIS[path], headers, body)
         elif path == "/health":
             self._say(conn, 200, {})
         elif path == "/v1/models":
@@ -218,7 +216,7 @@ class PacedLoop:
         if body.get("model") != pace.model:
             self._say(conn, 404, {"error": {"message": f"no such model: {body.get('model')}", "code": 404}})
             return
-        asked = self._asked(api, body)
+        asked = asked_of(api, body, self.tokenizer, pace)
         count, tokens = asked.prompt_tokens, asked.tokens
         if pace.max_model_len and count + tokens > pace.max_model_len:
             text = f"This model's maximum context length is {pace.max_model_len} tokens, asked {count + tokens}"
@@ -236,35 +234,8 @@ class PacedLoop:
         if not conn.steps:
             self._drop(conn, reset=True)
             return
-        self._push(conn)
-
-    def _asked(self, api: str, body: dict[str, Any]) -> Asked:
-        """What a request wants. KeyError and its kin for a body that is none."""
-        inputs: tuple[str, ...] = ()
-        if api == "embeddings":
-            found = body["input"]
-            inputs = tuple(found) if isinstance(found, list) else (str(found),)
-            count = sum(self.tokenizer.count(text) for text in inputs)
-        elif api == "completions":
-            prompt = body["prompt"]
-            count = self.tokenizer.count(prompt) if isinstance(prompt, str) else len(prompt)
-        else:
-            said = body["messages" if api == "chat" else "input"]
-            messages = [{"role": "user", "content": said}] if isinstance(said, str) else said
-            count = self.tokenizer.count(self.tokenizer.render(messages))
-        options = body.get("stream_options") or {}
-        lengths = (body.get(key) for key in ("max_tokens", "max_completion_tokens", "max_output_tokens"))
-        return Asked(
-            chat=api == "chat",
-            stream=bool(body.get("stream")) and api != "embeddings",
-            tokens=0 if api == "embeddings" else int(next(filter(None, lengths), self.pace.tokens)),
-            prompt_tokens=count,
-            include_usage=bool(options.get("include_usage")),
-            continuous=bool(options.get("continuous_usage_stats")),
-            api=api,
-            inputs=inputs,
-            base64=body.get("encoding_format") == "base64",
-        )
+        if self._slots.enter(conn):
+            self._push(conn)
 
     def _push(self, conn: _Conn) -> None:
         self._sequence += 1
@@ -293,8 +264,15 @@ class PacedLoop:
             truth.finished_ns = before
             self._finish(conn)
 
+    def _leave(self, conn: _Conn) -> None:
+        following = self._slots.leave(conn)
+        if following is not None:
+            following.start_ns = _now()
+            self._push(following)
+
     def _finish(self, conn: _Conn) -> None:
         conn.steps = []
+        self._leave(conn)
         if conn.end == "die":
             os._exit(1)
         if conn.end in ("reset", "close"):

@@ -54,6 +54,10 @@ class Pace:
     model: str = "paced"
     reasoning: int = 0
     """Chat and responses: so many of the first tokens are reasoning."""
+    image_tokens: int = 64
+    """Chat and responses: what one picture adds to the prompt."""
+    responses_extra_tokens: int = 0
+    """Responses: what the endpoint adds to a prompt beyond what /tokenize says, as vLLM's second BOS."""
     dimensions: int = 16
     """Embeddings: numbers in a vector."""
     usage: Literal["none", "final", "continuous"] = "continuous"
@@ -67,6 +71,8 @@ class Pace:
     """Answer /tokenize and /detokenize."""
     api_key: str = ""
     max_model_len: int = 0
+    slots: int = 0
+    """Requests that are answered at the same time, the others wait; 0 is no limit."""
     die_after: int = 0
     """Exit without a word in the middle of the n-th answer; 0 never."""
     faults: dict[Fault, float] = field(default_factory=dict)
