@@ -105,6 +105,7 @@ def probe_dialect(prober: Prober, engine: str = "") -> Dialect:
         tokenize=prober.tokenizes(),
         stream_usage=prober.stream_usage(include_usage=True)[0],
         continuous_usage=continuous,
+        priority=prober.reads("priority", 1, "high"),
         responses=tuple(
             field
             for field, good, wrong in (("ignore_eos", True, "neither"), ("min_tokens", 1, "few"))

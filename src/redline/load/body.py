@@ -23,13 +23,15 @@ def path_of(workload: WorkloadSpec) -> str:
 
 
 def streams(workload: WorkloadSpec) -> bool:
-    """Whether answers come as a stream; embeddings never do."""
-    return workload.stream and workload.api != "embeddings"
+    """Whether answers come as a stream; embeddings never do, and classes do when all of them do."""
+    return all(part.stream and part.api != "embeddings" for part in workload.parts.values())
 
 
 def body_fields(endpoint: Endpoint, workload: WorkloadSpec, prompt: Prompt, *, seed: int = 0) -> dict[str, Any]:
     """What the body of one request says. `seed` goes along only where sampling makes it matter."""
     fields: dict[str, Any] = {"model": endpoint.model, **_asked(workload, prompt)}
+    if prompt.priority and endpoint.dialect.priority:
+        fields["priority"] = prompt.priority
     if workload.api == "embeddings":
         return fields
     fields["temperature"] = workload.temperature

@@ -21,3 +21,5 @@ class Prompt:
     output_tokens: int = 0
     exact: bool = True
     inputs: tuple[str, ...] = ()
+    request_class: str = ""
+    priority: int = 0

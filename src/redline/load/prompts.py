@@ -12,6 +12,7 @@ from redline.engines.endpoint import Endpoint
 from redline.errors import EnvironmentFault, SpecError, Unsupported, UsageError
 from redline.load.counting import CountTexts
 from redline.load.datasets import Item, read_items
+from redline.load.mixed import Deal, Part, mixed_prompts
 from redline.load.overhead import corrected
 from redline.load.prompt import Prompt
 from redline.load.record import TokenSource
@@ -40,14 +41,21 @@ class PromptSource:
     notes: list[str] = field(default_factory=list)
     made: int = 0
     off: int = 0
+    parts: tuple[Part, ...] = ()
+    """The classes of a mixed workload."""
+    deal: Deal | None = None
 
     @property
     def verified(self) -> bool:
+        if self.parts:
+            return all(part.source.verified for part in self.parts)
         return self.tokenizer is not None and self.tokenizer.source is not TokenSource.USAGE
 
     @property
     def loads_server(self) -> bool:
         """Verifying asks the server that is being measured, so it must not happen during a measurement."""
+        if self.parts:
+            return any(part.source.loads_server for part in self.parts)
         return self.tokenizer is not None and self.tokenizer.source is TokenSource.SERVER_TOKENIZER
 
     @property
@@ -65,13 +73,21 @@ class PromptSource:
 
     def prompts(self, key: int, start: int, count: int, *, verify: bool = True) -> list[Prompt]:
         """Prompts `start` to `start + count` of this key. Without `verify` nobody is asked for their length."""
+        if self.deal is not None:
+            found = mixed_prompts(self.parts, self.deal, key, start, count, verify=verify)
+        else:
+            found = self._own(key, start, count, verify)
+        self.made += len(found)
+        self.off += sum(not prompt.exact for prompt in found)
+        return found
+
+    def _own(self, key: int, start: int, count: int, verify: bool) -> list[Prompt]:
+        """Prompts of a workload without classes."""
         batch = self.workload.embedding_batch
         make = self._synthetic if self.workload.kind == "synthetic" else self._from_items
         found = make(key, start * batch, count * batch, verify)
         if self.workload.api == "embeddings":
             found = [_together(found[at : at + batch]) for at in range(0, len(found), batch)]
-        self.made += len(found)
-        self.off += sum(not prompt.exact for prompt in found)
         return found
 
     # -- synthetic
@@ -179,6 +195,8 @@ def prompt_source(
     still hold the prompts of the run before in its cache. SpecError for a file that cannot be used, UsageError for
     lengths that the model has no room for.
     """
+    if workload.classes:
+        return _mixed(endpoint, workload, seed, tokenizer_path, needed, api_key, salt_key)
     notes: list[str] = []
     tokenizer, vocabulary = _learn(endpoint, workload, tokenizer_path, api_key, notes)
     composer = Composer(
@@ -194,6 +212,36 @@ def prompt_source(
     else:
         source.items = _items(source, seed, needed)
     return source
+
+
+def _mixed(
+    endpoint: Endpoint,
+    workload: WorkloadSpec,
+    seed: int,
+    tokenizer_path: Path | None,
+    needed: int,
+    api_key: str | None,
+    salt_key: str,
+) -> PromptSource:
+    """A source of several, each with a seed of its own, so that no class answers another's prompts from the cache."""
+    parts = []
+    for one, work in zip(workload.classes, workload.parts.values(), strict=True):
+        source = prompt_source(
+            endpoint,
+            work,
+            seed=random.Random(f"{seed}/{one.name}/class").getrandbits(48),
+            tokenizer_path=tokenizer_path,
+            needed=needed,
+            api_key=api_key,
+            salt_key=salt_key,
+        )
+        parts.append(Part(one.name, one.weight, one.priority, source))
+    notes = list(dict.fromkeys(f"{part.name}: {note}" for part in parts for note in part.source.notes))
+    if any(part.priority for part in parts) and not endpoint.dialect.priority:
+        notes.append("priorities are not sent: this server does not take them")
+    first = parts[0].source
+    deal = Deal([part.weight for part in parts])
+    return PromptSource(endpoint, workload, first.tokenizer, first.composer, notes=notes, parts=tuple(parts), deal=deal)
 
 
 def _learn(

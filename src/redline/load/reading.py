@@ -28,6 +28,7 @@ class Asked:
     api: str = "completions"
     inputs: int = 1
     """Embeddings: how many vectors are to come back."""
+    request_class: str = ""
 
 
 class Reader:
@@ -54,6 +55,7 @@ class Reader:
             asked_output_tokens=asked.output_tokens,
             stamp="kernel" if head.kernel else "user",
             warmup=asked.warmup,
+            request_class=asked.request_class,
         )
         if not raw.lengths:
             record.status, record.error = _without_bytes(raw)
