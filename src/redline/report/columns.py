@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from redline.analyse.comparison import (
@@ -62,7 +63,7 @@ FOOTPRINT_HEADS = {"startup_s": "start-up", "rss_bytes": "peak memory", "gpu_mem
 
 def columns(report: Report) -> tuple[Column, ...]:
     shown = VECTORS if vectors(report) else (*LATENCIES, *RATES)
-    return (*shown, *((GOODPUT,) if report.slo else ()))
+    return (*shown, *((GOODPUT,) if report.promised else ()))
 
 
 def vectors(report: Report) -> bool:
@@ -73,8 +74,8 @@ def vectors(report: Report) -> bool:
 
 def ratio_columns(report: Report) -> tuple[str, ...]:
     if vectors(report):
-        return ("input_tokens_per_s", *(("goodput_per_s",) if report.slo else ()), "e2e_ms.p50")
-    return (*RATIOS[:1], *(("goodput_per_s",) if report.slo else ()), *RATIOS[1:])
+        return ("input_tokens_per_s", *(("goodput_per_s",) if report.promised else ()), "e2e_ms.p50")
+    return (*RATIOS[:1], *(("goodput_per_s",) if report.promised else ()), *RATIOS[1:])
 
 
 def cell(found: EnginePoint, column: Column) -> str:
@@ -110,9 +111,16 @@ def arrow(ratio: Ratio | None) -> str:
 
 def slo_text(report: Report) -> str:
     """`TTFT ≤ 200 ms and ITL ≤ 40 ms for 95 % of requests`."""
+    if report.promises:
+        said = {name: terms_text(promise.terms, promise.attainment) for name, promise in report.promises.items()}
+        return "; ".join(f"{name}: {text}" for name, text in said.items() if text)
+    return terms_text(report.slo, report.attainment)
+
+
+def terms_text(terms: Mapping[str, float], attainment: float) -> str:
     names = {"ttft_ms": "TTFT", "tpot_ms": "TPOT", "itl_ms": "ITL (p99 of each request)", "e2e_ms": "E2E"}
-    terms = " and ".join(f"{names[name]} ≤ {number(limit)} ms" for name, limit in report.slo.items())
-    return f"{terms} for {report.attainment:.0%} of the requests" if terms else ""
+    said = " and ".join(f"{names[name]} ≤ {number(limit)} ms" for name, limit in terms.items())
+    return f"{said} for {attainment:.0%} of the requests" if said else ""
 
 
 def reasons(model: ModelComparison) -> list[tuple[str, str, str]]:

@@ -43,7 +43,7 @@ def drawings(model: ModelReport, report: Report) -> Iterator[Drawing]:
         return
     way = "input" if vectors(report) else "output"
     yield _throughput(comparison, report, "throughput", f"{way}_tokens_per_s", f"{way.title()} throughput", "tok/s")
-    if report.slo:
+    if report.promised:
         yield _throughput(comparison, report, "goodput", "goodput_per_s", "Goodput under the SLO", "req/s")
     for kind, metric, title in LATENCIES[-1:] if vectors(report) else LATENCIES:
         yield _latency(comparison, report, kind, metric, title)
