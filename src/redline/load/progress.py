@@ -76,6 +76,8 @@ class PointOutcome:
     retried: int = 0
     prompts_off: int = 0
     prompts_unverified: int = 0
+    prefixes_used: int = 0
+    """Different shared prefixes among the requests made."""
     clock_error_ns: int = 0
     clock_step_ns: int = 0
     stamp: str = "kernel"

@@ -12,7 +12,8 @@ class Prompt:
 
     `tokens` is its length as the server counts it, chat template and special tokens included, all `inputs` together; 0
     when nobody can tell before it is sent. `exact` is False when the length asked for could not be met.
-    `output_tokens` 0 leaves the answer's length to the server."""
+    `prefix` is the shared prefix it begins with, -1 without one. `output_tokens` 0 leaves the answer's length to the
+    server."""
 
     text: str = ""
     messages: tuple[dict[str, Any], ...] = ()
@@ -23,3 +24,4 @@ class Prompt:
     inputs: tuple[str, ...] = ()
     request_class: str = ""
     priority: int = 0
+    prefix: int = -1

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from redline.engines.endpoint import Endpoint
-from redline.errors import EnvironmentFault, SpecError, Unsupported, UsageError
+from redline.errors import EnvironmentFault, Unsupported, UsageError
 from redline.load.counting import CountTexts
-from redline.load.datasets import Item, read_items
+from redline.load.datasets import Item
+from redline.load.images import Pictures
+from redline.load.items import items_of
 from redline.load.mixed import Deal, Part, mixed_prompts
 from redline.load.overhead import corrected
 from redline.load.prompt import Prompt
@@ -21,7 +23,6 @@ from redline.load.tokens import Tokenizer, UsageTokenizer, best_tokenizer
 from redline.load.vocabulary import Vocabulary, learn
 from redline.spec.workload import LengthSpec, WorkloadSpec
 
-_WORDS_TO_TOKENS = 4 / 3
 _SALT_TRIES = 3
 
 
@@ -41,6 +42,7 @@ class PromptSource:
     notes: list[str] = field(default_factory=list)
     made: int = 0
     off: int = 0
+    pictures: Pictures | None = None
     parts: tuple[Part, ...] = ()
     """The classes of a mixed workload."""
     deal: Deal | None = None
@@ -88,6 +90,8 @@ class PromptSource:
         found = make(key, start * batch, count * batch, verify)
         if self.workload.api == "embeddings":
             found = [_together(found[at : at + batch]) for at in range(0, len(found), batch)]
+        if self.pictures is not None:
+            found = [self.pictures.put(prompt, key, start + i) for i, prompt in enumerate(found)]
         return found
 
     # -- synthetic
@@ -104,7 +108,8 @@ class PromptSource:
 
     def _prompt_of(self, draft: Draft, output: int) -> Prompt:
         known = draft.tokens or draft.asked
-        return self._prompt(draft.text, draft.asked, output, exact=known == draft.asked)
+        made = self._prompt(draft.text, draft.asked, output, exact=known == draft.asked)
+        return replace(made, prefix=draft.prefix)
 
     def _as_ids(self, draft: Draft, output: int) -> Prompt:
         """Text could not be had in this length, token ids can."""
@@ -113,7 +118,7 @@ class PromptSource:
         if draft.tokens == draft.asked or not ids:
             return self._prompt_of(draft, output)
         ids = (ids * (draft.asked // len(ids) + 1))[: draft.asked]
-        return Prompt(token_ids=tuple(ids), tokens=draft.asked, output_tokens=output)
+        return Prompt(token_ids=tuple(ids), tokens=draft.asked, output_tokens=output, prefix=draft.prefix)
 
     def _prompt(self, text: str, tokens: int, output: int, *, exact: bool = True) -> Prompt:
         if self.workload.chat:
@@ -139,7 +144,7 @@ class PromptSource:
         numbers = range(start, start + count)
         items = [self.items[number % len(self.items)] for number in numbers]
         chats = [self._salted(item, key, number) for item, number in zip(items, numbers, strict=True)]
-        tokens = self._count_items(chats) if verify else [0] * count
+        tokens = self.count_items(chats) if verify else [0] * count
         found = []
         for item, chat, size, number in zip(items, chats, tokens, numbers, strict=True):
             output = item.output_tokens or draw(self.workload.output_tokens, random.Random(f"{key}/{number}/lengths"))
@@ -156,7 +161,7 @@ class PromptSource:
         salt = " ".join(self.composer.salt(key, number))
         return ({**first, "content": f"{salt} {first['content']}"}, *rest)
 
-    def _count_items(self, chats: Sequence[tuple[dict[str, Any], ...]]) -> list[int]:
+    def count_items(self, chats: Sequence[tuple[dict[str, Any], ...]]) -> list[int]:
         if self.tokenizer is None or not self.verified:
             return [0] * len(chats)
         if self.workload.chat:
@@ -204,13 +209,18 @@ def prompt_source(
         seed=seed,
         salt=workload.salt,
         prefix_tokens=workload.shared_prefix_tokens if workload.kind == "synthetic" else 0,
+        prefixes=workload.prefixes,
+        prefix_skew=workload.prefix_skew,
         salt_key=salt_key,
     )
     source = PromptSource(endpoint, workload, tokenizer, composer, notes=notes)
+    if workload.images_per_request:
+        source.pictures = Pictures(workload, seed)
+        source.pictures.learn(UsageTokenizer(endpoint, api_key, api=workload.api), notes)
     if workload.kind == "synthetic":
         _check_lengths(endpoint, workload, vocabulary, notes)
     else:
-        source.items = _items(source, seed, needed)
+        source.items = items_of(source, seed, needed)
     return source
 
 
@@ -292,56 +302,3 @@ def _check_lengths(endpoint: Endpoint, workload: WorkloadSpec, vocabulary: Vocab
         )
     if workload.salt and prompt.mean < least + _SALT_TRIES - 1:
         notes.append("prompts are too short for a unique start each")
-
-
-def _items(source: PromptSource, seed: int, needed: int) -> list[Item]:
-    """Items of the workload's file that fit the model, in file order; ShareGPT shuffled, and no more than needed."""
-    workload = source.workload
-    items = read_items(workload.kind, Path(workload.path))
-    if workload.kind == "sharegpt":
-        random.Random(f"{seed}/items").shuffle(items)
-        items = _with_answers(source, items[: max(2 * needed, 1000)])
-    if not workload.chat:
-        several = next((item for item in items if len(item.messages) > 1 or item.messages[0]["role"] != "user"), None)
-        if several is not None:
-            raise SpecError(
-                f"a conversation cannot go to the {workload.api} endpoint",
-                file=workload.path,
-                line=several.line,
-                field="messages",
-                fix="api: chat",
-            )
-    items = _fitting(source, items)
-    if needed > len(items):
-        same = "with a new start each" if workload.salt else "and a prefix cache may answer them"
-        source.notes.append(f"{workload.path} holds {len(items)} prompts; they are used again, {same}")
-    return items
-
-
-def _with_answers(source: PromptSource, items: list[Item]) -> list[Item]:
-    """Output lengths from the recorded answers."""
-    count = source.count_texts
-    if count is not None:
-        lengths = count([item.answer for item in items])
-    else:
-        lengths = [round(len(item.answer.split()) * _WORDS_TO_TOKENS) for item in items]
-        source.notes.append("no tokenizer: output lengths of ShareGPT are 4/3 of the words of its answers")
-    return [Item(item.messages, length, line=item.line) for item, length in zip(items, lengths, strict=True) if length]
-
-
-def _fitting(source: PromptSource, items: list[Item]) -> list[Item]:
-    limit = source.endpoint.max_model_len
-    if not limit or not source.verified:
-        return items
-    tokens = source._count_items([item.messages for item in items])
-    wanted = 0 if source.workload.api == "embeddings" else source.workload.output_tokens.mean
-    kept = [
-        item
-        for item, size in zip(items, tokens, strict=True)
-        if size + 8 + (item.output_tokens or wanted) <= limit  # eight for the salt
-    ]
-    if not kept:
-        raise UsageError(f"no prompt of {source.workload.path} fits into the model's {limit} tokens")
-    if len(kept) < len(items):
-        source.notes.append(f"{len(items) - len(kept)} prompts do not fit into {limit} tokens and are left out")
-    return kept

@@ -253,7 +253,13 @@ class _Push:
         outcome.clock_error_ns, outcome.clock_step_ns = tick.clock_error_ns, tick.clock_step_ns
         outcome.backlog_max_bytes, outcome.spilled_bytes = tick.backlog_max, tick.spilled
         outcome.prompts_off, outcome.prompts_unverified = supply.off, supply.unverified
+        outcome.prefixes_used = len(supply.prefixes)
         notes[:0] = self._prompts.notes
+        if len(supply.prefixes) > 1:
+            most = supply.prefixes.most_common(1)[0][1] / supply.prefixes.total()
+            notes.append(
+                f"{len(supply.prefixes)} shared prefixes in use, the most popular in {most:.0%} of the prompts"
+            )
         if supply.off:
             notes.append(f"{supply.off} of {supply.made} prompts could not be made exactly as long as asked")
         if tick.starved:

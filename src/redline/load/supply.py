@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 
 from redline.engines.endpoint import Endpoint
 from redline.load.body import body, path_of, streams
@@ -39,6 +40,8 @@ class Supply:
         self._mean_bytes = 1024.0
         self.asked: dict[int, Asked] = {}
         """By request number; whoever reads the answer takes it out."""
+        self.prefixes: Counter[tuple[str, int]] = Counter()
+        """How often each shared prefix of each class was used."""
         self.made = 0
         self.off = 0
         self.unverified = 0
@@ -59,6 +62,8 @@ class Supply:
         verify = not (under_load and prompts.loads_server)
         requests = []
         for prompt in prompts.prompts(self._seed, self.made, count, verify=verify):
+            if prompt.prefix >= 0:
+                self.prefixes[prompt.request_class, prompt.prefix] += 1
             number, workload = self.made, self._parts[prompt.request_class]
             self.made += 1
             self.off += not prompt.exact

@@ -17,29 +17,33 @@ from redline.store.rows import RunRow
 FEW = 100
 """Requests below which a p99 is no more than their maximum."""
 
-_HEADS = (
-    "load", "engine", "class", "requests", "TTFT ms p50", "p99", "ITL ms p99", "E2E ms p50", "p99", "good req/s",
-    "kept the SLO", "failed",
-)  # fmt: skip
+_HEADS = ("load", "class", "requests", "TTFT p50/p99", "ITL p99", "E2E p50/p99 ms", "good/s", "kept SLO", "failed")
 
 
 def classes_section(reader: Reader, rows: Sequence[RunRow], models: Sequence[ModelReport]) -> Section | None:
     """None when no request had a class."""
     table: list[tuple[str, ...]] = []
-    several = len(models) > 1
+    several = len(models) > 1 or any(len(model.engines) > 1 for model in models)
     notes: dict[str, None] = {}
     for model in models:
         for load, engine, found in _points(model):
-            label = f"{model.name} · {engine}" if several else engine
             for name in found[0].summary.classes:
                 classes = [one.summary.classes[name] for one in found if name in one.summary.classes]
-                table.append((load_label(load), label, *_cells(classes)))
+                who = (f"{model.name} · {engine}" if len(models) > 1 else engine,) if several else ()
+                table.append((*who, load_label(load), *_cells(classes)))
                 notes |= dict.fromkeys(_notes(classes[0]))
     if not table:
         return None
-    few = any(int(row[3].partition(" ")[0]) < FEW for row in table)
+    few = any(int(row[2 + several].partition(" ")[0]) < FEW for row in table)
     tail = [f"p99 of fewer than {FEW} requests is their maximum"] if few else []
-    return Section("classes", "Classes of requests", _HEADS, tuple(table), (*notes, *tail), brief=True)
+    return Section(
+        "classes",
+        "Classes of requests",
+        (("engine", *_HEADS) if several else _HEADS),
+        tuple(table),
+        (*notes, *tail),
+        brief=True,
+    )
 
 
 def _points(model: ModelReport) -> list[tuple[Load, str, tuple[Measured, ...]]]:
@@ -55,8 +59,16 @@ def _cells(classes: Sequence[ClassSummary]) -> tuple[str, ...]:
     """One class over all repeats: counts are sums, numbers are means."""
     counted, failed = sum(one.counted for one in classes), sum(one.failed for one in classes)
     share = _mean([one.share for one in classes])
-    names = ("ttft_ms.p50", "ttft_ms.p99", "itl_ms.p99", "e2e_ms.p50", "e2e_ms.p99", "goodput_per_s")
-    cells = [number(_mean([one.value(name) for one in classes])) for name in names]
+
+    def said(*names: str) -> str:
+        return " / ".join(number(_mean([one.value(name) for one in classes])) for name in names)
+
+    cells = (
+        said("ttft_ms.p50", "ttft_ms.p99"),
+        said("itl_ms.p99"),
+        said("e2e_ms.p50", "e2e_ms.p99"),
+        said("goodput_per_s"),
+    )
     requests = f"{counted} ({share:.0%})" if not math.isnan(share) else str(counted)
     return (classes[0].name, requests, *cells, _kept(classes), str(failed))
 
