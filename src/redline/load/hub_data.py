@@ -6,6 +6,9 @@ Nothing is fetched from a box that is offline, or is told to be: then only what 
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from redline.spec.hub import hub_answer, offline_reason
 
 _CHATS = ("messages", "conversations", "conversation")
 _TEXTS = ("prompt", "question", "instruction", "query", "text", "input")
+_SWITCHES = ("HF_DATASETS_OFFLINE", "HF_HUB_OFFLINE")
 _EXPORT = 'or write it out as JSON lines ({"prompt": …} each) and use kind: jsonl'
 
 
@@ -24,18 +28,12 @@ def hub_items(path: str, split: str, column: str, rows: int, notes: list[str]) -
     the data set cannot be had; SpecError when it has no such column."""
     local = Path(path).is_dir()
     why_offline = "" if local else _offline(path)
-    if why_offline:
-        os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
     try:
-        import datasets
-    except ImportError as error:
-        raise Unsupported(
-            "workload kind hub needs the datasets package", fix=f"pip install 'redline[datasets]', {_EXPORT}"
-        ) from error
-    try:
-        found = datasets.load_dataset(path, split=split, streaming=not (local or why_offline))
-        taken = [dict(row) for row in islice(found, rows)]
+        with _cache_only() if why_offline else nullcontext():
+            found = _package().load_dataset(path, split=split, streaming=not (local or why_offline))
+            taken = [dict(row) for row in islice(found, rows)]
+    except Unsupported:
+        raise
     except Exception as error:  # the package raises whatever its parts raise
         raise EnvironmentFault(
             f"the data set {path} cannot be read: {_first_line(error)}",
@@ -45,6 +43,37 @@ def hub_items(path: str, split: str, column: str, rows: int, notes: list[str]) -
     items = _items(path, taken, column)
     notes.append(f"{len(items)} prompts of {path}, split {split}" + (" (from the cache)" if why_offline else ""))
     return items
+
+
+def _package() -> Any:
+    try:
+        import datasets
+    except ImportError as error:
+        raise Unsupported(
+            "workload kind hub needs the datasets package", fix=f"pip install 'redline[datasets]', {_EXPORT}"
+        ) from error
+    if hasattr(datasets, "disable_progress_bars"):
+        datasets.disable_progress_bars()
+    return datasets
+
+
+@contextmanager
+def _cache_only() -> Iterator[None]:
+    """The package asks nobody, which it would else try again and again. Engines started later are told nothing."""
+    before = {name: os.environ.get(name) for name in _SWITCHES}
+    os.environ.update(dict.fromkeys(_SWITCHES, "1"))
+    try:
+        _package()
+        for name in ("datasets.config", "huggingface_hub.constants"):  # read when they were imported, maybe long ago
+            if name in sys.modules:
+                vars(sys.modules[name])["HF_HUB_OFFLINE"] = True
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _offline(path: str) -> str:
@@ -78,7 +107,13 @@ def _item(path: str, number: int, row: dict[str, Any], column: str) -> Item | No
             asked = value[:-1] if value[-1].get("role") == "assistant" else value
             return item_of(path, number, {"messages": asked, "output_tokens": output}) if asked else None
         return first_exchange(value, number)
-    raise SpecError(f"column {column} holds neither text nor messages", file=path, line=number, field=column)
+    raise SpecError(
+        f"column {column} holds neither text nor messages",
+        file=path,
+        line=number,
+        field=column,
+        fix="another hub_column",
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -61,6 +61,14 @@ class PromptSource:
         return self.tokenizer is not None and self.tokenizer.source is TokenSource.SERVER_TOKENIZER
 
     @property
+    def overhead(self) -> dict[str, int]:
+        """By class: tokens of template and special tokens in every prompt. Nothing where that was not learnt."""
+        if self.parts:
+            return {part.name: found for part in self.parts for found in part.source.overhead.values()}
+        vocabulary = self.composer.vocabulary
+        return {"": vocabulary.overhead} if vocabulary.questions else {}
+
+    @property
     def token_source(self) -> TokenSource:
         """Who counts the tokens of answers that come without usage."""
         return self.tokenizer.source if self.tokenizer is not None and self.verified else TokenSource.CHUNKS

@@ -32,11 +32,12 @@ def asked_of(api: str, body: dict[str, Any], tokenizer: ToyTokenizer, pace: Pace
         count = tokenizer.count(tokenizer.render([{**one, "content": text_of(one.get("content"))} for one in messages]))
         count += pace.image_tokens * sum(1 for one in messages for _ in images_of(one.get("content")))
         count += pace.responses_extra_tokens if api == "responses" else 0
+    tokens = 0 if api == "embeddings" else int(next(filter(None, map(body.get, _LENGTHS)), pace.tokens))
     options = body.get("stream_options") or {}
     return Asked(
         chat=api == "chat",
         stream=bool(body.get("stream")) and api != "embeddings",
-        tokens=0 if api == "embeddings" else int(next(filter(None, map(body.get, _LENGTHS)), pace.tokens)),
+        tokens=min(tokens, pace.most_tokens or tokens),
         prompt_tokens=count,
         include_usage=bool(options.get("include_usage")),
         continuous=bool(options.get("continuous_usage_stats")),

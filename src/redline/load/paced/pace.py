@@ -50,6 +50,10 @@ class Pace:
     tokens: int = 64
     """Answer length when the request sets no max_tokens."""
     tokens_per_chunk: int = 1
+    chunk_mix: str = ""
+    """Tokens of one chunk after the other, such as 1,3,5, over and over: what speculative decoding looks like."""
+    most_tokens: int = 0
+    """No answer is longer, whatever is asked for; 0 is no limit."""
     chunk_bytes: int = 250
     model: str = "paced"
     reasoning: int = 0
@@ -187,9 +191,10 @@ def deltas(pace: Pace, asked: Asked, fault: Fault) -> Iterator[tuple[int, str, i
     ttft, itl = int(pace.ttft_ms * 1e6), int(pace.itl_ms * 1e6)
     thinks = pace.reasoning if asked.chat or asked.api == "responses" else 0
     total = 0 if fault == "empty" else asked.tokens
+    mix = [int(size) for size in pace.chunk_mix.split(",")] if pace.chunk_mix else [pace.tokens_per_chunk]
     done = sent = 0
     while done < total:
-        count = min(pace.tokens_per_chunk, total - done)
+        count = min(mix[sent % len(mix)], total - done)
         reasoning = done < thinks
         if reasoning:
             count = min(count, thinks - done)
