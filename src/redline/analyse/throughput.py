@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from redline.analyse.embedding import embeddings
 from redline.analyse.latency import Latencies, first_chunk_ns
 from redline.analyse.percentile import Floats
 from redline.analyse.window import SteadyWindow, in_flight, slice_counts, token_arrivals
@@ -28,12 +29,15 @@ def rates_of(requests: Requests, latencies: Latencies, window: SteadyWindow, goo
     """All rates by name. `good` marks the counted requests that met the SLO; None when there is no SLO."""
     ok = np.flatnonzero((requests.status == "ok") & (requests.finished_ns > 0))
     sent = requests.sent_ns[requests.sent_ns > 0]
-    first = first_chunk_ns(requests)
+    vectors = embeddings(requests)
+    first = np.where(vectors, requests.finished_ns, first_chunk_ns(requests))
     prompts = first > 0
-    times, tokens, _ = token_arrivals(requests)
+    times, tokens, owner = token_arrivals(requests)
+    times, tokens = times[~vectors[owner]], tokens[~vectors[owner]]
     prompt_tokens = requests.prompt_tokens[prompts].astype(np.float64)
     rates = {
         "output_tokens_per_s": _rate(times, tokens, window),
+        "input_tokens_per_s": _rate(first[prompts], prompt_tokens, window),
         "total_tokens_per_s": _rate(
             np.concatenate((times, first[prompts])), np.concatenate((tokens, prompt_tokens)), window
         ),

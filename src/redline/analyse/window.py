@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from redline.analyse.embedding import embeddings
 from redline.analyse.percentile import Floats
 from redline.store.requests import Bools, Ints, Requests
 from redline.units import NS_PER_S
@@ -125,16 +126,17 @@ def token_arrivals(requests: Requests) -> Arrivals:
     """When tokens arrived and how many, over all the requests given.
 
     Chunks are scaled to the request's output tokens where the two disagree, since the server's count is the better
-    one. An answer that came in one piece arrived when it was finished.
+    one. An answer that came in one piece arrived when it was finished; of an embedding it is the prompt that counts.
     """
     owner = np.repeat(np.arange(len(requests)), np.diff(requests.chunk_start))
     by_chunk = np.bincount(owner, weights=requests.chunk_tokens, minlength=len(requests))
     trusted = (requests.output_tokens > 0) & (requests.status == "ok") & (by_chunk > 0)
     scale = np.where(trusted, requests.output_tokens / np.maximum(by_chunk, 1), 1.0)
-    whole = np.flatnonzero((by_chunk == 0) & (requests.output_tokens > 0) & (requests.finished_ns > 0))
+    carried = np.where(embeddings(requests), np.maximum(requests.prompt_tokens, 1), requests.output_tokens)
+    whole = np.flatnonzero((by_chunk == 0) & (carried > 0) & (requests.finished_ns > 0))
     return Arrivals(
         np.concatenate((requests.chunk_ns, requests.finished_ns[whole])),
-        np.concatenate((requests.chunk_tokens * scale[owner], requests.output_tokens[whole].astype(np.float64))),
+        np.concatenate((requests.chunk_tokens * scale[owner], carried[whole].astype(np.float64))),
         np.concatenate((owner, whole)),
     )
 

@@ -86,6 +86,10 @@ class PointOutcome:
     retried: int = 0
     prompts_off: int = 0
     prompts_unverified: int = 0
+    prefixes_used: int = 0
+    """Different shared prefixes among the requests made."""
+    prompt_overhead: dict[str, int] = field(default_factory=dict)
+    """By class ('' without classes): tokens of template and special tokens in every prompt, as far as known."""
     clock_error_ns: int = 0
     clock_step_ns: int = 0
     stamp: str = "kernel"

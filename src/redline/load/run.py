@@ -12,6 +12,7 @@ from redline.clock import now_ns
 from redline.engines.endpoint import Endpoint
 from redline.errors import EnvironmentFault
 from redline.load.arrivals import schedule
+from redline.load.body import streams
 from redline.load.cores import CorePlan, plan_cores, wanted_workers
 from redline.load.crew import Crew
 from redline.load.frames import Arrivals, Phase, PhaseDone, Plant, RawStream, Tick
@@ -63,7 +64,7 @@ def run_point(
     is asked at least every 50 ms, `alive` twice a second; when the engine is gone, or refuses connections for a second,
     the point ends and keeps what was measured. EnvironmentFault when the load worker cannot run here.
     """
-    silent_s = load.idle_timeout_s if workload.stream else load.timeout_s
+    silent_s = load.idle_timeout_s if streams(workload) else load.timeout_s
     target = replace(
         resolve(endpoint.base_url),
         timeout_ns=int(load.timeout_s * NS_PER_S),
@@ -277,8 +278,15 @@ class _Push:
         outcome.backlog_max_bytes, outcome.spilled_bytes = tick.backlog_max, tick.spilled
         outcome.cache = self._prompts.cache_declared | {"told_by_usage": self._reader.cached_told}
         outcome.prompts_off, outcome.prompts_unverified = supply.off, supply.unverified
+        outcome.prompt_overhead = self._prompts.overhead
+        outcome.prefixes_used = len(supply.prefixes)
         notes[:0] = self._prompts.notes
         notes += self._stamper.report.notes()
+        if len(supply.prefixes) > 1:
+            most = supply.prefixes.most_common(1)[0][1] / supply.prefixes.total()
+            notes.append(
+                f"{len(supply.prefixes)} shared prefixes in use, the most popular in {most:.0%} of the prompts"
+            )
         if supply.off:
             notes.append(f"{supply.off} of {supply.made} prompts could not be made exactly as long as asked")
         if tick.starved:
