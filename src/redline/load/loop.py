@@ -42,6 +42,7 @@ from redline.load.wire import (
     Connection,
     Framing,
     State,
+    failed_to_connect,
     meaning,
     open_socket,
 )
@@ -201,7 +202,7 @@ class LoadLoop:
         except OSError as error:
             if index == NOBODY:
                 return
-            head = StreamHead(index, intended_ns, now, 0, 0, now, End.CONNECT, Stamp.KERNEL, retried)
+            head = StreamHead(index, intended_ns, now, 0, 0, now, failed_to_connect(error.errno), Stamp.KERNEL, retried)
             self._over(head, meaning(error.errno), ([], [], [], []), client, now, good=False)
             return
         conn = Connection(sock, client)
@@ -213,7 +214,7 @@ class LoadLoop:
         self._listen(conn, _IN | _OUT)
         code = sock.connect_ex(target.address)
         if code not in (0, errno.EINPROGRESS):
-            self._finish(conn, End.CONNECT, meaning(code))
+            self._finish(conn, failed_to_connect(code), meaning(code))
 
     def _listen(self, conn: Connection, mask: int) -> None:
         if conn.mask == mask:
@@ -299,12 +300,8 @@ class LoadLoop:
         if not data:
             self._hung_up(conn)
             return
-        if ancillary:
-            stamp = self._clock.of(ancillary[0][2], conn.sent_ns, seen)
-            if stamp == seen:
-                conn.stamp = Stamp.USER
-        else:
-            stamp = seen
+        stamp = self._clock.of(ancillary[0][2], conn.sent_ns, seen) if ancillary else seen
+        if stamp == seen:
             conn.stamp = Stamp.USER
         if conn.tls is None:
             self._take(conn, data, stamp, seen)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from redline.clock import now_ns
-from redline.load.frames import RawStream, Tick
+from redline.load.frames import End, RawStream, Tick
 from redline.load.record import RequestRecord, Status
 from redline.units import NS_PER_MS, NS_PER_S
 
@@ -84,6 +84,8 @@ class PointOutcome:
     bytes_in: int = 0
     starved: int = 0
     retried: int = 0
+    never_left: int = 0
+    """Requests for which this box had no port or descriptor."""
     prompts_off: int = 0
     prompts_unverified: int = 0
     prefixes_used: int = 0
@@ -122,6 +124,7 @@ class Tally:
         self.failed = 0
         self._tokens = 0
         self._pieces_of_finished = 0
+        self._never_left = 0
         self._send_lags: list[int] = []
         self._read_lags: list[np.ndarray[Any, np.dtype[np.int64]]] = []
         self._read_lag_count = 0
@@ -149,6 +152,7 @@ class Tally:
     def add(self, raw: RawStream, record: RequestRecord) -> None:
         self.finished += record.status is not Status.CANCELLED
         self.failed += record.failed
+        self._never_left += raw.head.end is End.LOCAL and not record.warmup
         self._tokens += record.output_tokens
         self._pieces_of_finished += len(raw.lengths)
         self._stamps[record.stamp] += 1
@@ -197,7 +201,8 @@ class Tally:
         }
 
     def fill(self, outcome: PointOutcome) -> None:
-        """The lags, as percentiles."""
+        """The lags, as percentiles; what is counted along."""
+        outcome.never_left = self._never_left
         if self._send_lags:
             p50, p99 = np.percentile(self._send_lags, [50, 99]) / NS_PER_MS
             outcome.send_lag_ms_p50, outcome.send_lag_ms_p99 = float(p50), float(p99)

@@ -10,11 +10,11 @@ from typing import Literal
 
 from redline.clock import now_ns
 from redline.engines.endpoint import Endpoint
-from redline.errors import EnvironmentFault
+from redline.errors import EnvironmentFault, RedlineError
 from redline.load.arrivals import schedule
 from redline.load.body import streams
 from redline.load.cores import CorePlan, plan_cores, wanted_workers
-from redline.load.crew import Crew
+from redline.load.crew import Crew, Heard
 from redline.load.frames import Arrivals, Phase, PhaseDone, Plant, RawStream, Tick
 from redline.load.limits import check_limits
 from redline.load.progress import LoadProgress, PointOutcome, StoppedBy, Tally
@@ -198,7 +198,7 @@ class _Push:
         """Hear the worker out until its phase is over."""
         longest = self._load.duration_s if phase == "measuring" else 0.0
         while True:
-            for heard in self._worker.hear(_POLL_S):
+            for heard in self._hear():
                 if isinstance(heard, RawStream):
                     self._stamper.put(heard)
                 elif isinstance(heard, Tick):
@@ -216,6 +216,15 @@ class _Push:
             if now >= self._progress_at:
                 self._progress_at = now + _PROGRESS_EVERY_S
                 self._told.on_progress(self._tally.progress(phase, planned, longest))
+
+    def _hear(self) -> list[Heard]:
+        """A worker that died may have handed over requests that still wait for their stamps: none is lost."""
+        try:
+            return self._worker.hear(_POLL_S)
+        except RedlineError:
+            self._take(self._stamper.flush())
+            self._read_held()
+            raise
 
     def _watch(self) -> None:
         """Stop when the user has had enough or the engine is gone."""

@@ -45,6 +45,16 @@ def starved(case: Case) -> Said:
     return "client-bound", f"{starved:.0f} requests were due before the load generator had made them"
 
 
+def never_left(case: Case) -> Said:
+    """A server cannot fail what it was never sent."""
+    count = case.number("never_left")
+    if not count > 0:
+        return None
+    return "client-bound", (
+        f"{count:.0f} requests never left: this box had no free port or file descriptor for them (their error says which)"
+    )
+
+
 def user_stamps(case: Case) -> Said:
     good = case.good
     share = float((good.stamp == "user").mean()) if len(good) else 0.0
@@ -78,6 +88,7 @@ RULES: tuple[Rule, ...] = (
     send_lag,
     client_cpu,
     starved,
+    never_left,
     user_stamps,
     shared_stamps,
 )
