@@ -171,12 +171,14 @@ class _Push:
             drain_ns=int(load.drain_s * NS_PER_S),
             ramp_ns=int(load.ramp_s * NS_PER_S),
             preconnect=bool(clients),
+            max_in_flight=0 if clients else load.max_in_flight,
         )
         if not clients:
             phase.offsets_ns = schedule(
                 self._point, seed=self._seed, duration_s=load.duration_s, requests=load.requests
             )
         outcome.planned = load.requests if clients else len(phase.offsets_ns)
+        outcome.max_in_flight = phase.max_in_flight
         self._first, self._sent_before = self._supply.made, self._tally.tick.sent
         self._supply.feed(self._worker, self._supply.first(outcome.planned, clients))
         self._told.before_measuring()

@@ -38,6 +38,9 @@ class LoadSpec(Spec):
         default_factory=list, description="open loop: requests per second, one load point each"
     )
     arrivals: Literal["poisson", "constant"] = Field("poisson", description="open loop: spacing of requests")
+    max_in_flight: Whole = Field(
+        0, ge=0, description="open loop: requests due beyond so many in flight wait, and keep their due time; 0: no cap"
+    )
     requests: Whole = Field(0, ge=0, description="measured requests per load point; 0 lets duration_s decide")
     duration_s: Number = Field(20.0, gt=0, description="longest measured time per load point")
     warmup_requests: Whole = Field(
@@ -66,6 +69,12 @@ class LoadSpec(Spec):
                 "rate (open loop) and concurrency (closed loop) cannot be had together",
                 field="rate",
                 fix="keep one of them, or make two experiments",
+            )
+        if self.max_in_flight and not self.rate:
+            raise fault(
+                "max_in_flight caps an open loop; a closed loop has exactly its clients in flight",
+                field="max_in_flight",
+                fix="rate: [R], or leave max_in_flight out",
             )
         for name, values in (("concurrency", self.concurrency), ("rate", self.rate)):
             if len(set(values)) != len(values):

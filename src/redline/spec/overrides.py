@@ -127,6 +127,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag("--concurrency", "load.concurrency", "Load", "N,..."),
     Flag("--rate", "load.rate", "Load", "R,..."),
     Flag("--arrivals", "load.arrivals", "Load"),
+    Flag("--max-in-flight", "load.max_in_flight", "Load"),
     Flag("--requests", "load.requests", "Load"),
     Flag("--duration", "load.duration_s", "Load"),
     Flag("--warmup-requests", "load.warmup_requests", "Load"),
