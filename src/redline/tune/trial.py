@@ -14,6 +14,7 @@ from redline.engines.engine import Server, Start
 from redline.errors import EngineDied, EngineError, RedlineError
 from redline.load.prompts import PromptSource, prompt_source
 from redline.load.run import PointOutcome, run_point
+from redline.observe.box import BoxWatch
 from redline.observe.metrics import ServerWatch
 from redline.observe.sampling import Watch, sampling
 from redline.spec.experiment import Experiment
@@ -135,8 +136,8 @@ class _UnderLoad:
             events.phase(f"{point.label}: calibrating the client")
             calibrator.before(point)
         events.point(point)
-        outcome, server = self._run(point_id, point, seed)
-        as_dict = outcome.as_dict() | {"server": server}
+        outcome, around = self._run(point_id, point, seed)
+        as_dict = outcome.as_dict() | around
         with self.context.stop.orderly():
             as_dict["calibration"] = calibrator.after(point, outcome.chunks_per_s)
         as_dict["chunks_per_s"] = outcome.chunks_per_s
@@ -159,7 +160,7 @@ class _UnderLoad:
 
     def _run(self, point_id: int, point: LoadPoint, seed: int) -> tuple[PointOutcome, dict[str, Any]]:
         store, experiment, stop = self.context.store, self.context.experiment, self.context.stop
-        with stop.orderly(), self._server_watch() as server:
+        with stop.orderly(), self._server_watch() as server, BoxWatch(self.server.endpoint.pids) as box:
             outcome = run_point(
                 self.server.endpoint,
                 experiment.workload,
@@ -174,7 +175,8 @@ class _UnderLoad:
                 api_key=_api_key(self.job),
                 before_measuring=server.mark,
             )
-        return outcome, server.as_dict()
+        slowed = store.peak(self.trial, "gpu.slowed", outcome.measured_from_ns, outcome.ended_ns)
+        return outcome, {"server": server.as_dict(), "box": box.as_dict(outcome.client_cpu_s) | {"gpu_slowed": slowed}}
 
     def _server_watch(self) -> ServerWatch:
         key = _api_key(self.job)
