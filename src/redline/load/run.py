@@ -270,6 +270,7 @@ class _Push:
         outcome.clock_error_ns, outcome.clock_step_ns = tick.clock_error_ns, tick.clock_step_ns
         outcome.backlog_max_bytes, outcome.spilled_bytes = tick.backlog_max, tick.spilled
         outcome.prompts_off, outcome.prompts_unverified = supply.off, supply.unverified
+        outcome.spread = self._reader.spread
         outcome.prompt_overhead = self._prompts.overhead
         outcome.prefixes_used = len(supply.prefixes)
         notes[:0] = self._prompts.notes
