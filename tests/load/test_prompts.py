@@ -94,7 +94,7 @@ def test_a_salt_key_changes_the_starts_and_nothing_else() -> None:
 
 
 def test_without_salt_nothing_unique_is_added(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = source(monkeypatch, FakeTokenizer(by_word), salt=False)
+    made = source(monkeypatch, FakeTokenizer(by_word), cache="natural")
     assert made.composer.draft(1, 0, 64).fixed == 0
 
 
@@ -206,7 +206,7 @@ def test_lines_of_text(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_without_salt_a_file_is_taken_word_for_word(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = write(tmp_path / "p.jsonl", {"prompt": "one two", "output_tokens": 5}, {"prompt": "three"})
-    made = source(monkeypatch, FakeTokenizer(by_word), kind="jsonl", path=path, salt=False)
+    made = source(monkeypatch, FakeTokenizer(by_word), kind="jsonl", path=path, cache="natural")
     prompts = made.prompts(1, 0, 2)
     assert [prompt.text for prompt in prompts] == ["one two", "three"]
     assert [prompt.output_tokens for prompt in prompts] == [5, 64]

@@ -40,6 +40,8 @@ class Answer:
     done_ns: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
+    cached_told: bool = False
+    """The server says how much of the prompt came from its cache, be it nothing."""
     completion_tokens: int = -1
     """By the server's usage; -1 when it gave none."""
     problem: str = ""
@@ -53,6 +55,7 @@ class Answer:
         self.prompt_tokens = _number(usage.get("prompt_tokens")) or self.prompt_tokens
         details = usage.get("prompt_tokens_details")
         if isinstance(details, dict):
+            self.cached_told = self.cached_told or isinstance(details.get("cached_tokens"), int)
             self.cached_tokens = _number(details.get("cached_tokens")) or self.cached_tokens
         return completion
 

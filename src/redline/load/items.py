@@ -40,7 +40,7 @@ def items_of(source: PromptSource, seed: int, needed: int) -> list[Item]:
             )
     items = _fitting(source, items)
     if needed > len(items):
-        same = "with a new start each" if workload.salt else "and a prefix cache may answer them"
+        same = "with a new start each" if workload.salted else "and a prefix cache may answer them"
         source.notes.append(f"{workload.path} holds {len(items)} prompts; they are used again, {same}")
     return items
 

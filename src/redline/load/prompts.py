@@ -81,6 +81,16 @@ class PromptSource:
             return None
         return lambda texts: tokenizer.counts(texts, special=False)
 
+    @property
+    def cache_declared(self) -> dict[str, Any]:
+        """What a prefix cache may hold of these prompts, for the outcome of a load point."""
+        shared = self.workload.shared_prefix_tokens if self.workload.kind == "synthetic" else 0
+        return {
+            "declared": self.workload.cache,
+            "warm_share": self.workload.warm_share,
+            "common_tokens": shared + self.composer.vocabulary.overhead,
+        }
+
     def prompts(self, key: int, start: int, count: int, *, verify: bool = True) -> list[Prompt]:
         """Prompts `start` to `start + count` of this key. Without `verify` nobody is asked for their length."""
         if self.deal is not None:
@@ -164,7 +174,7 @@ class PromptSource:
 
     def _salted(self, item: Item, key: int, number: int) -> tuple[dict[str, Any], ...]:
         first, *rest = item.messages
-        if not self.workload.salt or not isinstance(first["content"], str):
+        if not self.workload.salted or not isinstance(first["content"], str):
             return item.messages
         salt = " ".join(self.composer.salt(key, number))
         return ({**first, "content": f"{salt} {first['content']}"}, *rest)
@@ -215,11 +225,12 @@ def prompt_source(
     composer = Composer(
         vocabulary,
         seed=seed,
-        salt=workload.salt,
+        salt=workload.salted,
         prefix_tokens=workload.shared_prefix_tokens if workload.kind == "synthetic" else 0,
         prefixes=workload.prefixes,
         prefix_skew=workload.prefix_skew,
         salt_key=salt_key,
+        warm_share=workload.warm_share,
     )
     source = PromptSource(endpoint, workload, tokenizer, composer, notes=notes)
     if workload.images_per_request:
@@ -308,5 +319,5 @@ def _check_lengths(endpoint: Endpoint, workload: WorkloadSpec, vocabulary: Vocab
             f"the shared prefix {workload.shared_prefix_tokens}",
             fix=f"prompt_tokens of {least} or more",
         )
-    if workload.salt and prompt.mean < least + _SALT_TRIES - 1:
+    if workload.salted and prompt.mean < least + _SALT_TRIES - 1:
         notes.append("prompts are too short for a unique start each")

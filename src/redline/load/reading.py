@@ -40,6 +40,8 @@ class Reader:
         self._count = count
         self._source = source
         self._secret = secret
+        self.cached_told = 0
+        """Answers whose usage told of the prefix cache."""
         self._dimension = 0
         self.spread = 0
         """Answers whose tokens per chunk are an estimate from the lengths of their texts."""
@@ -101,6 +103,7 @@ class Reader:
         record.token_source = source
         record.prompt_tokens = answer.prompt_tokens
         record.cached_tokens = answer.cached_tokens
+        self.cached_told += answer.cached_told
         record.finish_reason = answer.finish_reason
         record.shared_stamps = sum(a == b for a, b in pairwise(times))
         thinks = any(chunk.reasoning for chunk in chunks)

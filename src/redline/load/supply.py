@@ -7,7 +7,7 @@ from collections import Counter
 
 from redline.engines.endpoint import Endpoint
 from redline.load.body import body, path_of, streams
-from redline.load.crew import LoadWorker
+from redline.load.crew import Crew, LoadWorker
 from redline.load.frames import Outgoing
 from redline.load.prompts import PromptSource
 from redline.load.reading import Asked
@@ -46,7 +46,7 @@ class Supply:
         self.off = 0
         self.unverified = 0
 
-    def feed(self, worker: LoadWorker, count: int, *, warmup: bool = False, under_load: bool = False) -> None:
+    def feed(self, worker: Crew | LoadWorker, count: int, *, warmup: bool = False, under_load: bool = False) -> None:
         """Make the next `count` requests and hand them over.
 
         `under_load`: the server is being measured, so it is not asked about tokens.

@@ -55,6 +55,7 @@ class Composer:
         salt: bool,
         prefix_tokens: int = 0,
         salt_key: str = "",
+        warm_share: float = 0.0,
         prefixes: int = 1,
         prefix_skew: float = 0.0,
     ):
@@ -64,6 +65,8 @@ class Composer:
         self._salt_key = salt_key
         self._salting = _salt_words(vocabulary)
         self._salt_length = next(n for n in range(1, 40) if len(self._salting) ** n >= _SALT_NUMBERS)
+        self._warm_share = warm_share
+        self._warm: dict[int, list[str]] = {}
         self._prefix_tokens = prefix_tokens
         self._made: dict[int, list[str]] = {}
         popularity = [1 / (rank + 1) ** prefix_skew for rank in range(prefixes)]
@@ -117,14 +120,22 @@ class Composer:
         rng = random.Random(f"{self._seed}/{key}/{number}")
         budget = max(0, tokens - vocabulary.overhead)
         which = self.prefix_of(key, number)
-        prefix = self.prefix(which)
-        start = list(prefix)
+        start = self._warm_prefix(tokens) if self._warm_share else list(self.prefix(which))
         budget -= self._cost(start)
+        shared = len(start)
         if self._salt:
             start += self.salt(key, number, budget)
-            budget -= self._cost(start[len(prefix) :])
+            budget -= self._cost(start[shared:])
         body = self._run_of_words(rng, budget) if budget > 0 else []
         return Draft(tokens, number, start + body, len(start), prefix=which)
+
+    def _warm_prefix(self, tokens: int) -> list[str]:
+        """The start of one long text, for `warm_share` of the tokens: every shorter start is a start of the longer."""
+        if tokens not in self._warm:
+            rng = random.Random(f"{self._seed}/{self._salt_key}/warm")
+            wanted = max(1, round(tokens * self._warm_share) - self.vocabulary.overhead)
+            self._warm[tokens] = self._run_of_words(rng, wanted)
+        return list(self._warm[tokens])
 
     def _cost(self, words: Sequence[str]) -> int:
         costs, usual = self.vocabulary.costs, self.vocabulary.tokens_per_word

@@ -51,6 +51,10 @@ class LoadSpec(Spec):
     stamps: Literal["auto", "packet", "kernel", "user"] = Field(
         "auto", description="who says when a token arrived; auto takes the best that this box allows"
     )
+    workers: Whole = Field(0, ge=0, description="processes that generate the load; 0 sizes them by the load point")
+    pin: Literal["auto", "off"] = Field(
+        "auto", description="auto: load workers on cores of their own, away from the server's, where the box has them"
+    )
     timeout_s: Number = Field(600.0, gt=0, description="a request that takes longer has failed")
     idle_timeout_s: Number = Field(60.0, gt=0, description="a stream that is silent for longer has failed")
 

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from redline.spec.cache import CacheState
 from redline.spec.length import LengthSpec
 from redline.spec.record import Number, Spec, Whole, fault
 from redline.spec.request_class import Api, ClassSpec, Kind, VectorFormat
@@ -36,8 +37,13 @@ class WorkloadSpec(Spec):
     ignore_eos: bool = Field(True, description="make every answer exactly as long as asked, where the engine can")
     stream: bool = Field(True, description="stream the answer; without it there is no TTFT")
     temperature: Number = Field(0.0, ge=0, description="0 is greedy")
-    salt: bool = Field(
-        True, description="make every prompt start differently, so that no prefix cache answers by accident"
+    cache: CacheState = Field(
+        "cold",
+        description="what a prefix cache may hold: cold (every prompt starts differently), warm:X% (so much of each "
+        "prompt was sent before) or natural (nothing is changed)",
+    )
+    canary_share: Number = Field(
+        0.02, ge=0, le=0.5, description="share of requests that are fixed prompts whose answers are compared; 0 is none"
     )
     keep_text: bool = Field(False, description="store what was generated")
     images_per_request: Whole = Field(0, ge=0, description="pictures beside the text of each prompt")
@@ -64,12 +70,32 @@ class WorkloadSpec(Spec):
         """The whole workload of one class."""
         return WorkloadSpec.model_validate({**self.model_dump(exclude={"classes"}), **one.changes})
 
+    @model_validator(mode="before")
+    @classmethod
+    def _salt(cls, values: Any) -> Any:
+        """`salt`, as files and stored runs from before `cache` have it."""
+        if not isinstance(values, dict) or "salt" not in values:
+            return values
+        rest = {name: value for name, value in values.items() if name != "salt"}
+        return {"cache": "natural" if values["salt"] in (False, "no", "off") else "cold", **rest}
+
+    @property
+    def warm_share(self) -> float:
+        """The share of each prompt that was sent before; 0 unless `cache` is warm."""
+        return float(self.cache[5:-1]) / 100 if self.cache.startswith("warm:") else 0.0
+
+    @property
+    def salted(self) -> bool:
+        """Every prompt has a unique start, behind what it shares on purpose."""
+        return self.cache != "natural"
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if not self.classes:  # else this is only what its classes have in common
             _check_kind(self)
             _check_prefix(self)
             _check_api(self)
+            _check_cache(self)
         seen: set[str] = set()
         for place, one in enumerate(self.classes):
             if one.name in seen:
@@ -128,4 +154,14 @@ def _check_api(work: WorkloadSpec) -> None:
     if work.images_per_request and not work.chat:
         raise fault(
             f"the {work.api} endpoint takes no pictures", field="images_per_request", fix="api: chat (--api chat)"
+        )
+
+
+def _check_cache(work: WorkloadSpec) -> None:
+    if work.warm_share and (work.kind != "synthetic" or work.shared_prefix_tokens):
+        what = "a shared prefix" if work.kind == "synthetic" else f"workload kind {work.kind}"
+        raise fault(
+            f"cache {work.cache} makes prompts of its own and goes with no other: not with {what}",
+            field="cache",
+            fix="cache: cold or natural (--cache natural), or synthetic prompts without shared_prefix_tokens",
         )

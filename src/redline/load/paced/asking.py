@@ -19,6 +19,7 @@ _LENGTHS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 def asked_of(api: str, body: dict[str, Any], tokenizer: ToyTokenizer, pace: Pace) -> Asked:
     """What is asked for. KeyError and its kin for a body that is none."""
     inputs: tuple[str, ...] = ()
+    prompt: str | list[int] = ""
     if api == "embeddings":
         found = body["input"]
         inputs = tuple(found) if isinstance(found, list) else (str(found),)
@@ -29,7 +30,8 @@ def asked_of(api: str, body: dict[str, Any], tokenizer: ToyTokenizer, pace: Pace
     else:
         said = body["messages" if api == "chat" else "input"]
         messages = [{"role": "user", "content": said}] if isinstance(said, str) else said
-        count = tokenizer.count(tokenizer.render([{**one, "content": text_of(one.get("content"))} for one in messages]))
+        prompt = tokenizer.render([{**one, "content": text_of(one.get("content"))} for one in messages])
+        count = tokenizer.count(prompt)
         count += pace.image_tokens * sum(1 for one in messages for _ in images_of(one.get("content")))
         count += pace.responses_extra_tokens if api == "responses" else 0
     tokens = 0 if api == "embeddings" else int(next(filter(None, map(body.get, _LENGTHS)), pace.tokens))
@@ -42,6 +44,7 @@ def asked_of(api: str, body: dict[str, Any], tokenizer: ToyTokenizer, pace: Pace
         include_usage=bool(options.get("include_usage")),
         continuous=bool(options.get("continuous_usage_stats")),
         api=api,
+        prompt=prompt,
         inputs=inputs,
         base64=body.get("encoding_format") == "base64",
     )

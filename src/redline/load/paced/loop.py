@@ -18,9 +18,10 @@ from typing import Any
 
 from redline.clock import realtime_offset
 from redline.load.paced.asking import APIS, asked_of
-from redline.load.paced.pace import Faults, Pace, Step, ToyTokenizer, whole
+from redline.load.paced.pace import Faults, Pace, Step, ToyTokenizer, head, whole
 from redline.load.paced.script import script
 from redline.load.paced.slots import Slots
+from redline.load.paced.world import World
 from redline.load.timer import Timer
 
 _SO_TIMESTAMPNS = 35
@@ -70,6 +71,7 @@ class PacedLoop:
         self.truths: list[Truth] = []
         self._faults = Faults(pace.faults)
         self._slots: Slots[_Conn] = Slots(pace.slots)
+        self._world = World(pace)
         self._listener = socket.create_server(("127.0.0.1", port), backlog=4096)
         self._listener.setblocking(False)
         self.port: int = self._listener.getsockname()[1]
@@ -197,8 +199,12 @@ class PacedLoop:
         elif path == "/_truth":
             truths = [vars(truth) for truth in self.truths]
             if method == "DELETE":
+                self._world.forget(self.truths)
                 self.truths = []
             self._say(conn, 200, {"requests": truths})
+        elif path == "/metrics" and self.pace.metrics:
+            page = self._world.page(self.truths, self._live()).encode()
+            self._emit(conn, head(200, "text/plain; version=0.0.4", "length", len(page)) + page)
         elif path == "/tokenize" and self.pace.tokenizer:
             special = bool(body.get("add_special_tokens", "messages" not in body))
             text = self.tokenizer.render(body["messages"]) if "messages" in body else str(body["prompt"])
@@ -222,6 +228,7 @@ class PacedLoop:
             text = f"This model's maximum context length is {pace.max_model_len} tokens, asked {count + tokens}"
             self._say(conn, 400, {"error": {"message": text, "code": 400}})
             return
+        asked, pace = self._world.shape(asked, self.tokenizer, conn.arrived_ns, self._live)
         self._answers += 1
         fault = self._faults.next()
         if pace.die_after and self._answers >= pace.die_after:
@@ -236,6 +243,10 @@ class PacedLoop:
             return
         if self._slots.enter(conn):
             self._push(conn)
+
+    def _live(self) -> int:
+        """Requests in flight."""
+        return sum(bool(conn.steps) for conn in self._conns.values())
 
     def _push(self, conn: _Conn) -> None:
         self._sequence += 1

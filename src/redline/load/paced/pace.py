@@ -79,6 +79,30 @@ class Pace:
     """Requests that are answered at the same time, the others wait; 0 is no limit."""
     die_after: int = 0
     """Exit without a word in the middle of the n-th answer; 0 never."""
+    metrics: bool = False
+    """Serve /metrics in Prometheus format, under vLLM's names."""
+    foreign_tokens: int = 0
+    """/metrics counts so many tokens more per answer: somebody else is served too."""
+    prefix_cache: bool = False
+    block_tokens: int = 16
+    cache_blocks: int = 0
+    """Blocks that the prefix cache holds; 0 is no limit."""
+    cached_usage: bool = True
+    """`usage` has `prompt_tokens_details.cached_tokens`."""
+    prefill_share: float = 0.0
+    """The share of the TTFT that a prompt found whole in the cache saves."""
+    by_prompt: bool = False
+    """Different prompts get different answers."""
+    damage: Literal["", "garbage", "repeat", "swap", "flip"] = ""
+    """What is wrong with answers: replacement characters, one token for ever, another prompt's answer, or another word
+    here and there from the middle on (as near-ties flip in a batch)."""
+    damage_after: int = 0
+    """Only from the answer behind the n-th on."""
+    damage_above: int = 0
+    """Only while at least so many others are in flight."""
+    cold_requests: int = 0
+    """So many first answers are slower, by `cold_factor` at first and by less and less."""
+    cold_factor: float = 1.0
     faults: dict[Fault, float] = field(default_factory=dict)
 
 
@@ -93,7 +117,10 @@ class Asked:
     include_usage: bool
     continuous: bool
     cached: int = 0
+    first_word: int = 0
+    damage: str = ""
     api: str = ""
+    prompt: str | list[int] = ""
     inputs: tuple[str, ...] = ()
     base64: bool = False
 
@@ -154,6 +181,19 @@ def words(first: int, count: int) -> str:
     return "".join(" " + _WORDS[(first + i) % len(_WORDS)] for i in range(count))
 
 
+def say(asked: Asked, done: int, count: int) -> str:
+    """Tokens `done` to `done + count` of an answer."""
+    if asked.damage == "garbage":
+        return "\ufffd\x0f" * count
+    if asked.damage == "repeat":
+        return " the" * count
+    if asked.damage == "swap":
+        return words(asked.first_word + done + 7, count)
+    if asked.damage == "flip" and 2 * done >= asked.tokens:
+        return words(asked.first_word + done + 1, count)
+    return words(asked.first_word + done, count)
+
+
 @lru_cache(maxsize=65536)
 def _event(pace_key: tuple[str, int, str], chat: bool, delta: str, finish: str, usage: tuple[int, ...]) -> bytes:
     """One SSE event. `delta` is the JSON of the delta or text; `usage` is () or (prompt, completion, cached)."""
@@ -182,7 +222,7 @@ def usage_json(prompt: int, completion: int, cached: int) -> dict[str, Any]:
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
-        "prompt_tokens_details": {"cached_tokens": cached},
+        "prompt_tokens_details": {"cached_tokens": cached} if cached >= 0 else None,
     }
 
 
@@ -198,7 +238,7 @@ def deltas(pace: Pace, asked: Asked, fault: Fault) -> Iterator[tuple[int, str, i
         reasoning = done < thinks
         if reasoning:
             count = min(count, thinks - done)
-        yield ttft + sent * itl, words(done, count), count, reasoning
+        yield ttft + sent * itl, say(asked, done, count), count, reasoning
         done += count
         sent += 1
 
@@ -328,7 +368,7 @@ def _single(pace: Pace, asked: Asked, fault: Fault) -> list[Step]:
     """A whole answer in one JSON body."""
     tokens = 0 if fault == "empty" else asked.tokens
     reasoning = min(tokens, pace.reasoning) if asked.chat else 0
-    text = words(reasoning, tokens - reasoning)
+    text = say(asked, reasoning, tokens - reasoning)
     message: dict[str, Any] = {"role": "assistant", "content": text}
     if reasoning:
         message["reasoning_content"] = words(0, reasoning)

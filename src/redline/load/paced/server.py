@@ -98,6 +98,7 @@ class PacedServer:
             engine="paced",
             engine_version="1",
             dialect=dialect,
+            metrics_url=f"http://127.0.0.1:{self.port}/metrics" if self.pace.metrics else None,
             max_model_len=self.pace.max_model_len or None,
         )
 
