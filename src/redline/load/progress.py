@@ -90,6 +90,8 @@ class PointOutcome:
     prompts_unverified: int = 0
     prefixes_used: int = 0
     """Different shared prefixes among the requests made."""
+    spread: int = 0
+    """Answers whose tokens per chunk are an estimate: the server gave a total, and the texts their lengths."""
     prompt_overhead: dict[str, int] = field(default_factory=dict)
     """By class ('' without classes): tokens of template and special tokens in every prompt, as far as known."""
     clock_error_ns: int = 0

@@ -14,7 +14,7 @@ from redline.load.counting import CountTexts
 from redline.load.datasets import Item
 from redline.load.images import Pictures
 from redline.load.items import items_of
-from redline.load.mixed import Deal, Part, mixed_prompts
+from redline.load.mixed import Deal, Part, mixed_prompts, priority_note
 from redline.load.overhead import corrected
 from redline.load.prompt import Prompt
 from redline.load.record import TokenSource
@@ -266,8 +266,8 @@ def _mixed(
         )
         parts.append(Part(one.name, one.weight, one.priority, source))
     notes = list(dict.fromkeys(f"{part.name}: {note}" for part in parts for note in part.source.notes))
-    if any(part.priority for part in parts) and not endpoint.dialect.priority:
-        notes.append("priorities are not sent: this server does not take them")
+    if any(part.priority for part in parts) and (note := priority_note(endpoint)):
+        notes.append(note)
     first = parts[0].source
     deal = Deal([part.weight for part in parts])
     return PromptSource(endpoint, workload, first.tokenizer, first.composer, notes=notes, parts=tuple(parts), deal=deal)

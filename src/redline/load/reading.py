@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from redline.load import responses
 from redline.load.answer import Answer, error_text, read_stream, read_whole
-from redline.load.counting import CountTexts, resolve_chunks
+from redline.load.counting import CountTexts, resolve_chunks, was_spread
 from redline.load.embeddings import FINISHED, read_embeddings
 from redline.load.frames import End, RawStream
 from redline.load.record import RequestRecord, Status, TokenSource
@@ -43,6 +43,8 @@ class Reader:
         self.cached_told = 0
         """Answers whose usage told of the prefix cache."""
         self._dimension = 0
+        self.spread = 0
+        """Answers whose tokens per chunk are an estimate from the lengths of their texts."""
 
     def read(self, raw: RawStream, asked: Asked) -> RequestRecord:
         head = raw.head
@@ -94,6 +96,7 @@ class Reader:
 
     def _fill(self, record: RequestRecord, answer: Answer, asked: Asked) -> None:
         chunks, tokens, output, source = resolve_chunks(answer, self._count, self._source)
+        self.spread += self._count is None and was_spread(answer, chunks, tokens)
         times = [chunk.at_ns for chunk in chunks]
         record.chunk_ns, record.chunk_tokens = times, tokens
         record.output_tokens = output

@@ -287,6 +287,7 @@ class _Push:
         outcome.backlog_max_bytes, outcome.spilled_bytes = tick.backlog_max, tick.spilled
         outcome.cache = self._prompts.cache_declared | {"told_by_usage": self._reader.cached_told}
         outcome.prompts_off, outcome.prompts_unverified = supply.off, supply.unverified
+        outcome.spread = self._reader.spread
         outcome.prompt_overhead = self._prompts.overhead
         outcome.prefixes_used = len(supply.prefixes)
         notes[:0] = self._prompts.notes
