@@ -65,6 +65,12 @@ def test_flags_are_distinct_and_documented() -> None:
     assert by_name["--salt"].negative == "--no-salt"
 
 
+_NEEDS: dict[str, dict[str, Any]] = {
+    "--burstiness": {"arrivals": "gamma"},
+}
+"""Flags that mean nothing without another."""
+
+
 def test_each_plain_flag_sets_its_field() -> None:
     base = {"model": ["x"], "engines": "vllm"}
     samples: dict[str, Any] = {"bool": True, "int": 7, "float": 0.5, "text": "word"}
@@ -77,6 +83,7 @@ def test_each_plain_flag_sets_its_field() -> None:
             values = base | {flag.python: value}
             if flag.name == "--workload":
                 values["workload_path"] = "f"
+            values = _NEEDS.get(flag.name, {}) | values
             if flag.name == "--search":
                 values["slo_ttft"] = 100
             if flag.name in ("--search-low", "--search-high"):

@@ -86,6 +86,8 @@ class Phase:
     ramp_ns: int = 0
     start_in_ns: int = 0
     offsets_ns: list[int] = field(default_factory=list)
+    levels: list[tuple[int, int]] = field(default_factory=list)
+    """closed: (offset, how many of the clients take part from then on), rising; empty for all of them all the time."""
     preconnect: bool = False
     """closed: open the clients' connections before the phase begins, so that its first requests leave together."""
     ends_fast: bool = True

@@ -11,9 +11,9 @@ from typing import Literal
 from redline.clock import now_ns
 from redline.engines.endpoint import Endpoint
 from redline.errors import EnvironmentFault
-from redline.load.arrivals import schedule
 from redline.load.crew import LoadWorker
 from redline.load.frames import Arrivals, Phase, PhaseDone, RawStream, Tick
+from redline.load.measured import clients_of, measured_phase, traffic_of
 from redline.load.progress import LoadProgress, PointOutcome, StoppedBy, Tally
 from redline.load.prompts import PromptSource
 from redline.load.reading import Asked, Reader
@@ -60,8 +60,7 @@ def run_point(
     second; when the engine is gone, or refuses connections for a second, the point ends and keeps what was measured.
     EnvironmentFault when the load worker cannot run here.
     """
-    if point.kind == "closed":
-        _check_files(int(point.value))
+    _check_files(clients_of(point))
     silent_s = load.idle_timeout_s if workload.stream else load.timeout_s
     target = replace(
         resolve(endpoint.base_url), timeout_ns=int(load.timeout_s * NS_PER_S), idle_ns=int(silent_s * NS_PER_S)
@@ -107,7 +106,7 @@ class _Push:
     ) -> None:
         self._worker, self._load, self._point, self._seed = worker, load, point, seed
         self._prompts, self._supply, self._told = prompts, supply, told
-        self._clients = int(point.value) if point.kind == "closed" else 0
+        self._clients = clients_of(point)
         # a tokenizer that loads the server is asked after the measurement, not during it
         during = None if prompts.loads_server else prompts.count_texts
         self._reader = Reader(count=during, source=prompts.token_source, secret=api_key)
@@ -147,20 +146,8 @@ class _Push:
 
     def _measure(self) -> PhaseDone:
         load, outcome, clients = self._load, self._outcome, self._clients
-        duration_ns = int(load.duration_s * NS_PER_S)
-        phase = Phase(
-            Arrivals.CLOSED if clients else Arrivals.OPEN,
-            clients=clients or 1,
-            requests=load.requests,
-            duration_ns=duration_ns,
-            drain_ns=int(load.drain_s * NS_PER_S),
-            ramp_ns=int(load.ramp_s * NS_PER_S),
-            preconnect=bool(clients),
-        )
-        if not clients:
-            phase.offsets_ns = schedule(
-                self._point, seed=self._seed, duration_s=load.duration_s, requests=load.requests
-            )
+        phase = measured_phase(self._point, load, self._seed)
+        outcome.traffic = traffic_of(self._point, load)
         outcome.planned = load.requests if clients else len(phase.offsets_ns)
         self._first, self._sent_before = self._supply.made, self._tally.tick.sent
         self._supply.feed(self._worker, self._supply.first(outcome.planned, clients))

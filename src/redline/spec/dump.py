@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from redline.spec.experiment import Experiment
+from redline.spec.load import KINDS_OF_LOAD
 from redline.spec.tree import CORE_SCALARS
 
 _COMMENT_COLUMN = 34
@@ -51,10 +52,16 @@ def _record(record: BaseModel, indent: str) -> list[str]:
     lines = []
     for name, info in type(record).model_fields.items():
         value = getattr(record, name)
-        if name == "concurrency" and getattr(record, "rate", None):
-            continue  # a file that has both is refused
-        lines.append(_line(name, value.model_dump() if isinstance(value, BaseModel) else value, info, indent))
+        if name == "concurrency" and any(getattr(record, other, None) for other in KINDS_OF_LOAD if other != name):
+            continue  # a file that has two is refused
+        lines.append(_line(name, _plain(value), info, indent))
     return lines
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list) and any(isinstance(item, BaseModel) for item in value):
+        return [item.model_dump(exclude_none=True, exclude_defaults=True) for item in value]
+    return value.model_dump() if isinstance(value, BaseModel) else value
 
 
 def _item(record: BaseModel, explained: set[str]) -> list[str]:

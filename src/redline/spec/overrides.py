@@ -99,6 +99,8 @@ _UNITS = {"_ms": "milliseconds", "_s": "seconds"}
 _HELP = {
     "--set": "any field of the experiment",
     "--model": "folder, hub id, bundled:NAME or shape:NAME; repeat it for several models",
+    "--stages": "load that changes within one point: 2..10/s:30 ramps from 2 to 10 requests per second in 30 s, "
+    "16:20 is 16 clients for 20 s; one or more of a kind",
     "--engines": "transformers (plain and continuous batching), vllm, http://host:port/v1, a name from the file, "
     "or NAME=any of these; the first is the reference of ratios",
 }
@@ -124,6 +126,10 @@ FLAGS: tuple[Flag, ...] = (
     Flag("--concurrency", "load.concurrency", "Load", "N,..."),
     Flag("--rate", "load.rate", "Load", "R,..."),
     Flag("--arrivals", "load.arrivals", "Load"),
+    Flag("--burstiness", "load.burstiness", "Load"),
+    Flag("--stages", "load.stages", "Load", "A..B/s:SECONDS,..."),
+    Flag("--trace-speed", "load.trace_speed", "Load", "N,..."),
+    Flag("--trace-from", "load.trace_from_s", "Load"),
     Flag("--requests", "load.requests", "Load"),
     Flag("--duration", "load.duration_s", "Load"),
     Flag("--warmup-requests", "load.warmup_requests", "Load"),
