@@ -44,11 +44,13 @@ class End(IntEnum):
     CANCELLED = 5
     CONNECT = 6  # no connection, or none that took the request
     BAD = 7  # no HTTP, or more bytes than any answer may have
+    ABANDONED = 8  # our client hung up, as it was told to
 
 
 class Arrivals(StrEnum):
     CLOSED = "closed"
     OPEN = "open"
+    DIRECTED = "directed"
 
 
 @dataclass
@@ -74,8 +76,8 @@ class Phase:
     """One stretch of load. Bodies are taken in the order in which they were sent to the worker.
 
     closed: `clients` each send their next request when the one before ended; the first ones are spread over
-    `ramp_ns`. open: request i is due at start + `offsets_ns[i]`, whatever the others do. `requests` is how many are
-    sent at most; 0 lets `duration_ns` decide.
+    `ramp_ns`. open: request i is due at start + `offsets_ns[i]`, whatever the others do. directed: each is due at its
+    own `due_ns`. `requests` is how many are sent at most; 0 lets `duration_ns` decide.
     """
 
     arrivals: Arrivals
@@ -85,6 +87,8 @@ class Phase:
     drain_ns: int = 0
     ramp_ns: int = 0
     start_in_ns: int = 0
+    start_ns: int = 0
+    """directed: absolute (monotonic); 0 is at once."""
     offsets_ns: list[int] = field(default_factory=list)
     levels: list[tuple[int, int]] = field(default_factory=list)
     """closed: (offset, how many of the clients take part from then on), rising; empty for all of them all the time."""

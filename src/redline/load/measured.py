@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from redline.errors import SpecError
 from redline.load.arrivals import client_levels, schedule, stage_schedule, total_s
 from redline.load.frames import Arrivals, Phase
+from redline.load.trace import Row, Trace
 from redline.spec.load import LoadPoint, LoadSpec
+from redline.spec.stages import StageSpec
 from redline.units import NS_PER_S
 
 
@@ -15,10 +19,31 @@ def clients_of(point: LoadPoint) -> int:
     return int(point.value) if point.kind in ("closed", "stages-closed") else 0
 
 
-def measured_phase(point: LoadPoint, load: LoadSpec, seed: int) -> Phase:
-    """Without the requests themselves."""
+def longest_s(point: LoadPoint, load: LoadSpec) -> float:
+    """How long requests are sent."""
+    return total_s(load.stages) if point.kind.startswith("stages") else load.duration_s
+
+
+def rows_of(trace: Trace | None, point: LoadPoint, load: LoadSpec) -> list[Row]:
+    """What of the trace this point sends: at its own times, or its lengths one after the other. Empty: no trace."""
+    if trace is None:
+        return []
+    if point.kind != "trace":
+        return [row for row in trace.rows if row.at_s >= load.trace_from_s]
+    rows = trace.cut(speed=point.value, from_s=load.trace_from_s, duration_s=load.duration_s, requests=load.requests)
+    if not rows:
+        raise SpecError(
+            f"the trace has no request from {load.trace_from_s:g} s on for {load.duration_s * point.value:g} s",
+            field="load.trace_from_s",
+            fix=f"it is {trace.rows[-1].at_s:.0f} s long",
+        )
+    return rows
+
+
+def measured_phase(point: LoadPoint, load: LoadSpec, seed: int, rows: Sequence[Row] = ()) -> Phase:
+    """Without the requests themselves. `rows` are those of a trace."""
     clients = clients_of(point)
-    seconds = total_s(load.stages) if point.kind.startswith("stages") else load.duration_s
+    seconds = longest_s(point, load)
     phase = Phase(
         Arrivals.CLOSED if clients else Arrivals.OPEN,
         clients=clients or 1,
@@ -32,6 +57,8 @@ def measured_phase(point: LoadPoint, load: LoadSpec, seed: int) -> Phase:
         phase.levels = client_levels(load.stages)
     elif point.kind == "stages":
         phase.offsets_ns = stage_schedule(load.stages, seed=seed, requests=load.requests, burstiness=load.burstiness)
+    elif point.kind == "trace":
+        phase.offsets_ns = [int(row.at_s * NS_PER_S) for row in rows]
     elif not clients:
         phase.offsets_ns = schedule(
             point, seed=seed, duration_s=load.duration_s, requests=load.requests, burstiness=load.burstiness
@@ -39,17 +66,25 @@ def measured_phase(point: LoadPoint, load: LoadSpec, seed: int) -> Phase:
     return phase
 
 
-def traffic_of(point: LoadPoint, load: LoadSpec) -> dict[str, Any]:
+def traffic_of(point: LoadPoint, load: LoadSpec, trace: Trace | None, rows: Sequence[Row]) -> dict[str, Any]:
     """What is kept with the point, so that a report needs no experiment to know its parts."""
-    if point.kind == "gamma":
-        return {"burstiness": load.burstiness}
-    if not point.kind.startswith("stages"):
-        return {}
-    stages, at_s = [], 0.0
-    for stage in load.stages:
+    found: dict[str, Any] = {"burstiness": load.burstiness} if point.kind == "gamma" else {}
+    if trace is not None:
+        found["trace"] = {
+            "requests": len(rows),
+            "of": len(trace.rows),
+            "recorded_s": trace.rows[-1].at_s,
+            "shares_blocks": any(row.hash_ids for row in rows),
+        }
+    if point.kind.startswith("stages"):
+        found["stages"] = stage_plan(load.stages)
+    return found
+
+
+def stage_plan(stages: Sequence[StageSpec]) -> list[dict[str, Any]]:
+    plan, at_s = [], 0.0
+    for stage in stages:
         until_s = at_s + stage.duration_s
-        stages.append(
-            {"label": stage.label, "from_s": at_s, "until_s": until_s, "open": stage.open, "mean": stage.mean}
-        )
+        plan.append({"label": stage.label, "from_s": at_s, "until_s": until_s, "open": stage.open, "mean": stage.mean})
         at_s = until_s
-    return {"stages": stages}
+    return plan

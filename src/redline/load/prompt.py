@@ -18,3 +18,4 @@ class Prompt:
     tokens: int = 0
     output_tokens: int = 0
     exact: bool = True
+    request_class: str = ""

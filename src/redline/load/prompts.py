@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from redline.load.prompt import Prompt
 from redline.load.record import TokenSource
 from redline.load.synthetic import Composer, Draft
 from redline.load.tokens import Tokenizer, UsageTokenizer, best_tokenizer
+from redline.load.trace import Recorded, Trace, fitted, read_trace
 from redline.load.vocabulary import Vocabulary, learn
 from redline.spec.workload import LengthSpec, WorkloadSpec
 
@@ -39,6 +40,7 @@ class PromptSource:
     notes: list[str] = field(default_factory=list)
     made: int = 0
     off: int = 0
+    trace: Trace | None = None
 
     @property
     def verified(self) -> bool:
@@ -64,7 +66,7 @@ class PromptSource:
 
     def prompts(self, key: int, start: int, count: int, *, verify: bool = True) -> list[Prompt]:
         """Prompts `start` to `start + count` of this key. Without `verify` nobody is asked for their length."""
-        if self.workload.kind == "synthetic":
+        if self.workload.kind in ("synthetic", "trace"):
             found = self._synthetic(key, start, count, verify)
         else:
             found = self._from_items(key, start, count, verify)
@@ -75,14 +77,18 @@ class PromptSource:
     # -- synthetic
 
     def _synthetic(self, key: int, start: int, count: int, verify: bool) -> list[Prompt]:
-        spec = self.workload
         lengths = [self._lengths(key, number) for number in range(start, start + count)]
         drafts = [self.composer.draft(key, start + i, tokens) for i, (tokens, _) in enumerate(lengths)]
+        return self.of_drafts(drafts, [output for _, output in lengths], verify)
+
+    def of_drafts(self, drafts: list[Draft], outputs: Sequence[int], verify: bool) -> list[Prompt]:
+        """Prompts of drafts, each with its answer length; `verify` brings them to their lengths first."""
+        spec = self.workload
         if verify and self.verified and self.tokenizer is not None:
             off = self.composer.settle(drafts, self.tokenizer, chat=spec.api == "chat")
-            if off > 0.02 * count and spec.api == "completions" and self.endpoint.dialect.token_id_prompts:
-                return [self._as_ids(draft, output) for draft, (_, output) in zip(drafts, lengths, strict=True)]
-        return [self._prompt_of(draft, output) for draft, (_, output) in zip(drafts, lengths, strict=True)]
+            if off > 0.02 * len(drafts) and spec.api == "completions" and self.endpoint.dialect.token_id_prompts:
+                return [self._as_ids(draft, output) for draft, output in zip(drafts, outputs, strict=True)]
+        return [self._prompt_of(draft, output) for draft, output in zip(drafts, outputs, strict=True)]
 
     def _prompt_of(self, draft: Draft, output: int) -> Prompt:
         known = draft.tokens or draft.asked
@@ -108,6 +114,9 @@ class PromptSource:
         rng = random.Random(f"{key}/{number}/lengths")
         prompt, output = draw(spec.prompt_tokens, rng), draw(spec.output_tokens, rng)
         limit = self.endpoint.max_model_len
+        if self.trace is not None:
+            row = self.trace.rows[number % len(self.trace.rows)]
+            return row.prompt_tokens, row.output_tokens
         if limit:
             output = min(output, max(1, limit - 1))
             prompt = min(prompt, limit - output)
@@ -160,12 +169,13 @@ def prompt_source(
     needed: int,
     api_key: str | None = None,
     salt_key: str = "",
+    recorded: Recorded | None = None,
 ) -> PromptSource:
     """Everything that prompts need, learnt once per server. `needed` prompts are roughly what one load point takes.
 
     `salt_key` changes the unique starts and nothing else: give one per run where the server outlives the run and may
-    still hold the prompts of the run before in its cache. SpecError for a file that cannot be used, UsageError for
-    lengths that the model has no room for.
+    still hold the prompts of the run before in its cache. `recorded` reads redline's own runs as traces.
+    SpecError for a file that cannot be used, UsageError for lengths that the model has no room for.
     """
     notes: list[str] = []
     tokenizer, vocabulary = _learn(endpoint, workload, tokenizer_path, api_key, notes)
@@ -179,6 +189,8 @@ def prompt_source(
     source = PromptSource(endpoint, workload, tokenizer, composer, notes=notes)
     if workload.kind == "synthetic":
         _check_lengths(endpoint, workload, vocabulary, notes)
+    elif workload.kind == "trace":
+        source.trace = _trace(source, vocabulary, recorded)
     else:
         source.items = _items(source, seed, needed)
     return source
@@ -196,7 +208,7 @@ def _learn(
             return tokenizer, learn(tokenizer, chat=chat)
         except (EnvironmentFault, Unsupported) as problem:
             notes.append(problem.what)
-    if workload.kind == "synthetic":
+    if workload.kind in ("synthetic", "trace"):
         usage = UsageTokenizer(endpoint, api_key)
         try:
             vocabulary = learn(usage, chat=chat)
@@ -206,6 +218,20 @@ def _learn(
         notes.append("no tokenizer: prompt lengths were learnt from the usage of a few answers")
         return usage, vocabulary
     return None, Vocabulary()
+
+
+def _trace(source: PromptSource, vocabulary: Vocabulary, recorded: Recorded | None) -> Trace:
+    """The workload's trace with lengths that the model takes."""
+    workload, limit = source.workload, source.endpoint.max_model_len or 0
+    trace = read_trace(workload.path, workload.trace_format, recorded)
+    rows, cut = fitted(trace.rows, limit=limit, least=vocabulary.overhead + 1)
+    source.notes += trace.notes
+    if cut:
+        room = f"{limit} tokens" if limit else "the shortest prompt that can be made"
+        source.notes.append(
+            f"{cut} of {len(rows)} requests of the trace do not fit into {room}, and are changed to fit"
+        )
+    return replace(trace, rows=tuple(rows))
 
 
 def _check_lengths(endpoint: Endpoint, workload: WorkloadSpec, vocabulary: Vocabulary, notes: list[str]) -> None:

@@ -13,11 +13,12 @@ from redline.engines.endpoint import Endpoint
 from redline.errors import EnvironmentFault
 from redline.load.crew import LoadWorker
 from redline.load.frames import Arrivals, Phase, PhaseDone, RawStream, Tick
-from redline.load.measured import clients_of, measured_phase, traffic_of
+from redline.load.measured import clients_of, longest_s, measured_phase, rows_of, traffic_of
 from redline.load.progress import LoadProgress, PointOutcome, StoppedBy, Tally
 from redline.load.prompts import PromptSource
 from redline.load.reading import Asked, Reader
 from redline.load.record import RequestRecord, Status, TokenSource
+from redline.load.sessions import Sessions, sessions_of
 from redline.load.supply import Supply
 from redline.load.target import resolve
 from redline.load.worker import open_files_limit
@@ -118,6 +119,7 @@ class _Push:
         self._why: StoppedBy | None = None
         self._alive_at = self._progress_at = 0.0
         self._first = self._sent_before = 0
+        self._sessions: Sessions | None = None
 
     def run(self) -> PointOutcome:
         outcome = self._outcome
@@ -146,11 +148,18 @@ class _Push:
 
     def _measure(self) -> PhaseDone:
         load, outcome, clients = self._load, self._outcome, self._clients
-        phase = measured_phase(self._point, load, self._seed)
-        outcome.traffic = traffic_of(self._point, load)
+        rows = rows_of(self._prompts.trace, self._point, load)
+        phase = measured_phase(self._point, load, self._seed, rows)
+        outcome.traffic = traffic_of(self._point, load, self._prompts.trace, rows)
         outcome.planned = load.requests if clients else len(phase.offsets_ns)
         self._first, self._sent_before = self._supply.made, self._tally.tick.sent
-        self._supply.feed(self._worker, self._supply.first(outcome.planned, clients))
+        self._sessions = sessions_of(self._supply, load, seed=self._seed, rows=rows, timed=self._point.kind == "trace")
+        if self._sessions is not None:
+            outcome.planned = load.requests
+            self._worker.feed(self._sessions.direct(phase))
+        else:
+            self._supply.follow(rows)
+            self._supply.feed(self._worker, self._supply.first(outcome.planned, clients))
         self._tally.start_over()
         cpu, parent_cpu = self._tally.tick.cpu_s, time.process_time()
         self._worker.start(phase)
@@ -159,13 +168,15 @@ class _Push:
         outcome.client_cpu_s = done.tick.cpu_s - cpu
         outcome.parent_cpu_s = time.process_time() - parent_cpu
         outcome.stopped_by = self._why or _reason(done.stopped_by)
-        if not clients and outcome.stopped_by == "requests" and outcome.planned != load.requests:
+        if self._sessions is not None:
+            self._sessions.tell(outcome)
+        if not clients and outcome.stopped_by == "requests" and outcome.planned not in (0, load.requests):
             outcome.stopped_by = "duration"  # the schedule was as long as the time
         return done
 
     def _pump(self, phase: Literal["warm-up", "measuring"], planned: int) -> PhaseDone:
         """Hear the worker out until its phase is over."""
-        longest = self._load.duration_s if phase == "measuring" else 0.0
+        longest = longest_s(self._point, self._load) if phase == "measuring" else 0.0
         while True:
             for heard in self._worker.hear(_POLL_S):
                 if isinstance(heard, RawStream):
@@ -199,6 +210,9 @@ class _Push:
             self._worker.cancel()
 
     def _top_up(self, planned: int) -> None:
+        if self._sessions is not None:
+            self._worker.feed(self._sessions.more())
+            return
         fed, sent = self._supply.made - self._first, self._tally.tick.sent - self._sent_before
         if planned and fed >= planned:
             return
@@ -211,6 +225,12 @@ class _Push:
         asked = self._supply.asked.pop(raw.head.number)
         record = self._reader.read(raw, asked)
         self._tally.add(raw, record)
+        if self._sessions is not None and asked.in_session and self._why is None:
+            self._worker.feed(self._sessions.answered(record))
+            if self._sessions.over:
+                self._worker.cancel()  # nothing is in flight: that is how it learns that nothing more will come
+        if asked.in_session and not asked.keep_text:
+            record.text = ""
         countable = record.status is Status.OK and record.token_source is TokenSource.CHUNKS
         if countable and self._prompts.loads_server and self._held_bytes < _HELD_BYTES_MAX:
             self._held.append((raw, asked))
@@ -228,6 +248,7 @@ class _Push:
                 self._outcome.notes.append(f"answers could not be counted: {problem.what}")
                 reader = self._reader
                 record = reader.read(raw, asked)
+            record.text = record.text if asked.keep_text else ""
             self._told.on_record(record)
 
     def _remark(self, tick: Tick) -> None:

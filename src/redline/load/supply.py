@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 
 from redline.engines.endpoint import Endpoint
 from redline.load.body import body, path_of
+from redline.load.clients import Client, client_of
 from redline.load.crew import LoadWorker
 from redline.load.frames import Outgoing
+from redline.load.prompt import Prompt
 from redline.load.prompts import PromptSource
 from redline.load.reading import Asked
 from redline.load.target import request_bytes, request_head
+from redline.load.trace import Row
+from redline.load.traced import TracePrompts
 from redline.spec.workload import WorkloadSpec
 
 _BATCH = 256
@@ -27,15 +32,17 @@ class Supply:
     def __init__(
         self, endpoint: Endpoint, workload: WorkloadSpec, prompts: PromptSource, *, seed: int, api_key: str | None
     ) -> None:
-        self._endpoint = endpoint
-        self._workload = workload
-        self._prompts = prompts
+        self.endpoint = endpoint
+        self.workload = workload
+        self.prompts = prompts
         self._seed = seed
         self._head = request_head(endpoint.base_url, path_of(workload), api_key=api_key, stream=workload.stream)
         self._name = f"redline-{secrets.token_hex(4)}"
         self._mean_bytes = 1024.0
         self.asked: dict[int, Asked] = {}
         """By request number; whoever reads the answer takes it out."""
+        self.traced: TracePrompts | None = None
+        """Where measured prompts come from when they follow a trace."""
         self.made = 0
         self.off = 0
         self.unverified = 0
@@ -52,18 +59,36 @@ class Supply:
             worker.feed(requests)
 
     def _make(self, count: int, *, warmup: bool, under_load: bool) -> list[Outgoing]:
-        prompts, workload = self._prompts, self._workload
+        prompts, workload = self.prompts, self.workload
         verify = not (under_load and prompts.loads_server)
         requests = []
-        for prompt in prompts.prompts(self._seed, self.made, count, verify=verify):
+        source = prompts.prompts if self.traced is None or warmup else self.traced.prompts
+        for prompt in source(self._seed, self.made, count, verify=verify):
             number = self.made
             self.made += 1
             self.off += not prompt.exact
             self.unverified += not (verify and prompts.verified)
-            self.asked[number] = Asked(prompt.tokens, prompt.output_tokens, workload.stream, warmup, workload.keep_text)
-            data = body(self._endpoint, workload, prompt, seed=self._seed + number)
-            requests.append(Outgoing(number, request_bytes(self._head, f"{self._name}-{number}", data)))
+            client = Client() if warmup else client_of(workload, self._seed, str(number))
+            kind = client.request_class or prompt.request_class
+            self.asked[number] = Asked(
+                prompt.tokens, prompt.output_tokens, workload.stream, warmup, workload.keep_text, kind
+            )
+            requests.append(self.outgoing(number, prompt, client))
         return requests
+
+    def follow(self, rows: Sequence[Row]) -> None:
+        """From here on, prompts are those of a trace; with no rows they stay what they were."""
+        self.traced = TracePrompts(self.prompts, rows, self.made) if rows else None
+
+    def number(self) -> int:
+        """The number of a request that somebody else makes."""
+        self.made += 1
+        return self.made - 1
+
+    def outgoing(self, number: int, prompt: Prompt, client: Client, *, due_ns: int = 0) -> Outgoing:
+        data = body(self.endpoint, self.workload, prompt, seed=self._seed + number)
+        request = request_bytes(self._head, f"{self._name}-{number}", data)
+        return Outgoing(number, request, due_ns, client.cancel_after_ns, client.read_bytes_per_s)
 
     def _bounded(self, count: int, clients: int) -> int:
         """As many as memory should hold, yet never fewer than keep every client busy."""

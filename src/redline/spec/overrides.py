@@ -95,7 +95,7 @@ class Flag:
         return fields_at(Experiment, self._loc()[:-1]).get(str(self._loc()[-1]))
 
 
-_UNITS = {"_ms": "milliseconds", "_s": "seconds"}
+_UNITS = {"_ms": "milliseconds", "_bytes_per_s": "bytes per second", "_s": "seconds"}
 _HELP = {
     "--set": "any field of the experiment",
     "--model": "folder, hub id, bundled:NAME or shape:NAME; repeat it for several models",
@@ -142,7 +142,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag("--api", "workload.api", "Workload"),
     *(
         Flag(f"--{side}-tokens{end}", f"workload.{side}_tokens.{part}", "Workload")
-        for side in ("prompt", "output")
+        for side in ("prompt", "output", "turn")
         for end, part in (("", "mean"), ("-stddev", "stddev"), ("-min", "min"), ("-max", "max"))
     ),
     Flag("--shared-prefix-tokens", "workload.shared_prefix_tokens", "Workload"),
@@ -151,6 +151,15 @@ FLAGS: tuple[Flag, ...] = (
     Flag("--temperature", "workload.temperature", "Workload"),
     Flag("--salt", "workload.salt", "Workload"),
     Flag("--keep-text", "workload.keep_text", "Workload"),
+    Flag("--trace-format", "workload.trace_format", "Workload"),
+    Flag("--turns", "workload.turns.mean", "Workload"),
+    *(Flag(f"--turns-{part}", f"workload.turns.{part}", "Workload") for part in ("stddev", "min", "max")),
+    Flag("--think-time", "workload.think_time_s", "Workload"),
+    Flag("--think-time-spread", "workload.think_time", "Workload"),
+    Flag("--cancel-share", "workload.cancel_share", "Workload"),
+    Flag("--cancel-after", "workload.cancel_after_s", "Workload"),
+    Flag("--slow-share", "workload.slow_share", "Workload"),
+    Flag("--slow-bytes-per-s", "workload.slow_bytes_per_s", "Workload"),
     Flag("--slo-ttft", "slo.ttft_ms", "SLO"),
     Flag("--slo-tpot", "slo.tpot_ms", "SLO"),
     Flag("--slo-itl", "slo.itl_ms", "SLO"),

@@ -45,6 +45,8 @@ def expand(tree: Table) -> tuple[Table, list[SpecError]]:
     for section, field, change in (
         ("workload", "prompt_tokens", _length),
         ("workload", "output_tokens", _length),
+        ("workload", "turn_tokens", _length),
+        ("workload", "turns", _length),
         ("load", "concurrency", _numbers),
         ("load", "rate", _numbers),
         ("load", "trace_speed", _numbers),
