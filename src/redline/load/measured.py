@@ -13,6 +13,8 @@ from redline.spec.load import LoadPoint, LoadSpec
 from redline.spec.stages import StageSpec
 from redline.units import NS_PER_S
 
+_SLICES = 10
+
 
 def clients_of(point: LoadPoint) -> int:
     """Most clients of a closed loop; 0 for an open one."""
@@ -76,9 +78,32 @@ def traffic_of(point: LoadPoint, load: LoadSpec, trace: Trace | None, rows: Sequ
             "recorded_s": trace.rows[-1].at_s,
             "shares_blocks": any(row.hash_ids for row in rows),
         }
+    if point.kind == "trace" and rows:
+        found["stages"] = _slices(rows, load)
     if point.kind.startswith("stages"):
         found["stages"] = stage_plan(load.stages)
     return found
+
+
+def _slices(rows: Sequence[Row], load: LoadSpec) -> list[dict[str, Any]]:
+    """A trace in equal parts of time, which a report shows like stages."""
+    seconds = min(load.duration_s, rows[-1].at_s) or load.duration_s
+    counts = [0] * _SLICES
+    for row in rows:
+        counts[min(int(row.at_s / seconds * _SLICES), _SLICES - 1)] += 1
+    each = seconds / _SLICES
+    # the last request lies on the edge
+    ends = [each * (k + 1) if k + 1 < _SLICES else seconds * (1 + 1e-9) + 1e-6 for k in range(_SLICES)]
+    return [
+        {
+            "label": f"{each * k:.3g}–{each * (k + 1):.3g} s",
+            "from_s": each * k,
+            "until_s": ends[k],
+            "open": True,
+            "mean": count / each,
+        }
+        for k, count in enumerate(counts)
+    ]
 
 
 def stage_plan(stages: Sequence[StageSpec]) -> list[dict[str, Any]]:

@@ -228,9 +228,8 @@ def _trace(source: PromptSource, vocabulary: Vocabulary, recorded: Recorded | No
     source.notes += trace.notes
     if cut:
         room = f"{limit} tokens" if limit else "the shortest prompt that can be made"
-        source.notes.append(
-            f"{cut} of {len(rows)} requests of the trace do not fit into {room}, and are changed to fit"
-        )
+        what = f"{cut} of {len(rows)} requests of the trace do not fit into {room}"
+        source.notes.append(f"{what}, and are changed to fit")
     return replace(trace, rows=tuple(rows))
 
 

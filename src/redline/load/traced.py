@@ -99,8 +99,9 @@ class Recalled:
     def _turns(self, number: int, rows: Sequence[Row], opening: Prompt) -> list[Turn]:
         turns = [Turn(opening.messages, opening.output_tokens, opening.tokens, opening.tokens, exact=opening.exact)]
         for before, row in pairwise(rows):
-            # what the recorded prompt has beyond the conversation so far is what the user said
-            tokens = max(row.prompt_tokens - before.prompt_tokens - before.output_tokens, 1)
+            # what the recorded prompt has beyond the conversation so far is what the user said, in its template
+            overhead = self._source.composer.vocabulary.overhead
+            tokens = max(row.prompt_tokens - before.prompt_tokens - before.output_tokens - overhead, 1)
             text = self._source.composer.text(f"{self._seed}/{number}/{row.turn}", tokens)
             said = ({"role": "user", "content": text},)
             turns.append(Turn(said, row.output_tokens, said_tokens=tokens, think_ns=round(row.think_s * 1e9)))

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from redline.report.model import ModelReport
 from redline.report.search import search_section
 from redline.report.section import Maker, Section
+from redline.report.sessions import clients_section, turns_section
 from redline.report.stages import stages_section
 from redline.store.read import Reader
 from redline.store.rows import RunRow
 
-MAKERS: tuple[Maker, ...] = (search_section, stages_section)
+MAKERS: tuple[Maker, ...] = (search_section, stages_section, turns_section, clients_section)
 
 
 def sections(reader: Reader, rows: Sequence[RunRow], models: Sequence[ModelReport]) -> tuple[Section, ...]:
