@@ -1,34 +1,50 @@
-"""Records as the store gives them back: columns."""
+"""Records of the load generator as the columns that are analysed, without a results file between them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
+from redline.analyse.finding import Verdict
+from redline.analyse.summary import summarise_point
 from redline.load.record import RequestRecord
 from redline.store.requests import Requests
-
-_TIMES = ("intended_ns", "sent_ns", "connected_ns", "first_byte_ns", "answer_first_ns", "finished_ns")
-_COUNTS = (
-    "index", "prompt_tokens", "cached_tokens", "asked_prompt_tokens", "output_tokens", "asked_output_tokens",
-    "http_status", "shared_stamps", "session", "turn", "canary",
-)  # fmt: skip
-_NAMES = ("status", "token_source", "finish_reason", "stamp", "request_class")
+from tests.load.servers import Result
 
 
-def columns_of(records: Sequence[RequestRecord]) -> Requests:
+def columns(records: Sequence[RequestRecord]) -> Requests:
     ordered = sorted(records, key=lambda record: record.index)
-    values: dict[str, Any] = {
-        name: np.array([getattr(r, name) for r in ordered], dtype=np.int64) for name in (*_TIMES, *_COUNTS)
-    }
-    values |= {name: np.array([str(getattr(r, name)) for r in ordered], dtype=np.str_) for name in _NAMES}
-    counts = [len(record.chunk_ns) for record in ordered]
+    found: dict[str, Any] = {}
+    for field in fields(Requests):
+        if not field.name.startswith("chunk_"):
+            values = [getattr(record, field.name) for record in ordered]
+            text = values and isinstance(values[0], str)
+            found[field.name] = np.array([str(value) for value in values] if text else values)
+    lengths = [len(record.chunk_ns) for record in ordered]
     return Requests(
-        **values,
-        warmup=np.array([record.warmup for record in ordered], dtype=np.bool_),
-        chunk_start=np.concatenate(([0], np.cumsum(counts))).astype(np.int64),
-        chunk_ns=np.array([at for record in ordered for at in record.chunk_ns], dtype=np.int64),
-        chunk_tokens=np.array([count for record in ordered for count in record.chunk_tokens], dtype=np.int64),
+        **found,
+        chunk_start=np.concatenate(([0], np.cumsum(lengths))).astype(np.int64),
+        chunk_ns=np.array([t for record in ordered for t in record.chunk_ns], dtype=np.int64),
+        chunk_tokens=np.array([n for record in ordered for n in record.chunk_tokens], dtype=np.int64),
     )
+
+
+def verdict(result: Result, **outcome: Any) -> Verdict:
+    """Of a load point, with what else was found about it."""
+    return summarise_point(
+        columns(result.records),
+        window_hint=(result.outcome.measured_from_ns, result.outcome.ended_ns),
+        slo={},
+        attainment=0.95,
+        outcome=result.outcome.as_dict() | outcome,
+        seed=1,
+        run_id="run",
+    ).verdict
+
+
+def reasons(found: Verdict, word: str) -> list[tuple[str, str]]:
+    """(state, reason) of the reasons with this word in them."""
+    return [(level, text) for level, text in zip(found.levels, found.reasons, strict=True) if word in text]

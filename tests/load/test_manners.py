@@ -10,7 +10,7 @@ from redline.load.paced.pace import Pace
 from redline.load.paced.server import PacedServer
 from redline.load.record import RequestRecord, Status
 from redline.spec.workload import SLOW_READER, LengthSpec
-from tests.load.columns import columns_of
+from tests.load.columns import columns
 from tests.load.servers import closed, fast, push, workload
 
 S = 1_000_000_000
@@ -38,7 +38,7 @@ def test_a_client_that_hangs_up_is_neither_a_failure_nor_a_success() -> None:
         assert record.chunk_ns  # the first tokens had come
         assert record.finished_ns - record.sent_ns >= 0.15 * S
         assert record.output_tokens < 40
-    assert counted(columns_of(result.measured)).sum() == result.count(Status.OK)
+    assert counted(columns(result.measured)).sum() == result.count(Status.OK)
 
 
 def test_a_client_that_hung_up_goes_on_at_once() -> None:
@@ -71,4 +71,4 @@ def test_a_slow_reader_is_slow_and_the_others_are_not() -> None:
         return median(record.finished_ns - record.sent_ns for record in records) / S
 
     assert took(slow) > 2.5 > took(others)
-    assert counted(columns_of(result.measured)).sum() == len(others)
+    assert counted(columns(result.measured)).sum() == len(others)

@@ -14,7 +14,7 @@ from redline.load.paced.server import PacedServer
 from redline.load.record import RequestRecord
 from redline.spec.load import LoadPoint
 from redline.spec.stages import StageSpec
-from tests.load.columns import columns_of
+from tests.load.columns import columns
 from tests.load.servers import fast, push
 
 S = 1_000_000_000
@@ -68,7 +68,7 @@ def test_stage_numbers_follow_from_the_intended_time(server: PacedServer) -> Non
     result = push(server, LoadPoint("stages", 20), stages=plan)
     outcome = result.outcome
     slow, fast_ = by_stage(
-        columns_of(result.records), outcome.traffic["stages"], outcome.measured_from_ns, outcome.ended_ns,
+        columns(result.records), outcome.traffic["stages"], outcome.measured_from_ns, outcome.ended_ns,
         {"ttft_ms": 10_000},
     )  # fmt: skip
     assert (slow.sent, slow.had, slow.asked) == (20, 40, 40)

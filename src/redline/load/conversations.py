@@ -117,7 +117,7 @@ class Written:
 
     def _salted(self, said: tuple[dict[str, Any], ...], number: int) -> tuple[dict[str, Any], ...]:
         first, *rest = said
-        if not self._workload.salt or not isinstance(first["content"], str):
+        if not self._workload.salted or not isinstance(first["content"], str):
             return said
         salt = " ".join(self._prompts.composer.salt(self._seed, self._offset + number))
         return ({**first, "content": f"{salt} {first['content']}"}, *rest)

@@ -19,7 +19,6 @@ class DirectedRun(PhaseRun):
     def __init__(self, phase: Phase, loop: Sender) -> None:
         super().__init__(phase, loop)
         self._left = phase.requests or (1 << 62)
-        self.started_ns = phase.start_ns or self.started_ns
         self._due: list[tuple[int, int, Outgoing]] = []
 
     def start(self) -> None:

@@ -16,7 +16,7 @@ from redline.load.timer import Agenda
 from redline.load.wire import Connection, State
 from redline.units import NS_PER_S
 
-Pieces = tuple[list[bytes], list[int], list[int]]
+Pieces = tuple[list[bytes], list[int], list[int], list[int]]
 
 _BUFFER_BYTES = 2048
 _LOOKS_PER_S = 20

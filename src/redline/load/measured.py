@@ -21,6 +21,18 @@ def clients_of(point: LoadPoint) -> int:
     return int(point.value) if point.kind in ("closed", "stages-closed") else 0
 
 
+def demand_of(trace: Trace | None, point: LoadPoint, load: LoadSpec) -> tuple[str, float]:
+    """How much the load generator will have to do at most: clients (`closed`), or requests per second (`open`)."""
+    if clients_of(point):
+        return "closed", float(clients_of(point))
+    if point.kind == "stages":
+        return "open", max(max(stage.begin, stage.end) for stage in load.stages)
+    if point.kind == "trace":
+        rows = rows_of(trace, point, load)
+        return "open", max((part["mean"] for part in _slices(rows, load)), default=1.0)
+    return "open", point.value
+
+
 def longest_s(point: LoadPoint, load: LoadSpec) -> float:
     """How long requests are sent."""
     return total_s(load.stages) if point.kind.startswith("stages") else load.duration_s

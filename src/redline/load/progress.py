@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import Counter, deque
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
 from redline.clock import now_ns
-from redline.load.frames import RawStream, Tick
+from redline.load.frames import End, RawStream, Tick
 from redline.load.record import RequestRecord, Status
 from redline.units import NS_PER_MS, NS_PER_S
 
@@ -61,7 +61,15 @@ class PointOutcome:
     sent: int = 0
     notes: list[str] = field(default_factory=list)
     client_cpu_s: float = 0.0
-    """CPU seconds of the load worker while measuring."""
+    """CPU seconds of all load workers while measuring."""
+    worker_cpu_s_max: float = 0.0
+    """CPU seconds of the busiest one: a worker cannot use more than one core."""
+    workers: int = 1
+    client_cores: list[int] = field(default_factory=list)
+    """Core of each worker; empty when they were not pinned, and `pinning` says why."""
+    server_cores: list[int] = field(default_factory=list)
+    """Where the server was allowed to run, or else where its busiest threads were; empty when not known."""
+    pinning: str = ""
     parent_cpu_s: float = 0.0
     """CPU seconds of redline itself meanwhile: parsing, storing, showing."""
     send_lag_ms_p50: float = 0.0
@@ -71,20 +79,38 @@ class PointOutcome:
     read_lag_ms_max: float = 0.0
     pieces: int = 0
     """Reads that brought bytes of answers."""
+    pieces_measured: int = 0
+    """Those of the measurement, without the warm-up's."""
     bytes_in: int = 0
     starved: int = 0
     retried: int = 0
+    never_left: int = 0
+    """Requests for which this box had no port or descriptor."""
     prompts_off: int = 0
     prompts_unverified: int = 0
+    prefixes_used: int = 0
+    """Different shared prefixes among the requests made."""
+    prompt_overhead: dict[str, int] = field(default_factory=dict)
+    """By class ('' without classes): tokens of template and special tokens in every prompt, as far as known."""
     clock_error_ns: int = 0
     clock_step_ns: int = 0
     stamp: str = "kernel"
+    stamps: dict[str, Any] = field(default_factory=dict)
+    """Who stamped, and what the packet ring did; see `stamping.StampReport`."""
     short_slice: bool = False
     """The kernel gave the worker short time slices (Linux 6.12 and later): it wakes up earlier on a busy box."""
     backlog_max_bytes: int = 0
     spilled_bytes: int = 0
     traffic: dict[str, Any] = field(default_factory=dict)
     """The plan of a load that is not one number: its stages, its burstiness, its trace, its sessions."""
+    cache: dict[str, Any] = field(default_factory=dict)
+    """What was declared of the prefix cache, what all prompts share, and whether usage told of it."""
+
+    @property
+    def chunks_per_s(self) -> float:
+        """Reads that brought bytes of answers, per second of the measurement."""
+        seconds = (self.ended_ns - self.measured_from_ns) / NS_PER_S
+        return self.pieces_measured / seconds if seconds > 0 else 0.0
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -100,18 +126,20 @@ class Tally:
         self.failed = 0
         self._tokens = 0
         self._pieces_of_finished = 0
+        self._never_left = 0
         self._send_lags: list[int] = []
         self._read_lags: list[np.ndarray[Any, np.dtype[np.int64]]] = []
         self._read_lag_count = 0
         self._recent: deque[tuple[int, int]] = deque()
         self._busy: deque[tuple[int, float]] = deque()
         self._newest: deque[tuple[int, int, float]] = deque(maxlen=_NEWEST)
-        self.user_stamped = 0
+        self._stamps: Counter[str] = Counter()
 
     def start_over(self) -> None:
         """The warm-up is over."""
         self.began_ns = now_ns()
-        self.finished = self.failed = self.user_stamped = 0
+        self.finished = self.failed = 0
+        self._stamps.clear()
         self._newest.clear()
 
     def ticked(self, tick: Tick) -> None:
@@ -126,9 +154,10 @@ class Tally:
     def add(self, raw: RawStream, record: RequestRecord) -> None:
         self.finished += record.status is not Status.CANCELLED
         self.failed += record.failed
+        self._never_left += raw.head.end is End.LOCAL and not record.warmup
         self._tokens += record.output_tokens
         self._pieces_of_finished += len(raw.lengths)
-        self.user_stamped += record.stamp != "kernel"
+        self._stamps[record.stamp] += 1
         if record.status is Status.OK and record.chunk_ns:
             first, tokens = record.chunk_ns[0], record.output_tokens - record.chunk_tokens[0]
             tpot = (record.chunk_ns[-1] - first) / tokens if tokens > 0 else math.nan
@@ -174,7 +203,8 @@ class Tally:
         }
 
     def fill(self, outcome: PointOutcome) -> None:
-        """The lags, as percentiles."""
+        """The lags, as percentiles; what is counted along."""
+        outcome.never_left = self._never_left
         if self._send_lags:
             p50, p99 = np.percentile(self._send_lags, [50, 99]) / NS_PER_MS
             outcome.send_lag_ms_p50, outcome.send_lag_ms_p99 = float(p50), float(p99)
@@ -183,4 +213,5 @@ class Tally:
             p50, p99, most = np.percentile(lags, [50, 99, 100]) / NS_PER_MS
             outcome.read_lag_ms_p50, outcome.read_lag_ms_p99 = float(p50), float(p99)
             outcome.read_lag_ms_max = float(most)
-        outcome.stamp = "user" if self.user_stamped * 2 > self.finished else "kernel"
+        if self._stamps:
+            outcome.stamp = self._stamps.most_common(1)[0][0]

@@ -15,7 +15,6 @@ from redline.load.clients import client_of
 from redline.load.conversations import Conversation, Script, Written
 from redline.load.frames import Arrivals, Outgoing, Phase
 from redline.load.progress import PointOutcome
-from redline.load.reading import Asked
 from redline.load.record import RequestRecord, Status
 from redline.load.supply import Supply
 from redline.load.trace import Row
@@ -59,6 +58,7 @@ class Sessions:
         self._starts: deque[int] = deque()
         self._next = 0
         self._closed = False
+        self._offsets: list[int] = []
         self.sent = 0
         self.begun = self.finished = 0
         self.broken = 0
@@ -70,17 +70,26 @@ class Sessions:
     def over(self) -> bool:
         return not self._asked and not self._starts
 
-    def direct(self, phase: Phase) -> list[Outgoing]:
-        """Turns the phase into one that sends what it is told to when it is told to; what it is told first."""
-        closed = phase.arrivals is Arrivals.CLOSED
-        offsets = phase.offsets_ns
+    def prepare(self, phase: Phase) -> None:
+        """Turns the phase into one that sends what it is told to when it is told to, and makes the first sessions."""
+        self._closed = phase.arrivals is Arrivals.CLOSED
+        self._offsets = phase.offsets_ns
         if self._starts_s is not None:
-            offsets = [int(start * NS_PER_S) for start in self._starts_s]
-        elif closed:
-            offsets = [phase.ramp_ns * client // phase.clients for client in range(phase.clients)]
-        phase.start_ns, bodies = self.begin(offsets, closed=closed)
+            self._offsets = [int(start * NS_PER_S) for start in self._starts_s]
+        elif self._closed:
+            self._offsets = [phase.ramp_ns * client // phase.clients for client in range(phase.clients)]
+        first = min(len(self._offsets), _FIRST_MOST)
+        # a closed loop needs as many again and again; those made now can still be counted by the server
+        spare = min(_SPARE_MOST, 4 * first, self._requests or _SPARE_MOST) if self._closed else 0
+        self._fill(first + spare, under_load=False)
         phase.arrivals, phase.offsets_ns, phase.requests = Arrivals.DIRECTED, [], 0
-        return bodies
+
+    def begin(self, phase: Phase) -> list[Outgoing]:
+        """Sets when the phase starts; what is sent first. Called right before it starts."""
+        first = min(len(self._offsets), _FIRST_MOST)
+        phase.start_ns = now_ns() + _LEAD_NS + first * _LEAD_EACH_NS
+        self._starts = deque(phase.start_ns + offset for offset in self._offsets)
+        return [out for _ in range(first) for out in self._start(self._starts.popleft())]
 
     def tell(self, outcome: PointOutcome) -> None:
         """How it went."""
@@ -92,20 +101,6 @@ class Sessions:
             outcome.notes.append(
                 f"{self.cut_short} sessions ended early: their next prompt would not have fitted into the model"
             )
-
-    def begin(self, offsets_ns: list[int], *, closed: bool) -> tuple[int, list[Outgoing]]:
-        """One session at each of these offsets; when the first of them counts from (monotonic), and what is sent first.
-
-        `closed`: each is a client, who goes on afterwards.
-        """
-        self._closed = closed
-        first = min(len(offsets_ns), _FIRST_MOST)
-        # a closed loop needs as many again and again; those made now can still be counted by the server
-        spare = min(_SPARE_MOST, 4 * first, self._requests or _SPARE_MOST) if closed else 0
-        self._fill(first + spare, under_load=False)
-        start_ns = now_ns() + _LEAD_NS + first * _LEAD_EACH_NS
-        self._starts = deque(start_ns + offset for offset in offsets_ns)
-        return start_ns, [out for _ in range(first) for out in self._start(self._starts.popleft())]
 
     def more(self) -> list[Outgoing]:
         """Sessions that begin soon and were not made yet."""
@@ -153,17 +148,12 @@ class Sessions:
         self.begun += conversation.at == 0
         number, prompt = self._supply.number(), conversation.prompt()
         client = client_of(self._workload, self._seed, f"{conversation.number}.{conversation.at}")
-        self._supply.asked[number] = Asked(
-            prompt.tokens,
-            prompt.output_tokens,
-            self._workload.stream,
-            request_class=client.request_class,
-            session=conversation.number,
-            turn=conversation.at,
-        )
         self._supply.off += not prompt.exact
         self._asked[number] = conversation
-        return [self._supply.outgoing(number, prompt, client, due_ns=max(due_ns, 1))]
+        made = self._supply.outgoing(
+            number, prompt, client, due_ns=max(due_ns, 1), session=conversation.number, turn=conversation.at
+        )
+        return [made]
 
 
 def sessions_of(supply: Supply, load: LoadSpec, *, seed: int, rows: Sequence[Row], timed: bool) -> Sessions | None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Sequence
 
 from redline.engines.endpoint import Endpoint
-from redline.load.body import body, path_of
+from redline.load.body import body, path_of, streams
 from redline.load.clients import Client, client_of
-from redline.load.crew import LoadWorker
+from redline.load.crew import Crew, LoadWorker
 from redline.load.frames import Outgoing
 from redline.load.prompt import Prompt
 from redline.load.prompts import PromptSource
@@ -36,18 +37,24 @@ class Supply:
         self.workload = workload
         self.prompts = prompts
         self._seed = seed
-        self._head = request_head(endpoint.base_url, path_of(workload), api_key=api_key, stream=workload.stream)
+        self._parts = workload.parts
+        self._heads = {
+            name: request_head(endpoint.base_url, path_of(part), api_key=api_key, stream=streams(part))
+            for name, part in self._parts.items()
+        }
         self._name = f"redline-{secrets.token_hex(4)}"
         self._mean_bytes = 1024.0
         self.asked: dict[int, Asked] = {}
         """By request number; whoever reads the answer takes it out."""
         self.traced: TracePrompts | None = None
         """Where measured prompts come from when they follow a trace."""
+        self.prefixes: Counter[tuple[str, int]] = Counter()
+        """How often each shared prefix of each class was used."""
         self.made = 0
         self.off = 0
         self.unverified = 0
 
-    def feed(self, worker: LoadWorker, count: int, *, warmup: bool = False, under_load: bool = False) -> None:
+    def feed(self, worker: Crew | LoadWorker, count: int, *, warmup: bool = False, under_load: bool = False) -> None:
         """Make the next `count` requests and hand them over.
 
         `under_load`: the server is being measured, so it is not asked about tokens.
@@ -59,21 +66,18 @@ class Supply:
             worker.feed(requests)
 
     def _make(self, count: int, *, warmup: bool, under_load: bool) -> list[Outgoing]:
-        prompts, workload = self.prompts, self.workload
+        prompts = self.prompts
         verify = not (under_load and prompts.loads_server)
         requests = []
         source = prompts.prompts if self.traced is None or warmup else self.traced.prompts
         for prompt in source(self._seed, self.made, count, verify=verify):
-            number = self.made
-            self.made += 1
+            if prompt.prefix >= 0:
+                self.prefixes[prompt.request_class, prompt.prefix] += 1
+            number = self.number()
             self.off += not prompt.exact
             self.unverified += not (verify and prompts.verified)
-            client = Client() if warmup else client_of(workload, self._seed, str(number))
-            kind = client.request_class or prompt.request_class
-            self.asked[number] = Asked(
-                prompt.tokens, prompt.output_tokens, workload.stream, warmup, workload.keep_text, kind
-            )
-            requests.append(self.outgoing(number, prompt, client))
+            client = Client() if warmup else client_of(self.workload, self._seed, str(number))
+            requests.append(self.outgoing(number, prompt, client, warmup=warmup))
         return requests
 
     def follow(self, rows: Sequence[Row]) -> None:
@@ -85,9 +89,27 @@ class Supply:
         self.made += 1
         return self.made - 1
 
-    def outgoing(self, number: int, prompt: Prompt, client: Client, *, due_ns: int = 0) -> Outgoing:
-        data = body(self.endpoint, self.workload, prompt, seed=self._seed + number)
-        request = request_bytes(self._head, f"{self._name}-{number}", data)
+    def outgoing(
+        self, number: int, prompt: Prompt, client: Client, *, due_ns: int = 0, warmup: bool = False,
+        session: int = -1, turn: int = -1,
+    ) -> Outgoing:  # fmt: skip
+        """The request, and from now on it is known what was asked."""
+        part = prompt.request_class if prompt.request_class in self._parts else next(iter(self._parts))
+        workload = self._parts[part]
+        self.asked[number] = Asked(
+            prompt.tokens,
+            prompt.output_tokens,
+            streams(workload),
+            warmup,
+            workload.keep_text,
+            workload.api,
+            len(prompt.inputs) or 1,
+            client.request_class or prompt.request_class,
+            session,
+            turn,
+        )
+        data = body(self.endpoint, workload, prompt, seed=self._seed + number)
+        request = request_bytes(self._heads[part], f"{self._name}-{number}", data)
         return Outgoing(number, request, due_ns, client.cancel_after_ns, client.read_bytes_per_s)
 
     def _bounded(self, count: int, clients: int) -> int:

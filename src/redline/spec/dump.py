@@ -59,8 +59,9 @@ def _record(record: BaseModel, indent: str) -> list[str]:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, list) and any(isinstance(item, BaseModel) for item in value):
-        return [item.model_dump(exclude_none=True, exclude_defaults=True) for item in value]
+    """Records as mappings; those of a list without what is at its default."""
+    if isinstance(value, list):
+        return [item.model_dump(exclude_defaults=True) if isinstance(item, BaseModel) else item for item in value]
     return value.model_dump() if isinstance(value, BaseModel) else value
 
 
