@@ -35,6 +35,7 @@ def split(phase: Phase, workers: int) -> list[Phase]:
                 requests=portion(phase.requests, worker, most),
                 first_client=worker,
                 client_step=most,
+                levels=[(at, portion(level, worker, most)) for at, level in phase.levels],
                 ends_fast=False,
             )
             for worker in range(most)
@@ -44,7 +45,11 @@ def split(phase: Phase, workers: int) -> list[Phase]:
     most = max(1, min(workers, total or workers))
     return [
         replace(
-            phase, offsets_ns=offsets[worker::most], requests=portion(phase.requests, worker, most), ends_fast=False
+            phase,
+            clients=max(1, portion(phase.clients, worker, most)),
+            offsets_ns=offsets[worker::most],
+            requests=portion(phase.requests, worker, most),
+            ends_fast=False,
         )
         for worker in range(most)
     ]

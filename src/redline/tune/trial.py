@@ -20,6 +20,7 @@ from redline.observe.sampling import Watch, sampling
 from redline.spec.experiment import Experiment
 from redline.spec.load import LoadPoint
 from redline.spec.resolve import model_hashes, resolve_model
+from redline.store.replay import recorded
 from redline.store.store import Store
 from redline.tune.calibrate import Calibrator
 from redline.tune.events import Events
@@ -214,6 +215,7 @@ def _prompts(context: Context, job: Job, server: Server) -> PromptSource:
         api_key=_api_key(job),
         # a server that outlives the run may still hold the prompts of the run before in its cache
         salt_key=context.run_id if job.spec.kind == "url" else "",
+        recorded=lambda what: recorded(what, context.store),
     )
 
 
