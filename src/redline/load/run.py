@@ -136,6 +136,7 @@ class _Push:
         self._why: StoppedBy | None = None
         self._alive_at = self._progress_at = 0.0
         self._first = self._sent_before = 0
+        self._likely_rate = 0.0
         self._sessions: Sessions | None = None
 
     def run(self) -> PointOutcome:
@@ -156,6 +157,8 @@ class _Push:
         self._supply.feed(self._worker, wanted, warmup=True)
         self._worker.start(Phase(Arrivals.CLOSED, clients=at_once, requests=wanted))
         done = self._pump("warm-up", wanted)
+        seconds = max((done.ended_ns - done.started_ns) / NS_PER_S, 1e-3)
+        self._likely_rate = self._tally.finished / seconds / at_once * max(self._clients, 1)
         if self._why is None and done.stopped_by == "refused":
             self._why = "engine-died"
         self._outcome.stopped_by = self._why or "requests"
@@ -176,7 +179,7 @@ class _Push:
             self._sessions.prepare(phase)
         else:
             self._supply.follow(rows)
-            self._supply.feed(self._worker, self._supply.first(outcome.planned, clients))
+            self._supply.feed(self._worker, self._supply.first(outcome.planned, clients, self._likely_rate))
         self._told.before_measuring()
         if self._sessions is not None:
             self._worker.feed(self._sessions.begin(phase))

@@ -116,9 +116,11 @@ class Supply:
         """As many as memory should hold, yet never fewer than keep every client busy."""
         return min(count, max(int(_BYTES_MAX / self._mean_bytes), 4 * clients))
 
-    def first(self, planned: int, clients: int) -> int:
-        """How many to make before the measurement; `planned` 0 when nobody knows how many it will take."""
-        return self._bounded(min(planned or _FIRST_UNKNOWN + 4 * clients, _FIRST_MAX), clients)
+    def first(self, planned: int, clients: int, rate: float = 0.0) -> int:
+        """How many to make before the measurement; `planned` 0 when nobody knows how many it will take. `rate` is how
+        many a second are likely, by the warm-up."""
+        unknown = max(_FIRST_UNKNOWN + 4 * clients, int(_AHEAD_S * rate))
+        return self._bounded(min(planned or unknown, _FIRST_MAX), clients)
 
     def missing(self, fed: int, sent: int, rate: float, planned: int, clients: int) -> int:
         """How many to add now, given requests per second so far; a batch at most, and none until half are used up."""
