@@ -42,7 +42,7 @@ class _Batch:
         self.where = {name: slice(edges[i], edges[i + 1]) for i, name in enumerate(ports.tolist())}
 
     def __len__(self) -> int:
-        return self.rows.shape[1]
+        return int(self.rows.shape[1])
 
     @property
     def port(self) -> Ints:
