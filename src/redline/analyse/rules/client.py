@@ -51,7 +51,7 @@ def never_left(case: Case) -> Said:
     if not count > 0:
         return None
     return "client-bound", (
-        f"{count:.0f} requests never left: this box had no free port or file descriptor for them (see their error)"
+        f"{count:.0f} requests never left: this box had no free port or file descriptor for them"
     )
 
 
