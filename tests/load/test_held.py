@@ -15,7 +15,8 @@ from redline.load.phase import PhaseRun
 from redline.load.record import RequestRecord, Status
 from redline.load.share import split
 from redline.load.timer import Agenda
-from redline.spec.load import LoadPoint, LoadSpec
+from redline.spec.load import LoadPoint
+from redline.spec.overrides import experiment_from
 from tests.load.servers import Result, fast, push
 
 
@@ -39,7 +40,7 @@ def test_a_cap_moves_the_waiting_into_the_client_and_it_is_measured_all_the_same
     with PacedServer(fast(ttft_ms=80.0, itl_ms=10.0)) as server:
         point = LoadPoint("constant", 40)
         free = push(server, point, duration_s=2.0, workers=workers)
-        held = push(server, point, duration_s=2.0, drain_s=4.0, rate=[40], max_in_flight=4, workers=workers)
+        held = push(server, point, duration_s=2.0, drain_s=4.0, max_in_flight=4, workers=workers)
     assert free.outcome.held_back == 0
     assert most_in_flight(free) > 5
     assert most_in_flight(held) <= 4
@@ -53,7 +54,7 @@ def test_a_cap_moves_the_waiting_into_the_client_and_it_is_measured_all_the_same
 
 def test_a_cap_that_is_not_reached_changes_nothing() -> None:
     with PacedServer(fast()) as server:
-        result = push(server, LoadPoint("constant", 30), duration_s=1.0, rate=[30], max_in_flight=200)
+        result = push(server, LoadPoint("constant", 30), duration_s=1.0, max_in_flight=200)
     assert (result.outcome.held_back, result.outcome.sent) == (0, result.outcome.planned)
 
 
@@ -98,6 +99,11 @@ def test_the_cap_is_dealt_round() -> None:
     assert [part.max_in_flight for part in split(Phase(Arrivals.OPEN, offsets_ns=[1, 2, 3]), 3)] == [0, 0, 0]
 
 
-def test_a_closed_loop_has_no_cap() -> None:
-    with pytest.raises((SpecError, ValueError), match="max_in_flight caps an open loop"):
-        LoadSpec(concurrency=[4], max_in_flight=2)
+def test_only_an_open_loop_has_a_cap() -> None:
+    base = {"model": ["x"], "engines": "vllm", "max_in_flight": 4}
+    with pytest.raises(SpecError, match="max_in_flight caps an open loop"):
+        experiment_from(None, base)
+    for more in ({"rate": [3.0]}, {"search": "knee", "search_over": "rate"}):
+        assert experiment_from(None, base | more).load.max_in_flight == 4
+    with pytest.raises(SpecError, match="turns of a conversation"):
+        experiment_from(None, base | {"rate": [3.0], "turns": 3, "api": "chat"})

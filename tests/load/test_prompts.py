@@ -280,3 +280,46 @@ def test_the_prefixes_in_use_are_counted() -> None:
     assert result.outcome.prefixes_used == 5
     assert any("5 shared prefixes in use" in note for note in result.outcome.notes)
     assert {record.prompt_tokens for record in result.measured} == {32}
+
+
+def test_prompts_and_answers_outside_the_limits_of_length_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    rows = [
+        {"prompt": "just right here", "output_tokens": 5},
+        {"prompt": "short", "output_tokens": 5},
+        {"prompt": "far too long " * 20, "output_tokens": 5},
+        {"prompt": "answers at great length", "output_tokens": 900},
+    ]
+    limits: dict[str, Any] = {
+        "prompt_tokens": LengthSpec(mean=8, min=3, max=20),
+        "output_tokens": LengthSpec(mean=8, min=2, max=100),
+    }
+    path = write(tmp_path / "p.jsonl", *rows)
+    made = source(monkeypatch, FakeTokenizer(by_word), kind="jsonl", path=path, salt=False, **limits)
+    assert {prompt.text for prompt in made.prompts(1, 0, 4)} == {"just right here"}
+    assert "1 prompts have answers outside of 2 to 100 tokens and are left out" in made.notes
+    assert "2 prompts are not 3 to 20 tokens long and are left out" in made.notes
+    long = LengthSpec(mean=350, min=300, max=400)
+    with pytest.raises(UsageError, match="has 300 to 400 tokens"):
+        source(monkeypatch, FakeTokenizer(by_word), kind="jsonl", path=path, prompt_tokens=long)
+
+
+def test_a_system_prompt_and_several_turns_are_counted_and_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    chat = [
+        {"role": "system", "content": "be brief"},
+        {"role": "user", "content": "one two"},
+        {"role": "assistant", "content": "three"},
+        {"role": "user", "content": "four"},
+    ]
+    tokenizer = FakeTokenizer(by_word)
+    for api in ("chat", "responses"):
+        endpoint = replace(ENDPOINT)
+        monkeypatch.setattr(prompts_module, "corrected", lambda tokenizer, usage, notes: tokenizer)
+        path = write(tmp_path / f"{api}.jsonl", {"messages": chat})
+        made = source(monkeypatch, tokenizer, endpoint, kind="jsonl", path=path, api=api, salt=False)
+        [prompt] = made.prompts(1, 0, 1)
+        assert list(prompt.messages) == chat
+        assert prompt.tokens == tokenizer.chat_counts([chat])[0]

@@ -55,6 +55,15 @@ def test_interim_answers_and_trailers_are_skipped() -> None:
     assert "server-timing" not in response.headers
 
 
+@given(st.lists(st.integers(0, 10_000), max_size=6))
+def test_what_follows_the_answer_is_not_the_answer(marks: list[int]) -> None:
+    """As servers do that close an idle connection in that very moment."""
+    late = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 4\r\n\r\nlate"
+    found = read_response(raw(cut(OK_HEAD + b"".join(chunked(b"hello")) + late, marks)))
+    assert (found.status, found.body, found.whole, found.fault) == (200, b"hello", True, "")
+    assert "content-length" not in found.headers
+
+
 def test_no_http_is_said_to_be_none() -> None:
     assert "no proper HTTP" in read_response(raw([b"SSH-2.0-OpenSSH\r\n"], End.BAD)).fault
     assert "no proper HTTP" in read_response(raw([OK_HEAD + b"zz\r\nab\r\n"], End.BAD)).fault

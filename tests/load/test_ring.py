@@ -113,7 +113,7 @@ def test_a_ring_that_is_too_small_says_what_it_lost() -> None:
             worker.feed(Outgoing(i, request_bytes(head, f"r-{i}", body)) for i in range(40))
             worker.start(Phase(Arrivals.CLOSED, clients=40, requests=40, preconnect=True))
             time.sleep(2.0)
-            streams = []
+            streams: list[RawStream] = []
             while len(streams) < 40:
                 for heard in worker.hear(1.0):
                     if isinstance(heard, RawStream):

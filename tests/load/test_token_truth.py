@@ -43,6 +43,12 @@ def test_tokens_of_every_chunk_are_the_true_ones(mix: str, usage: str) -> None:
     assert {record.token_source for record in records} == {expected}
 
 
+def test_an_estimate_of_tokens_per_chunk_is_counted_as_one() -> None:
+    assert run({"chunk_mix": "1,3", "usage": "final"})[2].outcome.spread == 22  # warm-up included
+    assert run({"chunk_mix": "1,3"})[2].outcome.spread == 0
+    assert run({"usage": "final"})[2].outcome.spread == 0
+
+
 def test_without_any_count_the_guess_is_marked_as_one() -> None:
     records, truth, _ = run({"chunk_mix": "1,3", "usage": "none", "tokenizer": False})
     assert {record.token_source for record in records} == {TokenSource.CHUNKS}

@@ -86,6 +86,24 @@ def test_no_content(sock: socket.socket) -> None:
     assert play(sock, [b"HTTP/1.1 204 No Content\r\n\r\n"])[0] == [End.COMPLETE]
 
 
+@given(st.integers(0, 60))
+def test_a_second_message_costs_the_connection(sock: socket.socket, kept: int) -> None:
+    late = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 4\r\n\r\nlate"[: kept + 1]
+    _, conn = play(sock, [OK_HEAD + b"".join(chunked(b"a")) + late])
+    assert conn.ask() is End.COMPLETE
+    assert not conn.keep_alive
+
+
+@given(st.integers(1, 7), st.booleans())
+def test_a_head_that_dribbles_in_is_found_at_its_last_byte(sock: socket.socket, size: int, endless: bool) -> None:
+    """However long; one that grows beyond all bounds is no HTTP."""
+    data = OK_HEAD[:-2] + b"X-Long: " + b"y" * (400 if not endless else (256 << 10) + 9000) + b"\r\n\r\n"
+    pieces = [data[i : i + size * (400 if endless else 1)] for i in range(0, len(data), size * (400 if endless else 1))]
+    said, conn = play(sock, pieces)
+    assert (End.BAD in said) == endless
+    assert endless or (conn.framing, said[-1]) == (Framing.CHUNKED, None)
+
+
 def test_bytes_after_the_end_cost_the_connection(sock: socket.socket) -> None:
     said, conn = play(sock, [b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nab"])
     assert said == [End.COMPLETE]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import strategies as st
 
 from redline.spec.engine import EngineSpec
@@ -9,6 +11,7 @@ from redline.spec.experiment import Experiment
 from redline.spec.load import LoadSpec
 from redline.spec.model import ModelSpec
 from redline.spec.slo import SloSpec
+from redline.spec.stages import StageSpec
 from redline.spec.workload import LengthSpec, WorkloadSpec
 
 # words that YAML readers take for something else, and text that breaks naive quoting
@@ -67,9 +70,31 @@ def workloads(draw: st.DrawFn) -> WorkloadSpec:
 
 
 @st.composite
+def stages(draw: st.DrawFn, *, open_loop: bool) -> StageSpec:
+    to = draw(st.none() | st.integers(0, 100))
+    if not open_loop:
+        return StageSpec(concurrency=draw(st.integers(1, 1000)), to=to, duration_s=draw(positive))
+    arrivals = draw(st.sampled_from(["poisson", "constant", "gamma"]))
+    return StageSpec(rate=draw(positive), to=to, duration_s=draw(positive), arrivals=arrivals)
+
+
+@st.composite
 def loads(draw: st.DrawFn) -> LoadSpec:
-    common = {"duration_s": draw(positive), "requests": draw(st.integers(0, 10**9)), "drain_s": draw(positive)}
-    if draw(st.booleans()):
+    common: dict[str, Any] = {
+        "duration_s": draw(positive),
+        "requests": draw(st.integers(0, 10**9)),
+        "drain_s": draw(positive),
+    }
+    kind = draw(st.sampled_from(["rate", "concurrency", "trace", "open stages", "closed stages"]))
+    if kind == "trace":
+        return LoadSpec(trace_speed=draw(st.lists(positive, min_size=1, max_size=3, unique=True)), **common)
+    if kind.endswith("stages"):
+        return LoadSpec(
+            stages=draw(st.lists(stages(open_loop=kind == "open stages"), min_size=1, max_size=3)), **common
+        )
+    if kind == "rate":
+        arrivals = draw(st.sampled_from(["poisson", "constant", "gamma"]))
+        common |= {"arrivals": arrivals, "burstiness": draw(positive) if arrivals == "gamma" else 1.0}
         return LoadSpec(rate=draw(st.lists(positive, min_size=1, max_size=3, unique=True)), **common)
     points = draw(st.lists(st.integers(1, 10**5), min_size=1, max_size=4, unique=True))
     return LoadSpec(concurrency=points, **common)

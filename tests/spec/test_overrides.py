@@ -56,12 +56,12 @@ def test_flags_are_distinct_and_documented() -> None:
         assert len(flag.help) > 8, flag.name
         assert flag.kind in ("text", "int", "float", "bool", "choice", "list")
         assert flag.kind != "choice" or len(flag.choices) > 1
-        if flag.field.endswith("_s"):
+        if flag.field.endswith("_s") and not flag.field.endswith("_per_s"):
             assert "seconds" in flag.help
     by_name = {flag.name: flag for flag in FLAGS}
     assert by_name["--drain"].help.endswith("[seconds; default 5]")
     assert by_name["--prompt-tokens"].default == 128
-    assert by_name["--workload"].choices == ("synthetic", "text", "jsonl", "sharegpt", "hub")
+    assert by_name["--workload"].choices == ("synthetic", "text", "jsonl", "sharegpt", "hub", "trace")
     assert by_name["--stream"].negative == "--no-stream"
 
 
@@ -70,6 +70,11 @@ _NEEDS: dict[str, dict[str, Any]] = {
     "--embedding-batch": {"api": "embeddings"},
     "--images-per-request": {"api": "chat"},
     "--prefixes": {"shared_prefix_tokens": 4},
+    "--burstiness": {"arrivals": "gamma"},
+    "--turns": {"api": "chat"},
+    "--turns-stddev": {"api": "chat"},
+    "--turns-min": {"api": "chat", "turns": 9},
+    "--turns-max": {"api": "chat"},
 }
 """Flags that mean nothing without another."""
 

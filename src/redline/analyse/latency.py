@@ -1,8 +1,8 @@
 """Latencies of each request, exactly by the definitions in `units`.
 
 Counted are requests of the measurement that ended by themselves: no warm-up, no canary, none that we cut off or that a
-client abandoned on purpose. A failed request
-is +inf in every latency. NaN marks a latency that a good request does not have (TPOT of a one-token answer).
+client abandoned or read slowly on purpose. A failed request is +inf in every latency. NaN marks a latency that a good
+request does not have (TPOT of a one-token answer).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from redline.analyse.gaps import Gaps, gaps_of
 from redline.analyse.percentile import Floats
+from redline.spec.workload import SLOW_READER
 from redline.store.requests import Bools, Ints, Requests
 from redline.units import NS_PER_MS
 
@@ -60,7 +61,8 @@ class Latencies:
 def counted(requests: Requests) -> Bools:
     """Which requests latencies are taken of: measured, ordinary, and ended by themselves."""
     by_us = (requests.status == "cancelled") | (requests.status == "abandoned")
-    measured: Bools = ~requests.warmup & ~by_us & (requests.canary < 0)
+    ordinary = (requests.canary < 0) & (requests.request_class != SLOW_READER)
+    measured: Bools = ~requests.warmup & ~by_us & ordinary
     return measured
 
 

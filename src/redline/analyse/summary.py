@@ -16,6 +16,7 @@ from redline.analyse.gaps import Gaps, tokens_per_chunk
 from redline.analyse.latency import DEFINITION, METRICS, Latencies, latencies_of
 from redline.analyse.percentile import LEVELS, Floats, enough_to_bound, percentile
 from redline.analyse.slo import wilson
+from redline.analyse.stages import UNSTEADY, whole_window
 from redline.analyse.throughput import SLICES, block_length, mean_in_flight, rates_of
 from redline.analyse.verdict import Case, judge
 from redline.analyse.window import SteadyWindow, find_window
@@ -97,7 +98,8 @@ def summarise_point(
     workload is promised: a request is good by the terms of its class. The same input gives the same output."""
     measured_from, ended = window_hint
     latencies = latencies_of(requests)
-    window = find_window(requests, measured_from, ended)
+    unsteady = asked is not None and asked[0] in UNSTEADY
+    window = (whole_window if unsteady else find_window)(requests, measured_from, ended)
     book = _Book(seed, run_id)
     _latencies(book, latencies)
     _gaps(book, latencies.gaps)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from redline.analyse.case import STATES, Case, Rule
 from redline.analyse.finding import Verdict
-from redline.analyse.rules import asked, cache, calibrated, client, outcome, tokens
+from redline.analyse.rules import asked, box, cache, calibrated, client, outcome, tokens, traffic
 
 __all__ = ["RULES", "STATES", "Case", "judge"]
 
@@ -17,8 +17,10 @@ RULES: tuple[Rule, ...] = (
     *client.RULES,
     *calibrated.RULES,
     *asked.RULES,
+    *traffic.RULES,
     *tokens.RULES,
     *cache.RULES,
+    *box.RULES,
 )
 
 

@@ -141,10 +141,11 @@ class TerminalEvents(Events):
 
 def _numbers(summary: PointSummary) -> str:
     """What one wants to see at once of a point that is done."""
+    way = "input" if summary.value("output_tokens") == 0 else "output"  # embeddings put no token out
     shown = [
         f"{name} {value:,.{digits}f} {unit}"
         for name, key, unit, digits in (
-            ("", "output_tokens_per_s", "tok/s", 0),
+            ("", f"{way}_tokens_per_s", f"{'input ' if way == 'input' else ''}tok/s", 0),
             ("TTFT p99", "ttft_ms.p99", "ms", 1),
             ("ITL p50", "itl_ms.p50", "ms", 2),
         )

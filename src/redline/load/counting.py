@@ -39,6 +39,11 @@ def resolve_chunks(
     return chunks, apportion(total, weights), total, TokenSource.USAGE
 
 
+def was_spread(answer: Answer, chunks: Sequence[Chunk], tokens: Sequence[int]) -> bool:
+    """Whether only the total is the server's, and the tokens of each chunk an estimate."""
+    return len(chunks) > 1 and sum(tokens) != len(chunks) and all(chunk.tokens_so_far < 0 for chunk in answer.chunks)
+
+
 def _by_increments(chunks: list[Chunk], total: int) -> tuple[list[Chunk], list[int]] | None:
     """Exact counts where every event has its own usage. None when one lacks it or the numbers run backwards."""
     kept: list[Chunk] = []

@@ -129,3 +129,43 @@ def first_exchange(turns: list[Any], number: int) -> Item | None:
     if len(said) < 2 or not isinstance(said[0][1], str) or not isinstance(said[1][1], str) or not said[0][1].strip():
         return None
     return Item(_user(said[0][1]), answer=said[1][1], line=number)
+
+
+Round = tuple[tuple[dict[str, Any], ...], int]
+"""What is said before an answer, and how many words the recorded answer has (0: it has none)."""
+
+
+def read_rounds(kind: str, path: Path) -> list[list[Round]]:
+    """Every conversation of a jsonl or sharegpt file, turn by turn. SpecError when the file cannot be used."""
+    if kind == "jsonl":
+        found = [rounds_of(list(item.messages)) for item in read_items(kind, path)]
+    else:
+        rows = orjson.loads(path.read_bytes()) if read_items(kind, path) else []
+        found = [rounds_of(_as_messages(row.get("conversations") or row.get("conversation"))) for row in rows]
+    return [rounds for rounds in found if rounds]
+
+
+def rounds_of(messages: list[dict[str, Any]]) -> list[Round]:
+    """Messages cut where an answer stands; what follows the last user turn is of no use."""
+    rounds: list[Round] = []
+    said: list[dict[str, Any]] = []
+    for message in messages:
+        if message["role"] != "assistant":
+            said.append(message)
+        elif any(one["role"] == "user" for one in said):
+            rounds.append((tuple(said), len(str(message["content"]).split())))
+            said = []
+    if any(one["role"] == "user" for one in said):
+        rounds.append((tuple(said), 0))
+    return rounds
+
+
+def _as_messages(turns: list[Any]) -> list[dict[str, Any]]:
+    """ShareGPT's names for who speaks, in OpenAI's; turns of anybody else, and empty ones, are left out."""
+    roles = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+    said = [
+        (roles.get(str(turn.get("from") or turn.get("role"))), turn.get("value") or turn.get("content"))
+        for turn in turns
+        if isinstance(turn, dict)
+    ]
+    return [{"role": role, "content": text} for role, text in said if role and isinstance(text, str) and text.strip()]

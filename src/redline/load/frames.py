@@ -44,6 +44,7 @@ class End(IntEnum):
     CANCELLED = 5
     CONNECT = 6  # no connection, or none that took the request
     BAD = 7  # no HTTP, or more bytes than any answer may have
+    ABANDONED = 8  # our client hung up, as it was told to
     LOCAL = 9  # never left: this box had no port or descriptor for it
 
 
@@ -58,6 +59,7 @@ class Stamp(IntEnum):
 class Arrivals(StrEnum):
     CLOSED = "closed"
     OPEN = "open"
+    DIRECTED = "directed"
 
 
 @dataclass
@@ -91,8 +93,8 @@ class Phase:
     """One stretch of load. Bodies are taken in the order in which they were sent to the worker.
 
     closed: `clients` each send their next request when the one before ended; the first ones are spread over
-    `ramp_ns`. open: request i is due at start + `offsets_ns[i]`, whatever the others do. `requests` is how many are
-    sent at most; 0 lets `duration_ns` decide.
+    `ramp_ns`. open: request i is due at start + `offsets_ns[i]`, whatever the others do. directed: each is due at its
+    own `due_ns`. `requests` is how many are sent at most; 0 lets `duration_ns` decide.
     """
 
     arrivals: Arrivals
@@ -107,6 +109,8 @@ class Phase:
     client_step: int = 1
     """closed: this worker's clients are the first, first + step, … of all; only their place in the ramp differs."""
     offsets_ns: list[int] = field(default_factory=list)
+    levels: list[tuple[int, int]] = field(default_factory=list)
+    """closed: (offset, how many of the clients take part from then on), rising; empty for all of them all the time."""
     preconnect: bool = False
     """closed: open the clients' connections before the phase begins, so that its first requests leave together."""
     max_in_flight: int = 0

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable
 
 from redline.clock import now_ns
+from redline.load.directed import run_of
 from redline.load.frames import (
     End,
     Kind,
@@ -30,6 +31,7 @@ from redline.load.frames import (
 )
 from redline.load.health import Health
 from redline.load.idle import IDLE_REUSE_NS, Idle, lead_ns
+from redline.load.manners import Manners, Pieces
 from redline.load.outbox import Outbox
 from redline.load.phase import PhaseRun
 from redline.load.stamps import StampClock
@@ -74,6 +76,7 @@ class LoadLoop:
         self._phase: PhaseRun | None = None
         self._epoll = select.epoll()
         self.agenda = Agenda()
+        self._manners = Manners(self.agenda, self._listen, self._finish)
         self._conns: dict[int, Connection] = {}
         self._idle = Idle(self._drop, lambda: self._open(-1, NOBODY, b"", 0))
         self._tls = ssl.create_default_context() if target.tls_name else None
@@ -84,8 +87,6 @@ class LoadLoop:
         self.agenda.at(now_ns() + _HOUSEKEEPING_NS, self._housekeeping, now_ns() + _HOUSEKEEPING_NS)
         if target.stall_every_ms:
             self.agenda.at(now_ns() + int(target.stall_every_ms * 1e6), self._stall, None)
-
-    # -- time
 
     def run(self) -> None:
         """Until the parent is gone (ConnectionResetError or BrokenPipeError)."""
@@ -150,14 +151,12 @@ class LoadLoop:
                 endless = conn.size > self.target.answer_bytes_max
                 self._finish(conn, end, f"{conn.size >> 20} MB and no end to it" if endless else "")
 
-    # -- phases
-
     def start_phase(self, phase: Phase) -> None:
         self._health.start_over()
         if phase.preconnect:
             missing = self._idle.open_up_to(phase.clients)
             phase.start_ns = phase.start_ns or now_ns() + lead_ns(missing)
-        self._phase = PhaseRun(phase, self)
+        self._phase = run_of(phase, self)
         self._phase.start()
 
     def add_bodies(self, bodies: list[Outgoing]) -> None:
@@ -177,29 +176,28 @@ class LoadLoop:
     def phase_over(self, done: PhaseDone) -> None:
         self._phase = None
         self.bodies.clear()
+        self._manners.clear()
         self._ship(len(self._finished))
         self._health.look(self.active, self._conns.values())
         self.outbox.put(pack_json(Kind.PHASE_DONE, done))
 
-    # -- requests
-
     def begin(self, client: int, intended_ns: int) -> None:
-        index, request, *_ = self.bodies.popleft()
+        body = self.bodies.popleft()
         self.active += 1
         self.tick.sent += 1
         now = now_ns()
-        conn = self._idle.take(now)
+        conn = self._idle.take(now) if self._manners.reuses(body) else None
         if conn is None:
-            self._open(client, index, request, intended_ns)
+            self._open(client, body.number, body.request, intended_ns)
             return
         conn.reuse(client, now)
-        conn.take(index, request, intended_ns, now)
+        conn.take(body.number, body.request, intended_ns, now)
         self._send(conn)
 
     def _open(self, client: int, index: int, request: bytes, intended_ns: int, retried: int = 0) -> None:
         target, now = self.target, now_ns()
         try:
-            sock = open_socket(target)
+            sock = self._manners.prepare(open_socket(target), index)
         except OSError as error:
             if index == NOBODY:
                 return
@@ -287,6 +285,7 @@ class LoadLoop:
             return
         if gone:
             conn.state = State.RECEIVING
+            self._manners.sent(conn)
         self._listen(conn, _IN if gone else _IN | _OUT)
 
     def _read(self, conn: Connection) -> None:
@@ -371,11 +370,12 @@ class LoadLoop:
         if conn.tls is None:
             conn.received += conn.size
         conn.forget()
-        if end is End.COMPLETE and conn.keep_alive and conn.state is State.RECEIVING:
+        if self._manners.keeps(conn) and end is End.COMPLETE and conn.keep_alive and conn.state is State.RECEIVING:
             self._idle.put(conn, now)
         else:
             self._drop(conn)
-        self._over(head, error, pieces, conn.client, conn.begun_ns, good=whole and 200 <= conn.status < 300)
+        good = end is End.ABANDONED or (whole and 200 <= conn.status < 300)
+        self._over(head, error, pieces, conn.client, conn.begun_ns, good=good)
 
     def _over(self, head: StreamHead, error: str, pieces: Pieces, client: int, begun_ns: int, *, good: bool) -> None:
         """The next request goes out at once; this one goes to the parent when there is time."""
@@ -394,6 +394,3 @@ class LoadLoop:
             conn.state = State.DEAD
             del self._conns[conn.fd]
             conn.sock.close()
-
-
-Pieces = tuple[list[bytes], list[int], list[int], list[int]]

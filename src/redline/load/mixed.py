@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from redline.engines.endpoint import Endpoint
 from redline.load.prompt import Prompt
 
 if TYPE_CHECKING:
@@ -73,6 +74,17 @@ class Deal:
         for place in order[block * self.block : start]:
             counts[place] += 1
         return counts
+
+
+def priority_note(endpoint: Endpoint) -> str:
+    """What becomes of priorities at this server; '' when they count."""
+    if not endpoint.dialect.priority:
+        return "priorities are not sent: this server does not take them"
+    if endpoint.engine != "vllm" or endpoint.flags.get("scheduling-policy") == "priority":
+        return ""
+    if endpoint.pids:
+        return "priorities are sent, and vLLM serves first come, first served: its flag scheduling-policy=priority"
+    return "priorities are sent; whether vLLM goes by them is its own setting (--scheduling-policy priority)"
 
 
 def mixed_prompts(

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from redline.clock import now_ns
 from redline.load.frames import Arrivals, End, Outgoing, Phase, PhaseDone, Tick
+from redline.load.levels import Levels
 from redline.load.timer import Agenda
 
 _BACKOFF_NS = 100_000_000
@@ -56,11 +57,14 @@ class PhaseRun:
         self._held: deque[int] = deque()  # due, while as many as allowed are in flight
         self._letting_in = False
         self._most = 0 if self._closed else phase.max_in_flight
+        self._levels = Levels(phase.levels, self.started_ns, loop.agenda, self._go) if phase.levels else None
         self._refused_since = self._refused = 0
 
     def start(self) -> None:
         phase = self.phase
-        if self._closed:
+        if self._levels is not None:
+            self._levels.start()
+        elif self._closed:
             for client in range(min(phase.clients, self._left)):
                 place = phase.first_client + client * phase.client_step
                 when = self.started_ns + phase.ramp_ns * place // (phase.clients * phase.client_step)
@@ -74,9 +78,12 @@ class PhaseRun:
 
     def _free(self, who: tuple[int, int]) -> None:
         client, intended_ns = who
-        if not self._issuing or self._left <= 0:
+        if not self._issuing or self._left <= 0 or (self._levels is not None and not self._levels.holds(client)):
             return
         self._send(client, intended_ns)
+
+    def _go(self, client: int, intended_ns: int) -> None:
+        self._free((client, intended_ns))
 
     def _arrival(self, number: int) -> None:
         offsets = self.phase.offsets_ns

@@ -97,6 +97,8 @@ class PointOutcome:
     prompts_unverified: int = 0
     prefixes_used: int = 0
     """Different shared prefixes among the requests made."""
+    spread: int = 0
+    """Answers whose tokens per chunk are an estimate: the server gave a total, and the texts their lengths."""
     prompt_overhead: dict[str, int] = field(default_factory=dict)
     """By class ('' without classes): tokens of template and special tokens in every prompt, as far as known."""
     clock_error_ns: int = 0
@@ -108,6 +110,8 @@ class PointOutcome:
     """The kernel gave the worker short time slices (Linux 6.12 and later): it wakes up earlier on a busy box."""
     backlog_max_bytes: int = 0
     spilled_bytes: int = 0
+    traffic: dict[str, Any] = field(default_factory=dict)
+    """The plan of a load that is not one number: its stages, its burstiness, its trace, its sessions."""
     cache: dict[str, Any] = field(default_factory=dict)
     """What was declared of the prefix cache, what all prompts share, and whether usage told of it."""
 

@@ -14,12 +14,13 @@ from redline.load.counting import CountTexts
 from redline.load.datasets import Item
 from redline.load.images import Pictures
 from redline.load.items import items_of
-from redline.load.mixed import Deal, Part, mixed_prompts
+from redline.load.mixed import Deal, Part, mixed_prompts, priority_note
 from redline.load.overhead import corrected
 from redline.load.prompt import Prompt
 from redline.load.record import TokenSource
 from redline.load.synthetic import Composer, Draft
 from redline.load.tokens import Tokenizer, UsageTokenizer, best_tokenizer
+from redline.load.trace import Recorded, Trace, fitted, read_trace
 from redline.load.vocabulary import Vocabulary, learn
 from redline.spec.workload import LengthSpec, WorkloadSpec
 
@@ -42,6 +43,7 @@ class PromptSource:
     notes: list[str] = field(default_factory=list)
     made: int = 0
     off: int = 0
+    trace: Trace | None = None
     pictures: Pictures | None = None
     parts: tuple[Part, ...] = ()
     """The classes of a mixed workload."""
@@ -104,7 +106,7 @@ class PromptSource:
     def _own(self, key: int, start: int, count: int, verify: bool) -> list[Prompt]:
         """Prompts of a workload without classes."""
         batch = self.workload.embedding_batch
-        make = self._synthetic if self.workload.kind == "synthetic" else self._from_items
+        make = self._synthetic if self.workload.kind in ("synthetic", "trace") else self._from_items
         found = make(key, start * batch, count * batch, verify)
         if self.workload.api == "embeddings":
             found = [_together(found[at : at + batch]) for at in range(0, len(found), batch)]
@@ -115,14 +117,18 @@ class PromptSource:
     # -- synthetic
 
     def _synthetic(self, key: int, start: int, count: int, verify: bool) -> list[Prompt]:
-        spec = self.workload
         lengths = [self._lengths(key, number) for number in range(start, start + count)]
         drafts = [self.composer.draft(key, start + i, tokens) for i, (tokens, _) in enumerate(lengths)]
+        return self.of_drafts(drafts, [output for _, output in lengths], verify)
+
+    def of_drafts(self, drafts: list[Draft], outputs: Sequence[int], verify: bool) -> list[Prompt]:
+        """Prompts of drafts, each with its answer length; `verify` brings them to their lengths first."""
+        spec = self.workload
         if verify and self.verified and self.tokenizer is not None:
             off = self.composer.settle(drafts, self.tokenizer, chat=spec.chat)
-            if off > 0.02 * count and spec.api == "completions" and self.endpoint.dialect.token_id_prompts:
-                return [self._as_ids(draft, output) for draft, (_, output) in zip(drafts, lengths, strict=True)]
-        return [self._prompt_of(draft, output) for draft, (_, output) in zip(drafts, lengths, strict=True)]
+            if off > 0.02 * len(drafts) and spec.api == "completions" and self.endpoint.dialect.token_id_prompts:
+                return [self._as_ids(draft, output) for draft, output in zip(drafts, outputs, strict=True)]
+        return [self._prompt_of(draft, output) for draft, output in zip(drafts, outputs, strict=True)]
 
     def _prompt_of(self, draft: Draft, output: int) -> Prompt:
         known = draft.tokens or draft.asked
@@ -149,6 +155,9 @@ class PromptSource:
         rng = random.Random(f"{key}/{number}/lengths")
         prompt, output = draw(spec.prompt_tokens, rng), draw(spec.output_tokens, rng)
         limit = self.endpoint.max_model_len
+        if self.trace is not None:
+            row = self.trace.rows[number % len(self.trace.rows)]
+            return row.prompt_tokens, row.output_tokens
         if spec.api == "embeddings":
             return min(prompt, limit) if limit else prompt, 0
         if limit:
@@ -211,12 +220,13 @@ def prompt_source(
     needed: int,
     api_key: str | None = None,
     salt_key: str = "",
+    recorded: Recorded | None = None,
 ) -> PromptSource:
     """Everything that prompts need, learnt once per server. `needed` prompts are roughly what one load point takes.
 
     `salt_key` changes the unique starts and nothing else: give one per run where the server outlives the run and may
-    still hold the prompts of the run before in its cache. SpecError for a file that cannot be used, UsageError for
-    lengths that the model has no room for.
+    still hold the prompts of the run before in its cache. `recorded` reads redline's own runs as traces.
+    SpecError for a file that cannot be used, UsageError for lengths that the model has no room for.
     """
     if workload.classes:
         return _mixed(endpoint, workload, seed, tokenizer_path, needed, api_key, salt_key)
@@ -238,6 +248,8 @@ def prompt_source(
         source.pictures.learn(UsageTokenizer(endpoint, api_key, api=workload.api), notes)
     if workload.kind == "synthetic":
         _check_lengths(endpoint, workload, vocabulary, notes)
+    elif workload.kind == "trace":
+        source.trace = _trace(source, vocabulary, recorded)
     else:
         source.items = items_of(source, seed, needed)
     return source
@@ -266,8 +278,8 @@ def _mixed(
         )
         parts.append(Part(one.name, one.weight, one.priority, source))
     notes = list(dict.fromkeys(f"{part.name}: {note}" for part in parts for note in part.source.notes))
-    if any(part.priority for part in parts) and not endpoint.dialect.priority:
-        notes.append("priorities are not sent: this server does not take them")
+    if any(part.priority for part in parts) and (note := priority_note(endpoint)):
+        notes.append(note)
     first = parts[0].source
     deal = Deal([part.weight for part in parts])
     return PromptSource(endpoint, workload, first.tokenizer, first.composer, notes=notes, parts=tuple(parts), deal=deal)
@@ -288,7 +300,7 @@ def _learn(
             return tokenizer, learn(tokenizer, chat=chat)
         except (EnvironmentFault, Unsupported) as problem:
             notes.append(problem.what)
-    if workload.kind == "synthetic":
+    if workload.kind in ("synthetic", "trace"):
         try:
             vocabulary = learn(usage, chat=chat)
         except (EnvironmentFault, Unsupported) as problem:
@@ -297,6 +309,19 @@ def _learn(
         notes.append("no tokenizer: prompt lengths were learnt from the usage of a few answers")
         return usage, vocabulary
     return None, Vocabulary()
+
+
+def _trace(source: PromptSource, vocabulary: Vocabulary, recorded: Recorded | None) -> Trace:
+    """The workload's trace with lengths that the model takes."""
+    workload, limit = source.workload, source.endpoint.max_model_len or 0
+    trace = read_trace(workload.path, workload.trace_format, recorded)
+    rows, cut = fitted(trace.rows, limit=limit, least=vocabulary.overhead + 1)
+    source.notes += trace.notes
+    if cut:
+        room = f"{limit} tokens" if limit else "the shortest prompt that can be made"
+        what = f"{cut} of {len(rows)} requests of the trace do not fit into {room}"
+        source.notes.append(f"{what}, and are changed to fit")
+    return replace(trace, rows=tuple(rows))
 
 
 def _check_lengths(endpoint: Endpoint, workload: WorkloadSpec, vocabulary: Vocabulary, notes: list[str]) -> None:

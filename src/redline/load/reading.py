@@ -7,13 +7,14 @@ from itertools import pairwise
 
 from redline.load import responses
 from redline.load.answer import Answer, error_text, read_stream, read_whole
-from redline.load.counting import CountTexts, resolve_chunks
+from redline.load.counting import CountTexts, resolve_chunks, was_spread
 from redline.load.embeddings import FINISHED, read_embeddings
 from redline.load.frames import End, RawStream
 from redline.load.record import RequestRecord, Status, TokenSource
 from redline.load.response import Response, read_response
 
 _ERROR_MAX = 600
+_BY_US = {End.CANCELLED: Status.CANCELLED, End.ABANDONED: Status.ABANDONED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,13 @@ class Asked:
     inputs: int = 1
     """Embeddings: how many vectors are to come back."""
     request_class: str = ""
+    session: int = -1
+    turn: int = -1
+    """-1: not part of a conversation."""
+
+    @property
+    def in_session(self) -> bool:
+        return self.session >= 0
 
 
 class Reader:
@@ -43,6 +51,8 @@ class Reader:
         self.cached_told = 0
         """Answers whose usage told of the prefix cache."""
         self._dimension = 0
+        self.spread = 0
+        """Answers whose tokens per chunk are an estimate from the lengths of their texts."""
 
     def read(self, raw: RawStream, asked: Asked) -> RequestRecord:
         head = raw.head
@@ -58,6 +68,8 @@ class Reader:
             stamp=head.stamp.name.lower(),
             warmup=asked.warmup,
             request_class=asked.request_class,
+            session=asked.session,
+            turn=asked.turn,
         )
         if not raw.lengths:
             record.status, record.error = _without_bytes(raw)
@@ -94,6 +106,7 @@ class Reader:
 
     def _fill(self, record: RequestRecord, answer: Answer, asked: Asked) -> None:
         chunks, tokens, output, source = resolve_chunks(answer, self._count, self._source)
+        self.spread += self._count is None and was_spread(answer, chunks, tokens)
         times = [chunk.at_ns for chunk in chunks]
         record.chunk_ns, record.chunk_tokens = times, tokens
         record.output_tokens = output
@@ -106,7 +119,9 @@ class Reader:
         thinks = any(chunk.reasoning for chunk in chunks)
         first = (chunk.at_ns for chunk in chunks if not thinks or (chunk.text and not chunk.reasoning))
         record.answer_first_ns = next(first, 0)
-        if asked.keep_text:
+        if asked.in_session:  # the next turn repeats what was answered, and not what was thought
+            record.text = "".join(chunk.text for chunk in chunks if not chunk.reasoning)
+        elif asked.keep_text:
             record.text = "".join(chunk.text for chunk in chunks)
 
 
@@ -135,8 +150,8 @@ def judge(
     if answer.done_ns or (answer.finish_reason and response.whole):
         done = output_tokens or answer.finish_reason == FINISHED
         return (Status.OK, "") if done else (Status.EMPTY, "a complete answer without one token")
-    if end is End.CANCELLED:
-        return Status.CANCELLED, ""
+    if end in _BY_US:
+        return _BY_US[end], ""
     got = f"after {len(answer.chunks)} chunks" if response.status else "before a whole head of an answer"
     if end in (End.IDLE, End.SLOW):
         return Status.TIMEOUT, (f"silent for too long {got}" if end is End.IDLE else f"not done in time {got}")
@@ -151,8 +166,8 @@ def judge(
 def _without_bytes(raw: RawStream) -> tuple[Status, str]:
     """Not one byte came back."""
     end = raw.head.end
-    if end is End.CANCELLED:
-        return Status.CANCELLED, ""
+    if end in _BY_US:
+        return _BY_US[end], ""
     if end in (End.IDLE, End.SLOW):
         state = "no answer at all" if raw.head.sent_ns else "no connection"
         return Status.TIMEOUT, f"{state} within the time allowed"

@@ -30,13 +30,17 @@ class Response:
 
 
 class _Collector:
-    """httptools protocol; a 1xx answer is forgotten when the real one begins."""
+    """httptools protocol; a 1xx answer is forgotten when the real one begins, and what follows that one is nobody's.
+
+    A server that closes an idle connection may say 408 right behind a good answer.
+    """
 
     def __init__(self) -> None:
         self.parser = httptools.HttpResponseParser(self)
         self.headers: dict[str, str] = {}
         self.parts: list[bytes] = []
         self.size = 0
+        self.status = 0
         self.head_done = False
         self.whole = False
 
@@ -45,11 +49,14 @@ class _Collector:
             self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
-        self.head_done = self.parser.get_status_code() >= 200
+        if not self.whole:
+            self.status = self.parser.get_status_code()
+            self.head_done = self.status >= 200
 
     def on_body(self, body: bytes) -> None:
-        self.parts.append(body)
-        self.size += len(body)
+        if not self.whole:
+            self.parts.append(body)
+            self.size += len(body)
 
     def on_message_complete(self) -> None:
         if self.head_done:
@@ -77,7 +84,7 @@ def read_response(raw: RawStream) -> Response:
     response.body = b"".join(collector.parts)
     response.whole = collector.whole
     if collector.head_done:
-        response.status = collector.parser.get_status_code()
+        response.status = collector.status
         if not {"transfer-encoding", "content-length"} & response.headers.keys():
             response.whole = response.whole or raw.head.end is End.CLOSED
     del collector.parser  # it refers back: without this every response waits for the garbage collector

@@ -60,6 +60,12 @@ class Segments:
     def __len__(self) -> int:
         return len(self.t_ns)
 
+    @staticmethod
+    def joined(parts: list[Segments]) -> Segments:
+        """In the order of `parts`."""
+        columns = ([getattr(part, name) for part in parts] for name in ("t_ns", "port", "seq", "size", "syn"))
+        return Segments(*map(np.concatenate, columns))
+
 
 class PacketRing:
     """Open from construction to `close`. Skipped (raised as the reason) by `open_ring` where it cannot be had."""

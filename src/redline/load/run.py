@@ -11,16 +11,17 @@ from typing import Literal
 from redline.clock import now_ns
 from redline.engines.endpoint import Endpoint
 from redline.errors import EnvironmentFault, RedlineError
-from redline.load.arrivals import schedule
 from redline.load.body import streams
 from redline.load.cores import CorePlan, plan_cores, wanted_workers
 from redline.load.crew import Crew, Heard
 from redline.load.frames import Arrivals, Phase, PhaseDone, Plant, RawStream, Tick
 from redline.load.limits import check_limits
+from redline.load.measured import clients_of, demand_of, longest_s, measured_phase, rows_of, traffic_of
 from redline.load.progress import LoadProgress, PointOutcome, StoppedBy, Tally
 from redline.load.prompts import PromptSource
 from redline.load.reading import Asked, Reader
 from redline.load.record import RequestRecord, Status, TokenSource
+from redline.load.sessions import Sessions, sessions_of
 from redline.load.stamping import Stamper
 from redline.load.supply import Supply
 from redline.load.target import is_loopback, resolve
@@ -72,9 +73,8 @@ def run_point(
         timestamps=load.stamps != "user",
         **(asdict(plant) if plant else {}),
     )
-    plan = _plan(endpoint, workload, load, point, is_loopback(target))
-    if point.kind == "closed":
-        check_limits(int(point.value), plan.workers)
+    plan = _plan(endpoint, workload, load, demand_of(prompts.trace, point, load), is_loopback(target))
+    check_limits(clients_of(point), plan.workers)
     # the ring is open before the first connection is
     with Stamper(target, load.stamps) as stamper, Crew(target, plan.workers, cores=plan.cores) as worker:
         told = _Told(on_record, on_progress, should_stop, alive, before_measuring)
@@ -86,9 +86,11 @@ def run_point(
     return outcome
 
 
-def _plan(endpoint: Endpoint, workload: WorkloadSpec, load: LoadSpec, point: LoadPoint, loopback: bool) -> CorePlan:
+def _plan(
+    endpoint: Endpoint, workload: WorkloadSpec, load: LoadSpec, demand: tuple[str, float], loopback: bool
+) -> CorePlan:
     chunks = workload.output_tokens.mean if workload.stream else 1
-    wanted = wanted_workers(point.kind, point.value, chunks)
+    wanted = wanted_workers(*demand, chunks)
     local = bool(endpoint.pids) or loopback
     return plan_cores(endpoint.pids, wanted=wanted, asked=load.workers, pin=load.pin == "auto", local=local)
 
@@ -122,7 +124,7 @@ class _Push:
         self._worker, self._load, self._point, self._seed = worker, load, point, seed
         self._stamper = stamper
         self._prompts, self._supply, self._told = prompts, supply, told
-        self._clients = int(point.value) if point.kind == "closed" else 0
+        self._clients = clients_of(point)
         # a tokenizer that loads the server is asked after the measurement, not during it
         during = None if prompts.loads_server else prompts.count_texts
         self._reader = Reader(count=during, source=prompts.token_source, secret=api_key)
@@ -134,6 +136,8 @@ class _Push:
         self._why: StoppedBy | None = None
         self._alive_at = self._progress_at = 0.0
         self._first = self._sent_before = 0
+        self._likely_rate = 0.0
+        self._sessions: Sessions | None = None
 
     def run(self) -> PointOutcome:
         outcome = self._outcome
@@ -153,6 +157,8 @@ class _Push:
         self._supply.feed(self._worker, wanted, warmup=True)
         self._worker.start(Phase(Arrivals.CLOSED, clients=at_once, requests=wanted))
         done = self._pump("warm-up", wanted)
+        seconds = max((done.ended_ns - done.started_ns) / NS_PER_S, 1e-3)
+        self._likely_rate = self._tally.finished / seconds / at_once * max(self._clients, 1)
         if self._why is None and done.stopped_by == "refused":
             self._why = "engine-died"
         self._outcome.stopped_by = self._why or "requests"
@@ -162,26 +168,22 @@ class _Push:
 
     def _measure(self) -> PhaseDone:
         load, outcome, clients = self._load, self._outcome, self._clients
-        duration_ns = int(load.duration_s * NS_PER_S)
-        phase = Phase(
-            Arrivals.CLOSED if clients else Arrivals.OPEN,
-            clients=clients or 1,
-            requests=load.requests,
-            duration_ns=duration_ns,
-            drain_ns=int(load.drain_s * NS_PER_S),
-            ramp_ns=int(load.ramp_s * NS_PER_S),
-            preconnect=bool(clients),
-            max_in_flight=0 if clients else load.max_in_flight,
-        )
-        if not clients:
-            phase.offsets_ns = schedule(
-                self._point, seed=self._seed, duration_s=load.duration_s, requests=load.requests
-            )
+        rows = rows_of(self._prompts.trace, self._point, load)
+        phase = measured_phase(self._point, load, self._seed, rows)
+        outcome.traffic = traffic_of(self._point, load, self._prompts.trace, rows)
         outcome.planned = load.requests if clients else len(phase.offsets_ns)
-        outcome.max_in_flight = phase.max_in_flight
         self._first, self._sent_before = self._supply.made, self._tally.tick.sent
-        self._supply.feed(self._worker, self._supply.first(outcome.planned, clients))
+        self._sessions = sessions_of(self._supply, load, seed=self._seed, rows=rows, timed=self._point.kind == "trace")
+        outcome.max_in_flight = phase.max_in_flight if self._sessions is None else 0
+        if self._sessions is not None:
+            outcome.planned = load.requests
+            self._sessions.prepare(phase)
+        else:
+            self._supply.follow(rows)
+            self._supply.feed(self._worker, self._supply.first(outcome.planned, clients, self._likely_rate))
         self._told.before_measuring()
+        if self._sessions is not None:
+            self._worker.feed(self._sessions.begin(phase))
         self._tally.start_over()
         cpu, parent_cpu, pieces = self._worker.cpu_s(), time.process_time(), self._tally.tick.pieces
         self._worker.start(phase)
@@ -192,13 +194,15 @@ class _Push:
         outcome.pieces_measured = done.tick.pieces - pieces
         outcome.parent_cpu_s = time.process_time() - parent_cpu
         outcome.stopped_by = self._why or _reason(done.stopped_by)
-        if not clients and outcome.stopped_by == "requests" and outcome.planned != load.requests:
+        if self._sessions is not None:
+            self._sessions.tell(outcome)
+        if not clients and outcome.stopped_by == "requests" and outcome.planned not in (0, load.requests):
             outcome.stopped_by = "duration"  # the schedule was as long as the time
         return done
 
     def _pump(self, phase: Literal["warm-up", "measuring"], planned: int) -> PhaseDone:
         """Hear the worker out until its phase is over."""
-        longest = self._load.duration_s if phase == "measuring" else 0.0
+        longest = longest_s(self._point, self._load) if phase == "measuring" else 0.0
         while True:
             for heard in self._hear():
                 if isinstance(heard, RawStream):
@@ -243,6 +247,9 @@ class _Push:
             self._worker.cancel()
 
     def _top_up(self, planned: int) -> None:
+        if self._sessions is not None:
+            self._worker.feed(self._sessions.more())
+            return
         fed, sent = self._supply.made - self._first, self._tally.tick.sent - self._sent_before
         if planned and fed >= planned:
             return
@@ -259,6 +266,12 @@ class _Push:
         asked = self._supply.asked.pop(raw.head.number)
         record = self._reader.read(raw, asked)
         self._tally.add(raw, record)
+        if self._sessions is not None and asked.in_session and self._why is None:
+            self._worker.feed(self._sessions.answered(record))
+            if self._sessions.over:
+                self._worker.cancel()  # nothing is in flight: that is how it learns that nothing more will come
+        if asked.in_session and not asked.keep_text:
+            record.text = ""
         countable = record.status is Status.OK and record.token_source is TokenSource.CHUNKS
         if countable and self._prompts.loads_server and self._held_bytes < _HELD_BYTES_MAX:
             self._held.append((raw, asked))
@@ -276,6 +289,7 @@ class _Push:
                 self._outcome.notes.append(f"answers could not be counted: {problem.what}")
                 reader = self._reader
                 record = reader.read(raw, asked)
+            record.text = record.text if asked.keep_text else ""
             self._told.on_record(record)
 
     def _remark(self, tick: Tick) -> None:
@@ -289,6 +303,7 @@ class _Push:
         outcome.backlog_max_bytes, outcome.spilled_bytes = tick.backlog_max, tick.spilled
         outcome.cache = self._prompts.cache_declared | {"told_by_usage": self._reader.cached_told}
         outcome.prompts_off, outcome.prompts_unverified = supply.off, supply.unverified
+        outcome.spread = self._reader.spread
         outcome.prompt_overhead = self._prompts.overhead
         outcome.prefixes_used = len(supply.prefixes)
         notes[:0] = self._prompts.notes

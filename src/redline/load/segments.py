@@ -11,7 +11,6 @@ import bisect
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import accumulate
 
 import numpy as np
 
@@ -25,7 +24,7 @@ _SAME_NS = 20_000
 _MERGE = 32
 """Batches are merged when there are more than this: looking one stream up costs a search in each of them."""
 
-Delivered = tuple[list[int], list[int]]
+Delivered = tuple[Ints, Ints]
 """Arrival times, and how far the stream reached with each; both rise."""
 
 
@@ -42,7 +41,7 @@ class _Batch:
         self.where = {name: slice(edges[i], edges[i + 1]) for i, name in enumerate(ports.tolist())}
 
     def __len__(self) -> int:
-        return self.rows.shape[1]
+        return int(self.rows.shape[1])
 
     @property
     def port(self) -> Ints:
@@ -137,7 +136,7 @@ def deliver(times: Ints, start: Ints, size: Ints, whole: int) -> Delivered | Non
     if not keep.any() or reached[-1] < whole:
         return None
     # cores may enter their segments into the ring a little out of turn
-    return np.maximum.accumulate(when[keep]).tolist(), reached[keep].tolist()
+    return np.maximum.accumulate(when[keep]), reached[keep]
 
 
 def _reassemble(times: Ints, start: Ints, ends: Ints) -> tuple[Ints, Ints]:
@@ -152,32 +151,30 @@ def _reassemble(times: Ints, start: Ints, ends: Ints) -> tuple[Ints, Ints]:
     return np.array(marks, np.int64), times
 
 
-def _restamped(raw: RawStream, times: list[int], reached: list[int]) -> RawStream | None:
+def _restamped(raw: RawStream, times: Ints, reached: Ints) -> RawStream | None:
     """`raw` in new pieces, one per segment; of a TLS stream the pieces stay, each with the stamp of its last byte.
 
     None when a stamp says that bytes came after they were read, or unasked: the wall clock was set in between.
     """
+    lengths, seen, sent_ns = raw.lengths, np.array(raw.seen, np.int64), raw.head.sent_ns
     if raw.wire:
-        lengths, seen = raw.lengths, list(raw.seen)
-        stamps = [times[bisect.bisect_left(reached, end)] for end in raw.wire]
+        stamps = times[np.searchsorted(reached, raw.wire)]
     else:
-        lengths = [b - a for a, b in zip([0, *reached], reached, strict=False)]
-        old = list(accumulate(raw.lengths))
-        seen = [raw.seen[bisect.bisect_left(old, end)] for end in reached]
         stamps = _aligned(raw, times)
-    sent_ns = raw.head.sent_ns
-    if stamps[0] < sent_ns - _SLACK_NS or any(a > b + _SLACK_NS for a, b in zip(stamps, seen, strict=True)):
+        seen = seen[np.searchsorted(np.cumsum(raw.lengths), reached)]
+        lengths = np.diff(reached, prepend=0).tolist()
+    if stamps[0] < sent_ns - _SLACK_NS or (stamps > seen + _SLACK_NS).any():
         return None
-    stamps = [max(sent_ns, min(a, b)) for a, b in zip(stamps, seen, strict=True)]
+    stamps = np.maximum(np.minimum(stamps, seen), sent_ns).tolist()
     head = raw.head._replace(stamp=Stamp.PACKET, ended_ns=_ended(raw, stamps))
-    return replace(raw, head=head, lengths=lengths, stamps=stamps, seen=seen)
+    return replace(raw, head=head, lengths=lengths, stamps=stamps, seen=seen.tolist())
 
 
-def _aligned(raw: RawStream, times: list[int]) -> list[int]:
+def _aligned(raw: RawStream, times: Ints) -> Ints:
     """The socket's last stamp and the last segment's are the same one, read over two clock offsets a trifle apart: the
     worker's counts, because the next request of a closed loop was intended at that very instant."""
-    apart = raw.stamps[-1] - times[-1]
-    return [t + apart for t in times] if abs(apart) < _SAME_NS else times
+    apart = raw.stamps[-1] - int(times[-1])
+    return times + apart if abs(apart) < _SAME_NS else times
 
 
 def _ended(raw: RawStream, stamps: Sequence[int]) -> int:

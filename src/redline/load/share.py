@@ -38,6 +38,7 @@ def split(phase: Phase, workers: int) -> list[Phase]:
                 requests=portion(phase.requests, worker, most),
                 first_client=worker,
                 client_step=most,
+                levels=[(at, portion(level, worker, most)) for at, level in phase.levels],
                 ends_fast=False,
             )
             for worker in range(most)
@@ -48,6 +49,7 @@ def split(phase: Phase, workers: int) -> list[Phase]:
     return [
         replace(
             phase,
+            clients=max(1, portion(phase.clients, worker, most)),
             offsets_ns=offsets[worker::most],
             requests=portion(phase.requests, worker, most),
             max_in_flight=portion(phase.max_in_flight, worker, most),

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from redline.clock import now_ns
 from redline.errors import EnvironmentFault, Skipped
 from redline.load.frames import RawStream, Stamp, Target
-from redline.load.ring import RING_BYTES, PacketRing, open_ring
+from redline.load.ring import RING_BYTES, PacketRing, Segments, open_ring
 from redline.load.segments import SegmentLog
 
 Tier = Literal["auto", "packet", "kernel", "user"]
@@ -126,8 +126,8 @@ class Stamper:
         return streams
 
     def _drain(self, ring: PacketRing) -> None:
-        for segments in ring.drain():
-            self._log.add(segments)
+        if found := ring.drain():
+            self._log.add(Segments.joined(found))
         self._drained_ns = now_ns()
         self.report.segments, self.report.dropped, self.report.merged = ring.packets, ring.drops, ring.merged
 

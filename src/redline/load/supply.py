@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
+from collections.abc import Sequence
 
 from redline.engines.endpoint import Endpoint
 from redline.load.body import body, path_of, streams
+from redline.load.clients import Client, client_of
 from redline.load.crew import Crew, LoadWorker
 from redline.load.frames import Outgoing
+from redline.load.prompt import Prompt
 from redline.load.prompts import PromptSource
 from redline.load.reading import Asked
 from redline.load.target import request_bytes, request_head
+from redline.load.trace import Row
+from redline.load.traced import TracePrompts
 from redline.spec.workload import WorkloadSpec
 
 _BATCH = 256
@@ -28,8 +33,9 @@ class Supply:
     def __init__(
         self, endpoint: Endpoint, workload: WorkloadSpec, prompts: PromptSource, *, seed: int, api_key: str | None
     ) -> None:
-        self._endpoint = endpoint
-        self._prompts = prompts
+        self.endpoint = endpoint
+        self.workload = workload
+        self.prompts = prompts
         self._seed = seed
         self._parts = workload.parts
         self._heads = {
@@ -40,6 +46,8 @@ class Supply:
         self._mean_bytes = 1024.0
         self.asked: dict[int, Asked] = {}
         """By request number; whoever reads the answer takes it out."""
+        self.traced: TracePrompts | None = None
+        """Where measured prompts come from when they follow a trace."""
         self.prefixes: Counter[tuple[str, int]] = Counter()
         """How often each shared prefix of each class was used."""
         self.made = 0
@@ -58,39 +66,61 @@ class Supply:
             worker.feed(requests)
 
     def _make(self, count: int, *, warmup: bool, under_load: bool) -> list[Outgoing]:
-        prompts = self._prompts
+        prompts = self.prompts
         verify = not (under_load and prompts.loads_server)
         requests = []
-        for prompt in prompts.prompts(self._seed, self.made, count, verify=verify):
+        source = prompts.prompts if self.traced is None or warmup else self.traced.prompts
+        for prompt in source(self._seed, self.made, count, verify=verify):
             if prompt.prefix >= 0:
                 self.prefixes[prompt.request_class, prompt.prefix] += 1
-            number, workload = self.made, self._parts[prompt.request_class]
-            self.made += 1
+            number = self.number()
             self.off += not prompt.exact
             self.unverified += not (verify and prompts.verified)
-            self.asked[number] = Asked(
-                prompt.tokens,
-                prompt.output_tokens,
-                streams(workload),
-                warmup,
-                workload.keep_text,
-                workload.api,
-                len(prompt.inputs) or 1,
-                prompt.request_class,
-            )
-            data = body(self._endpoint, workload, prompt, seed=self._seed + number)
-            requests.append(
-                Outgoing(number, request_bytes(self._heads[prompt.request_class], f"{self._name}-{number}", data))
-            )
+            client = Client() if warmup else client_of(self.workload, self._seed, str(number))
+            requests.append(self.outgoing(number, prompt, client, warmup=warmup))
         return requests
+
+    def follow(self, rows: Sequence[Row]) -> None:
+        """From here on, prompts are those of a trace; with no rows they stay what they were."""
+        self.traced = TracePrompts(self.prompts, rows, self.made) if rows else None
+
+    def number(self) -> int:
+        """The number of a request that somebody else makes."""
+        self.made += 1
+        return self.made - 1
+
+    def outgoing(
+        self, number: int, prompt: Prompt, client: Client, *, due_ns: int = 0, warmup: bool = False,
+        session: int = -1, turn: int = -1,
+    ) -> Outgoing:  # fmt: skip
+        """The request, and from now on it is known what was asked."""
+        part = prompt.request_class if prompt.request_class in self._parts else next(iter(self._parts))
+        workload = self._parts[part]
+        self.asked[number] = Asked(
+            prompt.tokens,
+            prompt.output_tokens,
+            streams(workload),
+            warmup,
+            workload.keep_text,
+            workload.api,
+            len(prompt.inputs) or 1,
+            client.request_class or prompt.request_class,
+            session,
+            turn,
+        )
+        data = body(self.endpoint, workload, prompt, seed=self._seed + number)
+        request = request_bytes(self._heads[part], f"{self._name}-{number}", data)
+        return Outgoing(number, request, due_ns, client.cancel_after_ns, client.read_bytes_per_s)
 
     def _bounded(self, count: int, clients: int) -> int:
         """As many as memory should hold, yet never fewer than keep every client busy."""
         return min(count, max(int(_BYTES_MAX / self._mean_bytes), 4 * clients))
 
-    def first(self, planned: int, clients: int) -> int:
-        """How many to make before the measurement; `planned` 0 when nobody knows how many it will take."""
-        return self._bounded(min(planned or _FIRST_UNKNOWN + 4 * clients, _FIRST_MAX), clients)
+    def first(self, planned: int, clients: int, rate: float = 0.0) -> int:
+        """How many to make before the measurement; `planned` 0 when nobody knows how many it will take. `rate` is how
+        many a second are likely, by the warm-up."""
+        unknown = max(_FIRST_UNKNOWN + 4 * clients, int(_AHEAD_S * rate))
+        return self._bounded(min(planned or unknown, _FIRST_MAX), clients)
 
     def missing(self, fed: int, sent: int, rate: float, planned: int, clients: int) -> int:
         """How many to add now, given requests per second so far; a batch at most, and none until half are used up."""

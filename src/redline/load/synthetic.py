@@ -137,6 +137,10 @@ class Composer:
             self._warm[tokens] = self._run_of_words(rng, wanted)
         return list(self._warm[tokens])
 
+    def text(self, name: str, tokens: int) -> str:
+        """Running text of about that many tokens, exactly as far as the vocabulary is known; the same for a name."""
+        return " ".join(self._run_of_words(random.Random(f"{self._seed}/{self._salt_key}/{name}"), tokens))
+
     def _cost(self, words: Sequence[str]) -> int:
         costs, usual = self.vocabulary.costs, self.vocabulary.tokens_per_word
         return round(sum(costs.get(word, usual) for word in words))

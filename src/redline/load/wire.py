@@ -77,10 +77,13 @@ class Framing(IntEnum):
 
 
 class _Ends:
-    """httptools protocol that only counts the ends of messages, interim ones included."""
+    """httptools protocol that only counts messages, interim ones included: begun, and ended."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self.begun = self.count = 0
+
+    def on_message_begin(self) -> None:
+        self.begun += 1
 
     def on_message_complete(self) -> None:
         self.count += 1
@@ -284,7 +287,10 @@ class Connection:
         except httptools.HttpParserError:
             self.keep_alive = False
             return End.COMPLETE if self.ends.count > self.interim else End.BAD
-        return End.COMPLETE if self.ends.count > self.interim else None
+        if self.ends.count <= self.interim:
+            return None
+        self.keep_alive = self.keep_alive and self.ends.begun == self.interim + 1  # nothing that nobody asked for
+        return End.COMPLETE
 
     def head(self, end: End, ended_ns: int) -> StreamHead:
         return StreamHead(

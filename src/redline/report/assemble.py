@@ -18,7 +18,7 @@ from redline.report.model import EngineReport, Measured, ModelReport, Report, Ru
 from redline.report.sections import sections
 from redline.spec.dump import dump_experiment
 from redline.spec.experiment import Experiment
-from redline.spec.load import LoadPoint
+from redline.spec.load import LoadSpec
 from redline.spec.promise import class_promises, exact_output
 from redline.store.read import Reader
 from redline.store.rows import PointRow, RunRow, TrialRow
@@ -226,9 +226,10 @@ def _missing(row: RunRow) -> list[str]:
 
 
 def _loads(load: dict[str, Any]) -> list[Load]:
-    if load.get("rate"):
-        return [(load.get("arrivals", "poisson"), float(value)) for value in load["rate"]]
-    return [(LoadPoint("closed", value).kind, float(value)) for value in load.get("concurrency", [])]
+    try:
+        return [(point.kind, float(point.value)) for point in LoadSpec.model_validate(load).points]
+    except ValidationError:  # of another version of redline
+        return []
 
 
 def _served_name(model: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ import orjson
 
 from redline.analyse.comparison import Load
 from redline.report import palette
-from redline.report.model import Report
+from redline.report.model import Report, load_unit
 from redline.report.numbers import number
 
 WIDTH, HEIGHT = 470, 260
@@ -85,7 +85,8 @@ def shape(report: Report, shown: Sequence[str]) -> Any:
 def load_axis(loads: Sequence[Load]) -> Any:
     """Clients or requests per second; logarithmic from three points that span more than a factor of four."""
     values = sorted({value for _, value in loads})
-    title = "concurrent clients" if all(kind == "closed" for kind, _ in loads) else "requests per second asked"
+    titles = {"clients": "concurrent clients", "req/s": "requests per second asked", "speed": "trace, times as fast"}
+    title = titles[load_unit(loads)]
     wide = len(values) > 2 and values[-1] > 4 * values[0]
     scale = alt.Scale(type="log", base=2, nice=False) if wide else alt.Scale(zero=False, nice=False, padding=12)
     axis = alt.Axis(values=values, format="~g", grid=False, tickSize=5, ticks=True, labelOverlap=True, labelFlush=False)

@@ -26,7 +26,7 @@ from redline.report.canvas import (
     text_of,
 )
 from redline.report.columns import vectors
-from redline.report.model import ModelReport, Report, load_label
+from redline.report.model import ModelReport, Report, load_label, load_unit
 from redline.report.numbers import metric_name, number, ratio_text
 
 LATENCIES = (
@@ -209,7 +209,7 @@ def _trade_off(model: ModelComparison, report: Report) -> Drawing:
     names = base.mark_text(dx=9, dy=-8, align="left", fontSize=11, aria=False).encode(
         text="text:N", color=alt.value(palette.MUTED)
     )
-    unit = "clients" if all(point.load[0] == "closed" for point in model.points) else "req/s"
+    unit = load_unit(point.load for point in model.points)
     notes = (f"up and to the right is better · numbers at the points: {unit}",)
     alt_text = "Output throughput of the server against the tokens per second that a median client sees"
     chart = alt.layer(line, points, names).properties(width=WIDTH, height=HEIGHT)

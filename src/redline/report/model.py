@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from redline.analyse.curves import Distribution, Timeline
 from redline.analyse.finding import Verdict
 from redline.analyse.summary import PointSummary
 from redline.analyse.verdict import STATES
+from redline.spec.load import LoadPoint
 from redline.spec.promise import Promise
 
 if TYPE_CHECKING:
@@ -155,8 +157,14 @@ class Report:
 
 
 def load_label(load: Load) -> str:
-    """`10 clients`, `4 req/s poisson`."""
+    """`10 clients`, `4 req/s poisson`, `stages, 6 req/s on average`."""
     kind, value = load
-    if kind == "closed":
-        return f"{value:g} client{'' if value == 1 else 's'}"
-    return f"{value:g} req/s {kind}"
+    return LoadPoint(kind, value).label  # type: ignore[arg-type]
+
+
+def load_unit(loads: Iterable[Load]) -> str:
+    """What the numbers of these loads count, short enough for the head of a column."""
+    kinds = {kind for kind, _ in loads}
+    if kinds <= {"closed", "stages-closed"}:
+        return "clients"
+    return "speed" if kinds == {"trace"} else "req/s"

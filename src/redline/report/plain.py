@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict
 from typing import Any
 
+from redline.analyse.classes import ClassSummary
 from redline.analyse.comparison import EnginePoint, Footprint, ModelComparison, Pooled, Ratio
 from redline.analyse.finding import Interval
 from redline.report.headline import caveats, claims
@@ -96,6 +97,21 @@ def _evidence(one: Measured) -> dict[str, Any]:
         "steady_window": {"seconds": _clean(window.seconds), "found": window.found, "note": window.note},
         "errors": [list(error) for error in one.errors],
         "notes": list(summary.notes),
+        "classes": {name: _class(found) for name, found in summary.classes.items()},
+    }
+
+
+def _class(one: ClassSummary) -> dict[str, Any]:
+    return {
+        "share": _clean(one.share),
+        "counted": one.counted,
+        "failed": one.failed,
+        "slo": {**one.promise.terms, "attainment": one.promise.attainment} if one.promise.terms else {},
+        "kept": one.kept,
+        "findings": {
+            name: {"value": _clean(found.value), "interval": _interval(found.interval), "definition": found.definition}
+            for name, found in one.findings.items()
+        },
     }
 
 

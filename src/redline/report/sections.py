@@ -10,11 +10,22 @@ from redline.report.model import ModelReport
 from redline.report.search import search_section
 from redline.report.section import Maker, Section
 from redline.report.server import server_section
+from redline.report.sessions import clients_section, turns_section
+from redline.report.stages import stages_section
 from redline.report.tokens import tokens_section
 from redline.store.read import Reader
 from redline.store.rows import RunRow
 
-MAKERS: tuple[Maker, ...] = (search_section, classes_section, server_section, client_section, tokens_section)
+MAKERS: tuple[Maker, ...] = (
+    search_section,
+    classes_section,
+    stages_section,
+    turns_section,
+    clients_section,
+    server_section,
+    client_section,
+    tokens_section,
+)
 
 
 def sections(reader: Reader, rows: Sequence[RunRow], models: Sequence[ModelReport]) -> tuple[Section, ...]:

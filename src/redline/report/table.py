@@ -26,7 +26,7 @@ from redline.report.columns import (
     slo_text,
 )
 from redline.report.headline import Claim, caveats, claims
-from redline.report.model import EngineReport, ModelReport, Report, load_label
+from redline.report.model import EngineReport, ModelReport, Report, load_label, load_unit
 from redline.report.numbers import STATE_MARK, ratio_text
 from redline.report.section import Section
 
@@ -108,7 +108,7 @@ def _wide(model: ModelComparison, report: Report) -> Table:
 
 
 def _load_head(model: ModelComparison) -> str:
-    return "clients" if all(point.load[0] == "closed" for point in model.points) else "req/s"
+    return load_unit(point.load for point in model.points)
 
 
 def _ratios(model: ModelComparison, report: Report, console: Console) -> list[RenderableType]:

@@ -23,7 +23,7 @@ def tokens_section(reader: Reader, rows: Sequence[RunRow], models: Sequence[Mode
         for engine in model.engines
         for load, found in engine.points.items()
     )
-    notes = dict.fromkeys(note for row in table if (note := _note(row)))
+    notes = dict.fromkeys(note for row in table for note in _notes(row))
     return Section("tokens", "What was counted", _HEADS, table, tuple(notes)) if table else None
 
 
@@ -34,9 +34,15 @@ def _cells(one: Measured) -> tuple[str, ...]:
         f"{number(summary.value('prompt_tokens'))} tokens",
         overhead_text(overhead),
         f"{number(summary.value('output_tokens'))} tokens",
-        histogram_text(summary.tokens_per_chunk) if summary.tokens_per_chunk else "–",
+        _chunks(one),
         _sources(summary),
     )
+
+
+def _chunks(one: Measured) -> str:
+    if not one.summary.tokens_per_chunk:
+        return "–"
+    return ("about " if one.outcome.get("spread") else "") + histogram_text(one.summary.tokens_per_chunk)
 
 
 def overhead_text(overhead: Mapping[str, int]) -> str:
@@ -44,7 +50,8 @@ def overhead_text(overhead: Mapping[str, int]) -> str:
     if not overhead:
         return "not known"
     if len(set(overhead.values())) == 1:
-        return f"{next(iter(overhead.values()))} tokens"
+        tokens = next(iter(overhead.values()))
+        return f"{tokens} token{'' if tokens == 1 else 's'}"
     return ", ".join(f"{name} {tokens}" for name, tokens in overhead.items()) + " tokens"
 
 
@@ -61,9 +68,11 @@ def _sources(summary: PointSummary) -> str:
     return ", ".join(f"{name} {count / total:.0%}" for name, count in summary.token_sources.items()) or "–"
 
 
-def _note(row: tuple[str, ...]) -> str:
+def _notes(row: tuple[str, ...]) -> list[str]:
     """What a reader of ITL must know where chunks carry several tokens."""
-    sizes = [part.partition(":")[0] for part in row[6].split(", ")]
-    if any(size.isdigit() and int(size) > 1 for size in sizes):
-        return "tokens of one chunk arrive together: all gaps of a chunk but its first are 0 in ITL, none in TPOT"
-    return ""
+    notes, text = [], row[6].removeprefix("about ")
+    if text != row[6]:
+        notes.append("about: the server gave totals only; how they lie in chunks is estimated from the texts' lengths")
+    if any(size.isdigit() and int(size) > 1 for size in (part.partition(":")[0] for part in text.split(", "))):
+        notes.append("tokens of one chunk arrive together: all its gaps but the first are 0 in ITL, none in TPOT")
+    return notes

@@ -11,11 +11,12 @@ from pydantic.fields import FieldInfo
 from redline.errors import SpecError
 from redline.spec.experiment import Experiment
 from redline.spec.faults import combine, did_you_mean, fields_at, spec_errors, type_at
+from redline.spec.load import KINDS_OF_LOAD
 from redline.spec.shorthand import check, expand, split
 from redline.spec.tree import Mark, Row, Table, plant
 
 _LISTS = ("models", "engines")
-_EITHER = {"load.concurrency": "rate", "load.rate": "concurrency"}
+_EITHER = {f"load.{name}": [other for other in KINDS_OF_LOAD if other != name] for name in KINDS_OF_LOAD}
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ def assign(tree: Table, assignment: Assignment) -> None:
         tree.put(field, _pick(tree.get(field), words), mark)
         return
     if field in _EITHER and isinstance(tree.get("load"), Table):
-        tree["load"].drop(_EITHER[field])
+        for other in _EITHER[field]:
+            tree["load"].drop(other)
     head, _, rest = field.partition(".")
     if head in _LISTS and rest:
         steps, entries = _entries(tree, head, rest, assignment)

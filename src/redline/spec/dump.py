@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from redline.spec.experiment import Experiment
+from redline.spec.load import KINDS_OF_LOAD
 from redline.spec.tree import CORE_SCALARS
 
 _COMMENT_COLUMN = 34
@@ -51,8 +52,8 @@ def _record(record: BaseModel, indent: str) -> list[str]:
     lines = []
     for name, info in type(record).model_fields.items():
         value = getattr(record, name)
-        if name == "concurrency" and getattr(record, "rate", None):
-            continue  # a file that has both is refused
+        if name == "concurrency" and any(getattr(record, other, None) for other in KINDS_OF_LOAD if other != name):
+            continue  # a file that has two is refused
         lines.append(_line(name, _plain(value), info, indent))
     return lines
 

@@ -98,10 +98,12 @@ class Flag:
         return fields_at(Experiment, self._loc()[:-1]).get(str(self._loc()[-1]))
 
 
-_UNITS = {"_ms": "milliseconds", "_s": "seconds"}
+_UNITS = {"_ms": "milliseconds", "_bytes_per_s": "bytes per second", "_s": "seconds"}
 _HELP = {
     "--set": "any field of the experiment",
     "--model": "folder, hub id, bundled:NAME or shape:NAME; repeat it for several models",
+    "--stages": "load that changes within one point: 2..10/s:30 ramps from 2 to 10 requests per second in 30 s, "
+    "16:20 is 16 clients for 20 s; one or more of a kind",
     "--engines": "transformers (plain and continuous batching), vllm, http://host:port/v1, a name from the file, "
     "or NAME=any of these; the first is the reference of ratios",
 }
@@ -128,6 +130,10 @@ FLAGS: tuple[Flag, ...] = (
     Flag("--rate", "load.rate", "Load", "R,..."),
     Flag("--arrivals", "load.arrivals", "Load"),
     Flag("--max-in-flight", "load.max_in_flight", "Load"),
+    Flag("--burstiness", "load.burstiness", "Load"),
+    Flag("--stages", "load.stages", "Load", "A..B/s:SECONDS,..."),
+    Flag("--trace-speed", "load.trace_speed", "Load", "N,..."),
+    Flag("--trace-from", "load.trace_from_s", "Load"),
     Flag("--requests", "load.requests", "Load"),
     Flag("--duration", "load.duration_s", "Load"),
     Flag("--warmup-requests", "load.warmup_requests", "Load"),
@@ -144,7 +150,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag("--api", "workload.api", "Workload"),
     *(
         Flag(f"--{side}-tokens{end}", f"workload.{side}_tokens.{part}", "Workload")
-        for side in ("prompt", "output")
+        for side in ("prompt", "output", "turn")
         for end, part in (("", "mean"), ("-stddev", "stddev"), ("-min", "min"), ("-max", "max"))
     ),
     Flag("--shared-prefix-tokens", "workload.shared_prefix_tokens", "Workload"),
@@ -154,6 +160,15 @@ FLAGS: tuple[Flag, ...] = (
     Flag("--cache", "workload.cache", "Workload", "STATE"),
     Flag("--canary-share", "workload.canary_share", "Workload", "SHARE"),
     Flag("--keep-text", "workload.keep_text", "Workload"),
+    Flag("--trace-format", "workload.trace_format", "Workload"),
+    Flag("--turns", "workload.turns.mean", "Workload"),
+    *(Flag(f"--turns-{part}", f"workload.turns.{part}", "Workload") for part in ("stddev", "min", "max")),
+    Flag("--think-time", "workload.think_time_s", "Workload"),
+    Flag("--think-time-spread", "workload.think_time", "Workload"),
+    Flag("--cancel-share", "workload.cancel_share", "Workload"),
+    Flag("--cancel-after", "workload.cancel_after_s", "Workload"),
+    Flag("--slow-share", "workload.slow_share", "Workload"),
+    Flag("--slow-bytes-per-s", "workload.slow_bytes_per_s", "Workload"),
     Flag("--prefixes", "workload.prefixes", "Workload"),
     Flag("--prefix-skew", "workload.prefix_skew", "Workload"),
     Flag("--hub-split", "workload.hub_split", "Workload", "NAME"),

@@ -10,7 +10,7 @@ from redline.spec.length import LengthSpec
 from redline.spec.record import Number, Spec, Whole
 
 Api = Literal["chat", "completions", "responses", "embeddings"]
-Kind = Literal["synthetic", "text", "jsonl", "sharegpt", "hub"]
+Kind = Literal["synthetic", "text", "jsonl", "sharegpt", "hub", "trace"]
 VectorFormat = Literal["float", "base64"]
 OWN = ("name", "weight", "priority", "slo")
 

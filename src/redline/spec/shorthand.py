@@ -4,10 +4,12 @@ model: X                       models: [{id: X}]
 engines: transformers,vllm     engines: [{kind: transformers, name: transformers-plain, ...}, ..., {kind: vllm}]
 prompt_tokens: 128             prompt_tokens: {mean: 128}
 concurrency: 1,10,50           concurrency: [1, 10, 50]
+stages: 2..10/s:30,16:20       stages: [{rate: 2, to: 10, duration_s: 30}, {concurrency: 16, duration_s: 20}]
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,6 +17,7 @@ from urllib.parse import urlsplit
 from redline import hooks
 from redline.errors import SpecError
 from redline.spec.faults import at, did_you_mean
+from redline.spec.load import KINDS_OF_LOAD, both
 from redline.spec.tree import Mark, Row, Table, read_scalar
 
 ENGINE_ALIASES: dict[str, tuple[str, dict[str, str]]] = {
@@ -42,12 +45,17 @@ def expand(tree: Table) -> tuple[Table, list[SpecError]]:
     for section, field, change in (
         ("workload", "prompt_tokens", _length),
         ("workload", "output_tokens", _length),
+        ("workload", "turn_tokens", _length),
+        ("workload", "turns", _length),
         ("load", "concurrency", _numbers),
         ("load", "rate", _numbers),
+        ("load", "trace_speed", _numbers),
+        ("load", "stages", _stages),
     ):
         _change(out, section, field, change)
     _classes(out)
     _name_as_served(out)
+    _replay(out)
     return out, errors
 
 
@@ -59,9 +67,10 @@ def check(tree: Table) -> list[SpecError]:
         if isinstance(engine, Table):
             _check_engine(engine, f"engines[{index}]", errors)
     load = tree.get("load")
-    if isinstance(load, Table) and load.get("rate") and load.get("concurrency"):
-        what = "rate (open loop) and concurrency (closed loop) cannot be had together"
-        errors.append(at(what, load.marks["rate"], "load.rate", "keep one of them, or make two experiments"))
+    given = [name for name in KINDS_OF_LOAD if isinstance(load, Table) and load.get(name)]
+    if isinstance(load, Table) and len(given) > 1:
+        what, fix = both(given[0], given[1]), "keep one of them, or make two experiments"
+        errors.append(at(what, load.marks[given[1]], f"load.{given[1]}", fix))
     return errors
 
 
@@ -214,6 +223,27 @@ def _numbers(value: Any, mark: Mark) -> Any:
     return row
 
 
+_NUMBER = r"(\d+(?:\.\d+)?|\.\d+)"
+_STAGE = re.compile(rf"{_NUMBER}(?:\.\.{_NUMBER})?(/s)?:{_NUMBER}s?")
+
+
+def _stages(value: Any, mark: Mark) -> Any:
+    """`2..10/s:30` is a ramp from 2 to 10 requests per second in 30 s, `16:20` are 16 clients for 20 s."""
+    if value is None or isinstance(value, Table):
+        return value
+    row = Row(mark)
+    for part, part_mark in _pairs(split(value, mark)):
+        found = _STAGE.fullmatch(part.replace(" ", "")) if isinstance(part, str) else None
+        if found is None:
+            row.add(part, part_mark)
+            continue
+        begin, end, per_second, seconds = found.groups()
+        values = {"rate" if per_second else "concurrency": begin, "to": end, "duration_s": seconds}
+        read = {name: read_scalar(text, part_mark.source) for name, text in values.items() if text is not None}
+        row.add(_record(part_mark, **read), part_mark)
+    return row
+
+
 def _name_as_served(tree: Table) -> None:
     """A server that somebody else runs knows its model by the id as given, not by the last part of it."""
     engines, models = tree.get("engines"), tree.get("models")
@@ -226,6 +256,22 @@ def _name_as_served(tree: Table) -> None:
             continue
         if not model["id"].startswith(("bundled:", "shape:")):
             model.put("name", model["id"], model.marks["id"])
+
+
+def _replay(tree: Table) -> None:
+    """A trace is replayed as it was recorded, unless the experiment says how hard is pushed."""
+    workload, load = tree.get("workload"), tree.get("load", Table(tree.mark))
+    if not isinstance(workload, Table) or not isinstance(load, Table) or workload.get("kind") != "trace":
+        return
+    if not any(load.get(name) for name in KINDS_OF_LOAD):
+        copy = Table(load.mark)
+        for key, value in load.items():
+            copy.put(key, value, load.marks[key])
+        mark = workload.marks["kind"]
+        row = Row(mark)
+        row.add(1.0, mark)
+        copy.put("trace_speed", row, mark)
+        tree.put("load", copy, mark)
 
 
 def _record(mark: Mark, **values: Any) -> Table:

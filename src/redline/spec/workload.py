@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -10,6 +10,10 @@ from redline.spec.cache import CacheState
 from redline.spec.length import LengthSpec
 from redline.spec.record import Number, Spec, Whole, fault
 from redline.spec.request_class import Api, ClassSpec, Kind, VectorFormat
+from redline.spec.turns import TurnsSpec
+
+SLOW_READER = "slow reader"
+"""Class of the requests whose client reads slowly on purpose: no latency is taken of them."""
 
 __all__ = ["ClassSpec", "LengthSpec", "WorkloadSpec"]
 
@@ -20,10 +24,11 @@ class WorkloadSpec(Spec):
     jsonl: one object a line with `prompt` (text) or `messages` (chat), and optionally `output_tokens`.
     sharegpt: the ShareGPT JSON list; the first human turn is the prompt, the answer's length the output length.
     hub: a data set of the Hugging Face hub, by its id in `path`; needs the datasets package.
+    trace: recorded lengths, with their times where load has trace_speed. With several `turns`, requests are sessions.
     """
 
     kind: Kind = Field("synthetic", description="where prompts come from")
-    path: str = Field("", description="file for text, jsonl and sharegpt; id of a data set for hub")
+    path: str = Field("", description="file for text, jsonl, sharegpt and trace; id of a data set for hub")
     api: Api = Field("completions", description="endpoint to call")
     prompt_tokens: LengthSpec = Field(LengthSpec(mean=128), description="prompt length, chat template included")
     output_tokens: LengthSpec = Field(LengthSpec(mean=64), description="answer length asked for")
@@ -46,6 +51,39 @@ class WorkloadSpec(Spec):
         0.02, ge=0, le=0.5, description="share of requests that are fixed prompts whose answers are compared; 0 is none"
     )
     keep_text: bool = Field(False, description="store what was generated")
+    trace_format: Literal["auto", "mooncake", "burstgpt", "azure", "otel", "redline"] = Field(
+        "auto", description="trace: how path is written; auto finds out"
+    )
+    turns: TurnsSpec = Field(TurnsSpec(), description="turns of a session, each with the conversation so far")
+    turn_tokens: LengthSpec = Field(LengthSpec(mean=32), description="sessions: what the user says in later turns")
+    think_time_s: Number = Field(0.0, ge=0, description="sessions: mean time from an answer to the next turn")
+    think_time: Literal["exponential", "constant"] = Field("exponential", description="sessions: spread of think times")
+    cancel_share: Number = Field(0.0, ge=0, le=1, description="share of requests whose client hangs up")
+    cancel_after_s: Number = Field(1.0, gt=0, description="when it hangs up, after it sent")
+    slow_share: Number = Field(0.0, ge=0, le=1, description="share of requests whose client reads slowly")
+    slow_bytes_per_s: Whole = Field(1000, ge=1, le=2**32 - 1, description="how fast a slow client reads")
+
+    @property
+    def sessions(self) -> bool:
+        """Whether requests are turns of conversations."""
+        return self.turns.mean > 1 or self.turns.stddev > 0
+
+    @model_validator(mode="after")
+    def _clients_fit(self) -> Self:
+        if self.sessions and self.api != "chat":
+            raise fault("sessions of several turns need the chat endpoint", field="turns", fix="api: chat (--api chat)")
+        if self.classes and (self.sessions or self.kind == "trace" or any(one.kind == "trace" for one in self.classes)):
+            raise fault(
+                "sessions and traces cannot be mixed with classes of requests",
+                field="classes",
+                fix="make two experiments",
+            )
+        if self.sessions and self.kind == "trace":
+            raise fault("a trace has its own sessions", field="turns", fix="leave turns out")
+        if self.cancel_share + self.slow_share > 1:
+            raise fault("cancel_share and slow_share are more than all requests", field="slow_share")
+        return self
+
     images_per_request: Whole = Field(0, ge=0, description="pictures beside the text of each prompt")
     image_width: Whole = Field(512, ge=1, le=16384, description="pixels; each picture is new noise")
     image_height: Whole = Field(512, ge=1, le=16384, description="pixels")

@@ -53,7 +53,7 @@ _POINT = """
 CREATE TABLE point (                    -- one load point of one trial
     id INTEGER PRIMARY KEY,
     trial_id INTEGER NOT NULL REFERENCES trial (id) ON DELETE CASCADE,
-    kind TEXT NOT NULL,                 -- closed, constant, poisson
+    kind TEXT NOT NULL,                 -- closed, constant, poisson, gamma, stages, stages-closed, trace
     value REAL NOT NULL,                -- clients (closed) or requests per second
     label TEXT NOT NULL,
     started_ns INTEGER NOT NULL,

@@ -14,11 +14,13 @@ from redline.engines.engine import Server, Start
 from redline.errors import EngineDied, EngineError, RedlineError
 from redline.load.prompts import PromptSource, prompt_source
 from redline.load.run import PointOutcome, run_point
+from redline.observe.box import BoxWatch
 from redline.observe.metrics import ServerWatch
 from redline.observe.sampling import Watch, sampling
 from redline.spec.experiment import Experiment
 from redline.spec.load import LoadPoint
 from redline.spec.resolve import model_hashes, resolve_model
+from redline.store.replay import recorded
 from redline.store.store import Store
 from redline.tune.calibrate import Calibrator
 from redline.tune.events import Events
@@ -135,8 +137,8 @@ class _UnderLoad:
             events.phase(f"{point.label}: calibrating the client")
             calibrator.before(point)
         events.point(point)
-        outcome, server = self._run(point_id, point, seed)
-        as_dict = outcome.as_dict() | {"server": server}
+        outcome, around = self._run(point_id, point, seed)
+        as_dict = outcome.as_dict() | around
         with self.context.stop.orderly():
             as_dict["calibration"] = calibrator.after(point, outcome.chunks_per_s)
         as_dict["chunks_per_s"] = outcome.chunks_per_s
@@ -159,7 +161,7 @@ class _UnderLoad:
 
     def _run(self, point_id: int, point: LoadPoint, seed: int) -> tuple[PointOutcome, dict[str, Any]]:
         store, experiment, stop = self.context.store, self.context.experiment, self.context.stop
-        with stop.orderly(), self._server_watch() as server:
+        with stop.orderly(), self._server_watch() as server, BoxWatch(self.server.endpoint.pids) as box:
             outcome = run_point(
                 self.server.endpoint,
                 experiment.workload,
@@ -174,7 +176,8 @@ class _UnderLoad:
                 api_key=_api_key(self.job),
                 before_measuring=server.mark,
             )
-        return outcome, server.as_dict()
+        slowed = store.peak(self.trial, "gpu.slowed", outcome.measured_from_ns, outcome.ended_ns)
+        return outcome, {"server": server.as_dict(), "box": box.as_dict(outcome.client_cpu_s) | {"gpu_slowed": slowed}}
 
     def _server_watch(self) -> ServerWatch:
         key = _api_key(self.job)
@@ -212,6 +215,7 @@ def _prompts(context: Context, job: Job, server: Server) -> PromptSource:
         api_key=_api_key(job),
         # a server that outlives the run may still hold the prompts of the run before in its cache
         salt_key=context.run_id if job.spec.kind == "url" else "",
+        recorded=lambda what: recorded(what, context.store),
     )
 
 

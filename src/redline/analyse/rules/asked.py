@@ -7,6 +7,8 @@ import math
 import numpy as np
 
 from redline.analyse.case import Case, Rule, Said
+from redline.analyse.rules.traffic import spread_of, traffic_of
+from redline.analyse.stages import UNSTEADY
 
 
 def wrong_length(case: Case) -> Said:
@@ -27,9 +29,11 @@ def load_not_reached(case: Case) -> Said:
     if case.asked is None or len(case.latencies) == 0:
         return None
     kind, asked = case.asked
+    if kind in UNSTEADY or "sessions" in traffic_of(case.outcome):
+        return None  # rules of their own look at parts of a load; and clients who think are not in flight
     got = case.in_flight if kind == "closed" else case.sent_per_s
-    # a Poisson stream misses its rate by chance: allow two standard deviations
-    chance = 2 / math.sqrt(max(asked * case.window.seconds, 1)) if kind == "poisson" else 0.0
+    # a random stream misses its rate by chance: allow two standard deviations
+    chance = 2 * spread_of(case, kind) / math.sqrt(max(asked * case.window.seconds, 1))
     if math.isnan(got) or got >= asked * (0.9 - chance):
         return None
     what = f"{got:.1f} in flight instead of {asked:g}" if kind == "closed" else f"{got:.2f} req/s instead of {asked:g}"

@@ -119,7 +119,7 @@ def _allowed(case: Case, told: dict[str, object], declared: str) -> tuple[float,
     )
 
 
-def _blocks(tokens: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def _blocks(tokens: np.ndarray) -> np.ndarray:
     return tokens // BLOCK_TOKENS * BLOCK_TOKENS
 
 
