@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from redline import errors
+from redline.analyse.verdict import RULES
 from redline.spec.experiment import Experiment
 from redline.spec.overrides import FLAGS
 from redline.units import DEFINITIONS
@@ -64,10 +65,98 @@ file, `-f` reads it back. Unknown fields are errors, with the line and the field
 """
 
 
+_TOPICS = {
+    "outcome": "How the point went",
+    "client": "Server, or load generator?",
+    "calibrated": "What the calibration says",
+    "asked": "What was asked, and what was had",
+    "traffic": "Changing load and traces",
+    "tokens": "Tokens",
+    "cache": "The prefix cache, and who else was served",
+    "quality": "What the answers look like",
+    "box": "The box",
+}
+
+
+def rules() -> str:
+    """Every rule of the verdict, from its own docstring."""
+    tables: dict[str, list[str]] = {}
+    for rule in RULES:
+        topic = rule.__module__.rpartition(".")[2]
+        text = " ".join((inspect.getdoc(rule) or "").split()).replace("|", "\\|")
+        tables.setdefault(topic, []).append(f"| `{rule.__name__}` | {text} |")
+    return "\n\n".join(
+        f"### {_TOPICS.get(topic, topic)}\n\n| rule | when it speaks, and why |\n|---|---|\n" + "\n".join(rows)
+        for topic, rows in tables.items()
+    )
+
+
+def trust() -> str:
+    return TRUST.replace("{rules}", rules())
+
+
+TRUST = """# May this number be believed?
+
+Every load point gets a verdict. It is the worst that any rule below says, and every reason is shown with it.
+
+| verdict | means |
+|---|---|
+| `valid` | no rule had anything to say |
+| `degraded` | the numbers hold with the reservation given |
+| `client-bound` | they measure the load generator, not the server |
+| `invalid` | they mean nothing; what was measured is kept all the same |
+
+## What the client knows about itself
+
+- **Calibration.** Before each kind of load point redline loads its own paced server in the same way: same clients or rate, same
+  prompt size, same stamps, same number of workers, for `--calibrate` seconds (2; 0 leaves it out, and the report says so). The paced
+  server runs in a process of its own and keeps the true time of everything it sent, so the difference is the client's own error. It
+  stands beside the latencies, not inside their intervals. When chunks came more than a fifth faster than they were calibrated, it is done
+  again at the real rate, afterwards. A flood tells how many chunks a second one core of this client takes.
+- **Loop lag.** A beat every 20 ms inside each load worker: how late its loop gets to what is due (p50, p99, worst).
+- **Send lag.** When a request was due, and when its last byte was handed to the kernel; connecting is counted apart.
+- **Read lag.** How long bytes lay in the kernel before they were read: the error of a client that stamps after its read. With
+  stamps of the kernel or of packets it moves no latency.
+- **CPU** of the busiest load worker and of redline itself, bytes that waited between them, and requests that were due before they
+  were made, or never left.
+
+What calibration cannot see: a network between client and server, and what the engine's own work does to a client on the same box.
+For the latter look at the lags of the real point; for the former there is no remedy but a client close to the server.
+
+## From when is a latency counted?
+
+From the **intended** start: when the schedule wanted the request to leave, or when its client became free. The time from the actual
+send is kept too (`ttft_ms/sent@1`, `e2e_ms/sent@1`). A client that falls behind, and a client that caps its requests in flight, wait
+before they send: from the send everything looks fine (vLLM #54101: TTFT p99 of 507 ms from the send, 3,330 ms from the schedule).
+
+```bash
+redline bench --url http://127.0.0.1:8000/v1 --model NAME --rate 20 --max-in-flight 64
+```
+
+`--max-in-flight` caps an open loop. What is due beyond it waits in the client and keeps its due time; the verdict says how many
+waited and how far the two clocks are apart, and how many never left. Split over several load workers, each gets its part of the cap.
+
+A failed request counts as +∞ in every headline percentile (`inf` in JSON): a server cannot look fast by failing. What was cut off
+when the point ended is neither a success nor a failure; the verdict says when it would have moved a percentile.
+
+## What is not judged
+
+- Bytes unread in each socket are not sampled: read lag tells how late they were read, which is what matters to a stamp.
+- A box that hides its governor, its steal time or its throttling (most virtual machines) is not held against the numbers: what
+  cannot be read is left out. `redline doctor` says what this box does not tell.
+- Who else used the CPUs is judged only where the engine's processes are known: engines that redline started.
+
+## The rules
+
+{rules}
+"""
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "definitions.md": definitions,
     "errors.md": error_page,
     "experiment.md": experiment,
+    "trust.md": trust,
 }
 
 

@@ -225,3 +225,8 @@ def test_each_reason_keeps_its_own_level() -> None:
 def test_every_state_is_ranked_and_reached() -> None:
     assert {case[3] for case in CASES} | {"valid"} == set(STATES)
     assert len(RULES) == len(set(RULES))
+
+
+def test_every_rule_says_why_it_is_there() -> None:
+    assert [rule.__name__ for rule in RULES if not (rule.__doc__ or "").strip()] == []
+    assert len({rule.__name__ for rule in RULES}) == len(RULES)

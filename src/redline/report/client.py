@@ -64,6 +64,8 @@ def _notes(one: Measured) -> list[str]:
     if stamps.get("fell_back"):
         lost = f", {stamps['dropped']} segments had no room in the ring" if stamps.get("dropped") else ""
         notes.append(f"{stamps['fell_back']} streams kept the socket's stamps{lost}")
+    if not known:
+        notes.append("not calibrated, so the client's own error is not known (--calibrate 2)")
     if known.get("failed"):
         notes.append(f"calibration failed: {known['failed']}")
     if known.get("after"):

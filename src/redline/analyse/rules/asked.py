@@ -12,6 +12,7 @@ from redline.analyse.stages import UNSTEADY
 
 
 def wrong_length(case: Case) -> Said:
+    """Answers of another length are other work: one in a hundred is worth a word, 5 % of all tokens are too many."""
     good = case.good
     known = (good.asked_output_tokens > 0) & (good.output_tokens > 0) & (good.token_source != "chunks")
     asked, got = good.asked_output_tokens[known], good.output_tokens[known]
@@ -26,6 +27,7 @@ def wrong_length(case: Case) -> Said:
 
 
 def load_not_reached(case: Case) -> Said:
+    """Nine tenths of the clients or of the rate asked for have to be there; a Poisson stream may miss it by chance."""
     if case.asked is None or len(case.latencies) == 0:
         return None
     kind, asked = case.asked
@@ -41,6 +43,7 @@ def load_not_reached(case: Case) -> Said:
 
 
 def guessed_tokens(case: Case) -> Said:
+    """Nobody counted the tokens of more than a hundredth of the answers: one per chunk is a guess."""
     good = case.good
     share = float((good.token_source == "chunks").mean()) if len(good) else 0.0
     if share <= 0.01:
@@ -49,6 +52,7 @@ def guessed_tokens(case: Case) -> Said:
 
 
 def prompts_off(case: Case) -> Said:
+    """Prompts that are more than 2 % longer or shorter than asked, in more than a hundredth of the requests."""
     good = case.good
     known = (good.asked_prompt_tokens > 0) & (good.prompt_tokens > 0)
     asked, got = good.asked_prompt_tokens[known], good.prompt_tokens[known]

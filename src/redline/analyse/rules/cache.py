@@ -44,6 +44,7 @@ def cache_share(case: Case) -> CacheShare | None:
 
 
 def not_as_declared(case: Case) -> Said:
+    """Cached prompt tokens beyond what was declared, or too few of them: another server than the one that was meant."""
     found = cache_share(case)
     if found is None or found.low - SLACK <= found.share <= found.high + SLACK:
         return None
@@ -55,6 +56,7 @@ def not_as_declared(case: Case) -> Said:
 
 
 def unproven_warmth(case: Case) -> Said:
+    """A warm cache was declared, and the server says nothing of its cache."""
     declared = str((case.outcome.get("cache") or {}).get("declared", ""))
     if not declared.startswith("warm") or len(case.good) == 0 or cache_share(case) is not None:
         return None

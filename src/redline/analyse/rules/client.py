@@ -12,7 +12,7 @@ _LATE_READ_MS = 10.0
 _LOOP_LAG_MS = 1.0
 _SHARE, _SHARE_BOUND = 0.1, 0.3
 _PARENT_BUSY = 0.9
-_OPEN = ("constant", "poisson", "gamma", "stages")
+_OPEN = ("constant", "poisson", "gamma")  # stages and traces: `traffic.plan_not_sent`
 
 
 def send_lag(case: Case) -> Said:
@@ -126,6 +126,7 @@ def parent_behind(case: Case) -> Said:
 
 
 def client_cpu(case: Case) -> Said:
+    """The busiest load worker used 85 % of its core or more: from there on lateness grows without bound."""
     busy = _client_busy(case)
     if math.isnan(busy) or busy < 0.85:
         return None
@@ -133,6 +134,7 @@ def client_cpu(case: Case) -> Said:
 
 
 def starved(case: Case) -> Said:
+    """More than one request in a hundred was due before redline had made its prompt."""
     starved, sent = case.number("starved"), case.number("sent")
     if not starved > 0.01 * sent:
         return None
@@ -148,6 +150,9 @@ def never_left(case: Case) -> Said:
 
 
 def user_stamps(case: Case) -> Said:
+    """Stamps taken after the read contain the client's own lateness. Client-bound when that is a tenth of the median
+    ITL and more than 1 ms.
+    """
     good = case.good
     share = float((good.stamp == "user").mean()) if len(good) else 0.0
     if share <= 0.01:

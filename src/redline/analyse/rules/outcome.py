@@ -13,6 +13,7 @@ from redline.analyse.percentile import FEW_FOR_P99, percentile
 
 
 def nothing_finished(case: Case) -> Said:
+    """Not one request finished well: there is no latency and no rate."""
     if len(case.latencies) and not case.latencies.failed.all():
         return None
     if len(case.latencies):
@@ -22,6 +23,7 @@ def nothing_finished(case: Case) -> Said:
 
 
 def engine_died(case: Case) -> Said:
+    """What an engine answered before it died was answered by one that was about to die."""
     by = str(case.outcome.get("stopped_by", ""))
     if "died" not in by and "dead" not in by:
         return None
@@ -29,12 +31,14 @@ def engine_died(case: Case) -> Said:
 
 
 def given_up(case: Case) -> Said:
+    """The load generator stopped because nothing but refusals or failures came back."""
     why = {"refused": "the server refused connections", "failing": "request after request failed"}
     by = str(case.outcome.get("stopped_by", ""))
     return ("invalid", f"given up early: {why[by]}") if by in why else None
 
 
 def no_tokens(case: Case) -> Said:
+    """Requests that finish without a token are no work done."""
     good = case.good
     if len(good) == 0 or good.output_tokens.sum() > 0 or embeddings(good).all():
         return None
@@ -42,6 +46,7 @@ def no_tokens(case: Case) -> Said:
 
 
 def failures(case: Case) -> Said:
+    """One request in a hundred may fail; one in ten failing is another experiment than the one that was asked for."""
     failed, n = int(case.latencies.failed.sum()), len(case.latencies)
     if failed == 0 or failed == n or failed / n <= 0.01:
         return None
@@ -50,6 +55,7 @@ def failures(case: Case) -> Said:
 
 
 def interrupted(case: Case) -> Said:
+    """Ctrl-C, or a time budget: the percentiles are of a part of the plan."""
     by = str(case.outcome.get("stopped_by", ""))
     if "interrupt" not in by and by not in ("cancelled", "signal", "user", "stop"):
         return None
@@ -77,12 +83,14 @@ def cut_off(case: Case) -> Said:
 
 
 def not_steady(case: Case) -> Said:
+    """Rates are those of the steady window; without one they depend on when the point began and ended."""
     if len(case.latencies) == 0 or (case.window.found and not case.window.note):
         return None
     return "degraded", f"no steady state: {case.window.note}" if not case.window.found else case.window.note
 
 
 def few(case: Case) -> Said:
+    """Below 100 requests the 99th percentile is the maximum, whatever the server is like."""
     n = int((~case.latencies.failed).sum())
     if n == 0 or len(case.latencies) >= FEW_FOR_P99:
         return None
