@@ -43,8 +43,13 @@ def stopping(server: PacedServer, after_s: float, for_s: float) -> Iterator[Call
     pid = server.process.pid
     timers = [threading.Timer(after_s, os.kill, (pid, signal.SIGSTOP))]
     timers.append(threading.Timer(after_s + for_s, os.kill, (pid, signal.SIGCONT)))
+
+    def begin() -> None:
+        for timer in timers:
+            timer.start()
+
     try:
-        yield lambda: [timer.start() for timer in timers] and None
+        yield begin
     finally:
         for timer in timers:
             timer.cancel()
