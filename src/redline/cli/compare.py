@@ -1,29 +1,86 @@
-"""`redline compare`: start each engine in turn, load it, stop it, and say which is better."""
+"""`redline compare`: start each engine in turn, load it, stop it, and say which is better; or two stored runs."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from redline.cli.options import Db, File, Json, Output, PrintExperiment, read_experiment, with_flags
 from redline.spec.experiment import Experiment
 
+STORED = "Stored runs"
+Runs = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[A B]",
+        help="two stored runs: says how far B is from A, measures nothing. Ids, beginnings of ids, last, last~1, "
+        "each with :ENGINE if need be. Without them engines are started and measured",
+        show_default=False,
+    ),
+]
+Baseline = Annotated[
+    str | None, typer.Option(metavar="RUN", help="set the new run against this one", rich_help_panel=STORED)
+]
+Tolerance = Annotated[
+    float,
+    typer.Option(min=0, max=99, metavar="PERCENT", help="worsening put up with before it is a regression (exit code 5)",
+                 rich_help_panel=STORED),
+]  # fmt: skip
+Metric = Annotated[
+    list[str] | None,
+    typer.Option("--metric", metavar="NAME", help="such as ttft_ms.p99; repeat it; the usual ones when not given",
+                 rich_help_panel=STORED),
+]  # fmt: skip
+
 
 @with_flags("--url")
 def command(
+    runs: Runs = None,
     file: File = None,
     db: Db = None,
     output: Output = None,
     print_experiment: PrintExperiment = False,
     as_json: Json = False,
+    baseline: Baseline = None,
+    tolerance: Tolerance = 0.0,
+    metric: Metric = None,
     *,
     values: dict[str, Any],
 ) -> None:
+    from redline.cli.versus import Asked
+
+    asked = Asked(tuple(metric or ()), tolerance / 100, db, output, as_json)
+    if runs:
+        stored(runs, asked, given=[*values, *(["file"] if file else []), *(["baseline"] if baseline else [])])
+        return
     experiment = read_experiment(file, values, ("--model", "--engines"))
+    if baseline and not print_experiment:
+        asked.check(baseline)
+        run_id = run_and_report(experiment, db=db, output=output, as_json=False, quiet=as_json)
+        asked.show(baseline, run_id)
+        return
     carry_out(experiment, print_only=print_experiment, db=db, output=output, as_json=as_json)
+
+
+def stored(runs: list[str], asked: Any, given: list[str]) -> None:
+    """A and B from the results file. Flags of an experiment beside them are a mistake, never silently ignored."""
+    from redline.errors import UsageError
+
+    if len(runs) != 2:
+        raise UsageError(
+            f"{len(runs)} run{'s' if len(runs) > 1 else ''} given, and a comparison takes two",
+            why="without any, compare starts engines and measures them",
+            fix=f"redline compare {runs[0]} last" if len(runs) == 1 else "redline compare A B",
+        )
+    if given:
+        raise UsageError(
+            f"{given[0].replace('_', '-')} belongs to a measurement, and {runs[0]} {runs[1]} are already measured",
+            fix="leave out either the two runs or the flags",
+        )
+    asked.show(*runs)
 
 
 def carry_out(experiment: Experiment, *, print_only: bool, db: Path | None, output: Path | None, as_json: bool) -> None:
@@ -36,8 +93,11 @@ def carry_out(experiment: Experiment, *, print_only: bool, db: Path | None, outp
         run_and_report(experiment, db=db, output=output, as_json=as_json)
 
 
-def run_and_report(experiment: Experiment, *, db: Path | None, output: Path | None, as_json: bool) -> None:
-    """Runs it, prints the table, writes the HTML report, and leaves with the code that fits the outcome."""
+def run_and_report(
+    experiment: Experiment, *, db: Path | None, output: Path | None, as_json: bool, quiet: bool = False
+) -> str:
+    """Runs it, prints the table (unless `quiet`), writes the HTML report, and gives the run's id; leaves with the code
+    that fits the outcome when something failed."""
     from redline.cli.report import render
     from redline.cli.show import TerminalEvents
     from redline.errors import INTERRUPTED
@@ -45,8 +105,10 @@ def run_and_report(experiment: Experiment, *, db: Path | None, output: Path | No
 
     with TerminalEvents() as events:
         outcome = compare(experiment, db=db, argv=["redline", *sys.argv[1:]], events=events)
-    render([outcome.run_id], db=db, output=output, as_json=as_json)
+    if not quiet:
+        render([outcome.run_id], db=db, output=output, as_json=as_json)
     if outcome.status == "interrupted":
         raise typer.Exit(INTERRUPTED)
     if outcome.errors:
         raise typer.Exit(outcome.errors[0].exit_code)
+    return outcome.run_id
