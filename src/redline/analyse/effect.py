@@ -2,9 +2,9 @@
 
 Ratios are made on the logarithm, so that B/A and A/B are the same statement. Where the rounds say how far apart they
 lie, their spread is the error: paired by round when both sides were measured in the same rounds (what drifts from round
-to round then cancels), else the two-sample form with each side's own spread (Welch). It is never taken as smaller than
-what the block bootstrap finds inside the rounds, and Student's t pays for the small number of rounds. With one round on
-each side only the spread inside it is known; the effect then says so.
+to round then cancels), else the two-sample form with each side's own spread (Welch). Student's t pays for the small
+number of rounds; of fewer than four it is never taken as smaller than what the block bootstrap finds inside them. With
+one round on each side only the spread inside it is known; the effect then says so.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from redline.analyse.student import t_quantile, two_sided
 from redline.units import DEFINITIONS
 
 UNCHANGED = "no detectable change"
-FEWEST_PAIRS = 3
+FEWEST_PAIRS, FEW = 3, 4
 LEVEL, POWER = 0.95, 0.8
 SHARES = ("failed_share", "slo_attainment")
 DEFAULT_METRICS = (
@@ -173,13 +173,14 @@ def _difference(
     inside = math.sqrt(inside_a + inside_b)
     if paired and na == nb and na >= FEWEST_PAIRS:
         se = float((yb - ya).std(ddof=1)) / math.sqrt(na)
-        return _Error(value, max(se, inside), na - 1, f"paired by {na} rounds")
+        return _Error(value, se if na >= FEW else max(se, inside), na - 1, f"paired by {na} rounds")
     if na == 1 and nb == 1:
         return _Error(value, inside, _welch(inside_a, dfa, inside_b, dfb), "blocks of requests, one round each")
     # a side of one round borrows the other's spread between rounds
     spread_a = float(ya.var(ddof=1)) if na > 1 else float(yb.var(ddof=1))
     spread_b = float(yb.var(ddof=1)) if nb > 1 else float(ya.var(ddof=1))
-    part_a, part_b = max(spread_a / na, inside_a), max(spread_b / nb, inside_b)
+    floor_a, floor_b = (0.0, 0.0) if min(na, nb) >= FEW else (inside_a, inside_b)
+    part_a, part_b = max(spread_a / na, floor_a), max(spread_b / nb, floor_b)
     df = _welch(part_a, na - 1, part_b, nb - 1) if na > 1 and nb > 1 else float(max(na, nb) - 1)
     return _Error(value, math.sqrt(part_a + part_b), df, f"{na} and {nb} rounds, not paired")
 

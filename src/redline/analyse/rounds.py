@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from redline.analyse.blocks import Spread, percentile_spreads, rate_spread, units_of_gaps, units_of_values
-from redline.analyse.bootstrap import generator
 from redline.analyse.latency import latencies_of
 from redline.analyse.percentile import LEVELS
 from redline.analyse.slo import met
@@ -30,9 +29,7 @@ class Round:
     counts: dict[str, int] = field(default_factory=dict)
 
 
-def measure_round(
-    requests: Requests, *, measured_from_ns: int, ended_ns: int, slo: Mapping[str, float], seed: int = 0
-) -> Round:
+def measure_round(requests: Requests, *, measured_from_ns: int, ended_ns: int, slo: Mapping[str, float]) -> Round:
     """The same input gives the same output. Percentiles count failures as +inf, like everywhere."""
     ordered = requests.pick(np.argsort(requests.intended_ns, kind="stable"))
     latencies = latencies_of(ordered)
@@ -42,17 +39,15 @@ def measure_round(
     numbers: dict[str, Spread] = {}
     for metric in LATENCIES:
         units = units_of_values(latencies.headline(metric))
-        found = percentile_spreads(units, levels, in_flight, len(latencies), generator(seed, metric))
+        found = percentile_spreads(units, levels, in_flight, len(latencies))
         numbers |= {f"{metric}.{name}": spread for name, spread in zip(names, found, strict=True)}
-    found = percentile_spreads(
-        units_of_gaps(latencies.gaps), levels, in_flight, len(latencies), generator(seed, "itl_ms")
-    )
+    found = percentile_spreads(units_of_gaps(latencies.gaps), levels, in_flight, len(latencies))
     numbers |= {f"itl_ms.{name}": spread for name, spread in zip(names, found, strict=True)}
     good = met(latencies, slo) if slo else None
     lifetime = block_length(ordered, window)
     for name, rate in rates_of(ordered, latencies, window, good).items():
         # a window shorter than eight requests holds too few blocks to know its own spread
-        numbers[name] = rate_spread(rate.counts, window.seconds, lifetime, generator(seed, name))
+        numbers[name] = rate_spread(rate.counts, window.seconds, lifetime)
     shares = {"failed_share": (int(latencies.failed.sum()), len(latencies))}
     if good is not None:
         shares["slo_attainment"] = (int(good.sum()), len(latencies))

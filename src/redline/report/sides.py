@@ -74,14 +74,12 @@ def rounds_of(reader: Reader, side: Side, points: list[PointRow]) -> list[Round]
     """What each round measured; the same for every reader of the same points."""
     slo = side.run.experiment.get("slo") or {}
     terms = {name: float(slo[name]) for name in ("ttft_ms", "tpot_ms", "itl_ms", "e2e_ms") if slo.get(name)}
-    seed = int(side.run.experiment.get("seed") or 0)
     return [
         measure_round(
             reader.requests(point.id),
             measured_from_ns=point.measured_from_ns,
             ended_ns=point.ended_ns,
             slo=terms,
-            seed=seed * 1_000_003 + point.id,
         )
         for point in points
     ]
