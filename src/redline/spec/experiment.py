@@ -29,6 +29,9 @@ class Experiment(Spec):
     load: LoadSpec = Field(LoadSpec(), description="how hard is pushed")
     slo: SloSpec = Field(SloSpec(), description="which promise is kept")
     repeats: Whole = Field(1, ge=1, description="how often each engine is started and measured")
+    rounds: Whole = Field(
+        1, ge=1, description="how often every load point is measured on every engine in turn, in alternating order"
+    )
     seed: Whole = Field(0, ge=0, description="seed of prompts and arrivals")
 
     @model_validator(mode="after")

@@ -119,6 +119,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag("--api-key-env", "engines.*.api_key_env", "Engines", "NAME"),
     Flag("--host", "engines.*.host", "Engines", "ADDRESS"),
     Flag("--port", "engines.*.port", "Engines"),
+    Flag("--keep-up", "engines.*.keep_up", "Engines"),
     Flag("--startup-timeout", "engines.*.startup_timeout_s", "Engines"),
     Flag("--stop-timeout", "engines.*.stop_timeout_s", "Engines"),
     Flag("--concurrency", "load.concurrency", "Load", "N,..."),
@@ -152,6 +153,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag("--slo-attainment", "slo.attainment", "SLO"),
     Flag("--name", "name", "Experiment", "TEXT"),
     Flag("--repeats", "repeats", "Experiment"),
+    Flag("--rounds", "rounds", "Experiment"),
     Flag("--seed", "seed", "Experiment"),
     Flag("--set", "set", "Experiment", "FIELD=VALUE", "FIELD=VALUE"),
 )
