@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from redline.cli.options import Db, File, Json, Output, PrintExperiment, read_experiment, with_flags
 from redline.spec.experiment import Experiment
+
+if TYPE_CHECKING:
+    from redline.report.model import Report
 
 STORED = "Stored runs"
 Runs = Annotated[
@@ -59,8 +62,9 @@ def command(
     experiment = read_experiment(file, values, ("--model", "--engines"))
     if baseline and not print_experiment:
         asked.check(baseline)
-        run_id = run_and_report(experiment, db=db, output=output, as_json=False, quiet=as_json)
-        asked.show(baseline, run_id)
+        report = run_and_report(experiment, db=db, output=output, as_json=False, quiet=as_json)
+        asked.show(baseline, report.runs[0].id)
+        check_thresholds(report)
         return
     carry_out(experiment, print_only=print_experiment, db=db, output=output, as_json=as_json)
 
@@ -90,14 +94,14 @@ def carry_out(experiment: Experiment, *, print_only: bool, db: Path | None, outp
 
         typer.echo(dump_experiment(experiment), nl=False)
     else:
-        run_and_report(experiment, db=db, output=output, as_json=as_json)
+        check_thresholds(run_and_report(experiment, db=db, output=output, as_json=as_json))
 
 
 def run_and_report(
     experiment: Experiment, *, db: Path | None, output: Path | None, as_json: bool, quiet: bool = False
-) -> str:
-    """Runs it, prints the table (unless `quiet`), writes the HTML report, and gives the run's id; leaves with the code
-    that fits the outcome when something failed."""
+) -> Report:
+    """Runs it, prints the table (nothing on stdout when `quiet`) and writes the HTML report; leaves with the code that
+    fits the outcome when something failed."""
     from redline.cli.report import render
     from redline.cli.show import TerminalEvents
     from redline.errors import INTERRUPTED
@@ -105,10 +109,27 @@ def run_and_report(
 
     with TerminalEvents() as events:
         outcome = compare(experiment, db=db, argv=["redline", *sys.argv[1:]], events=events)
-    if not quiet:
-        render([outcome.run_id], db=db, output=output, as_json=as_json)
+    report = render([outcome.run_id], db=db, output=output, as_json=as_json, quiet=quiet)
     if outcome.status == "interrupted":
         raise typer.Exit(INTERRUPTED)
     if outcome.errors:
         raise typer.Exit(outcome.errors[0].exit_code)
-    return outcome.run_id
+    return report
+
+
+def check_thresholds(report: Report) -> None:
+    """ThresholdMissed when one is surely not met."""
+    from redline.errors import ThresholdMissed
+    from redline.report.model import load_label
+    from redline.report.thresholds import missed
+
+    found = missed(report)
+    if found:
+        first = found[0]
+        where = f"{first.engine} at {load_label(first.load)}" if first.load else ""
+        more = f", and {len(found) - 1} more" if len(found) > 1 else ""
+        raise ThresholdMissed(
+            f"threshold missed: {first.threshold.text} ({where}: {first.value:.4g}{more})",
+            why="the whole 95 % interval lies on the wrong side of the limit",
+            fix="redline report shows every threshold",
+        )
