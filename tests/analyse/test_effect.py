@@ -203,7 +203,8 @@ def test_what_cannot_be_said_says_why(a: list[Round], b: list[Round], why: str) 
 
 def test_failures_are_compared_as_shares() -> None:
     more = judged("failed_share", made(10), made(10, failed=40))
-    assert (more.outcome, more.difference) == (WORSE, pytest.approx(0.04))
+    assert more.outcome == WORSE
+    assert more.difference == pytest.approx(0.04)
     assert judged("failed_share", made(10), made(10, failed=1)).outcome == UNCHANGED
     assert judged("failed_share", made(10), made(10)).outcome == UNCHANGED
 

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from redline.errors import UsageError
+from redline.report.assemble import load_report
 from redline.report.versus import Versus, compare_runs
 from redline.report.versus_text import as_dict, headline, html, markdown
+from redline.store.read import Reader
 from redline.store.store import Store
 from tests.report.stored import BOX, FAST, SLOW, experiment, write_run
 
@@ -123,3 +125,21 @@ def test_an_invalid_point_bars_the_comparison(tmp_path: Path) -> None:
     versus = compare_runs(good, run_id, db=path)
     assert versus.exit_code == 6
     assert "every request failed" in markdown(versus)
+
+
+def test_rounds_are_shown_paired_in_the_report_of_their_run(tmp_path: Path) -> None:
+    path = tmp_path / "r.db"
+    write_run(path, (SLOW, FAST), clients=(4,), seconds=2.0, rounds=4, repeats=4)
+    with Reader.open(path) as reader:
+        report = load_report(reader)
+    section = next(section for section in report.sections if section.key == "rounds")
+    itl = next(row for row in section.rows if "ITL p50" in row)
+    assert itl[0] == "vllm"
+    assert "better" in itl[-1]
+
+
+def test_no_common_point_of_two_engines_leaves_the_report_whole(tmp_path: Path) -> None:
+    path = tmp_path / "r.db"
+    write_run(path, (SLOW, replace(FAST, stop_after=0)), clients=(4,), seconds=1.0, rounds=2)
+    with Reader.open(path) as reader:
+        assert not [section for section in load_report(reader).sections if section.key == "rounds"]

@@ -165,5 +165,5 @@ def _politis_white(series: Floats) -> int:
     slope = 2 * float(taper @ (lags * cov[lags]))
     if zero <= 0:
         return math.ceil(math.sqrt(n))
-    length = (1.5 * (slope / zero) ** 2 * n) ** (1 / 3)
-    return min(max(round(length), 1), math.ceil(min(3 * math.sqrt(n), n / 3)))
+    length: float = (1.5 * (slope / zero) ** 2 * n) ** (1 / 3)
+    return min(max(int(round(length)), 1), math.ceil(min(3 * math.sqrt(n), n / 3)))

@@ -103,9 +103,9 @@ def effect(metric: str, a: Sequence[Round], b: Sequence[Round], *, paired: bool,
     if metric in SHARES:
         return _share_effect(metric, a, b, paired, tolerance)
     ours, theirs = ([r.numbers[metric] for r in side if metric in r.numbers] for side in (b, a))
-    means = [_geometric([s.value for s in side]) for side in (theirs, ours)]
-    found = Effect(metric, *means, rounds=(len(theirs), len(ours)))
-    why = _why_unknown(metric, a, b, *means)
+    mean_a, mean_b = (_geometric([s.value for s in side]) for side in (theirs, ours))
+    found = Effect(metric, mean_a, mean_b, rounds=(len(theirs), len(ours)))
+    why = _why_unknown(metric, a, b, mean_a, mean_b)
     if why:
         return replace(found, note=why)
     log_a, log_b = (np.log([s.value for s in side]) for side in (theirs, ours))
@@ -121,9 +121,9 @@ def effect(metric: str, a: Sequence[Round], b: Sequence[Round], *, paired: bool,
     return replace(
         found,
         ratio=ratio,
-        difference=means[1] - means[0],
+        difference=mean_b - mean_a,
         interval=Interval(low, high, LEVEL),
-        difference_interval=Interval(means[0] * (low - 1), means[0] * (high - 1), LEVEL),
+        difference_interval=Interval(mean_a * (low - 1), mean_a * (high - 1), LEVEL),
         detectable=math.expm1(min(error.detectable(), 50.0)),
         p=error.p_beyond(),
         p_worse=error.p_beyond(limit),

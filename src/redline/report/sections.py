@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 from redline.report.costs import cost_section
 from redline.report.model import ModelReport
+from redline.report.rounds import rounds_section
 from redline.report.section import Maker, Section
 from redline.report.thresholds import thresholds_section
 from redline.store.read import Reader
 from redline.store.rows import RunRow
 
-MAKERS: tuple[Maker, ...] = (thresholds_section, cost_section)
+MAKERS: tuple[Maker, ...] = (rounds_section, thresholds_section, cost_section)
 
 
 def sections(reader: Reader, rows: Sequence[RunRow], models: Sequence[ModelReport]) -> tuple[Section, ...]:

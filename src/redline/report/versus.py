@@ -15,7 +15,7 @@ from redline.report.differing import Differing, differing
 from redline.report.sides import Side, find_sides, rounds_of
 from redline.spec.faults import did_you_mean
 from redline.store.read import Reader, default_path
-from redline.store.rows import PointRow
+from redline.store.rows import PointRow, RunRow
 
 REGRESSION, NOT_COMPARABLE = 5, 6
 METRICS = (
@@ -103,7 +103,22 @@ def compare_runs(
         raise UsageError(f"a tolerance of {tolerance:.0%} makes no sense", fix="between 0 and 100 %")
     with Reader.open(db or default_path()) as reader:
         pairs = [_pair(reader, x, y, wanted, tolerance) for x, y in find_sides(reader, a, b)]
+    if not any(pair.points for pair in pairs):
+        raise UsageError(
+            f"{a} and {b} have no load point in common",
+            why=f"A has {', '.join(pairs[0].only_a) or 'none'}; B has {', '.join(pairs[0].only_b) or 'none'}",
+            fix="measure both at the same --concurrency or --rate",
+        )
     return _judged(a, b, pairs, wanted, tolerance)
+
+
+def set_against(reader: Reader, run: RunRow, model: str, reference: str, engine: str) -> Versus:
+    """Two engines of one run, `engine` as B."""
+    a, b = (
+        Side(run, model, label, tuple(t for t in run.trials if (t.model, t.engine) == (model, label)))
+        for label in (reference, engine)
+    )
+    return _judged(a.name, b.name, [_pair(reader, a, b, DEFAULT_METRICS, 0.0)], DEFAULT_METRICS, 0.0)
 
 
 def metrics_of(asked: Sequence[str]) -> tuple[str, ...]:
@@ -128,12 +143,6 @@ def _judged(a: str, b: str, pairs: Sequence[VersusPair], metrics: tuple[str, ...
         )
         for pair in pairs
     )  # fmt: skip
-    if not any(pair.points for pair in judged):
-        raise UsageError(
-            f"{a} and {b} have no load point in common",
-            why=f"A has {', '.join(judged[0].only_a) or 'none'}; B has {', '.join(judged[0].only_b) or 'none'}",
-            fix="measure both at the same --concurrency or --rate",
-        )
     return Versus(a, b, judged, metrics, tolerance, sum(one.known for one in flat))
 
 

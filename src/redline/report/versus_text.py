@@ -22,6 +22,7 @@ from redline.report.versus import Versus, VersusPair, VersusPoint
 MARKS = {BETTER: "▲", WORSE: "▼", UNCHANGED: "=", UNKNOWN: "?"}
 STYLES = {"▲": "green", "▼": "red"}
 MOST_FIELDS = 12
+HEADS = ("load", "metric", "A", "B", "B / A", "95 % interval", "difference", "", "verdict")
 
 
 def sections(versus: Versus, *, brief: bool = False) -> tuple[Section, ...]:
@@ -92,7 +93,7 @@ def verdict_text(one: Effect) -> str:
 
 
 def _pair(pair: VersusPair, versus: Versus, brief: bool) -> Iterator[Section]:
-    rows = [row for point in pair.points for row in _rows(point)]
+    rows = [row for point in pair.points for row in effect_rows(point)]
     notes = [f"A = {pair.a}", f"B = {pair.b}"]
     notes += [f"{point.label}: not compared, {point.barred}" for point in pair.points if point.barred]
     notes += [f"{point.label}: {doubt}" for point in pair.points for doubt in point.doubts]
@@ -103,12 +104,12 @@ def _pair(pair: VersusPair, versus: Versus, brief: bool) -> Iterator[Section]:
             if one.note:
                 remarks.setdefault(one.note, []).append(metric_name(one.metric))
     notes += [
-        f"{', '.join(dict.fromkeys(names)) if len(names) < 5 else 'all'}: {note}" for note, names in remarks.items()
+        f"{', '.join(dict.fromkeys(names)) if len(names) < 5 else f'{len(names)} numbers'}: {note}"
+        for note, names in remarks.items()
     ]
     methods = dict.fromkeys(one.method for point in pair.points for one in point.effects if one.method)
     notes += [f"error from {', '.join(methods)}"] if methods else []
-    heads = ("load", "metric", "A", "B", "B / A", "95 % interval", "difference", "", "verdict")
-    yield Section(f"versus-{pair.b}-{pair.model}", f"{pair.model}: B against A", heads, tuple(rows), tuple(notes), True)
+    yield Section(f"versus-{pair.b}-{pair.model}", f"{pair.model}: B against A", HEADS, tuple(rows), tuple(notes), True)
     shown = [one for one in pair.differing if one.matters or not brief]
     if not pair.differing:
         yield Section(f"differing-{pair.b}-{pair.model}", "Nothing recorded differs between A and B", brief=True)
@@ -123,7 +124,8 @@ def _pair(pair: VersusPair, versus: Versus, brief: bool) -> Iterator[Section]:
     )  # fmt: skip
 
 
-def _rows(point: VersusPoint) -> Iterator[tuple[str, ...]]:
+def effect_rows(point: VersusPoint) -> Iterator[tuple[str, ...]]:
+    """One row per metric that either side has, below `HEADS`."""
     for one in point.effects:
         if math.isnan(one.a) and math.isnan(one.b):
             continue
@@ -196,7 +198,7 @@ def _effect(one: Effect) -> dict[str, Any]:
     def ends(interval: Interval | None) -> list[float] | None:
         return None if interval is None else [interval.low, interval.high, interval.level]
 
-    return clean(
+    found: dict[str, Any] = clean(
         {
             "metric": one.metric,
             "a": one.a,
@@ -214,3 +216,4 @@ def _effect(one: Effect) -> dict[str, Any]:
             "note": one.note,
         }
     )
+    return found
