@@ -166,4 +166,4 @@ def _politis_white(series: Floats) -> int:
     if zero <= 0:
         return math.ceil(math.sqrt(n))
     length: float = (1.5 * (slope / zero) ** 2 * n) ** (1 / 3)
-    return min(max(int(round(length)), 1), math.ceil(min(3 * math.sqrt(n), n / 3)))
+    return min(max(round(length), 1), math.ceil(min(3 * math.sqrt(n), n / 3)))
