@@ -208,6 +208,8 @@ def _missing(row: RunRow) -> list[str]:
     models = [_served_name(one) for one in row.experiment.get("models", [])]
     loads = _loads(row.experiment.get("load") or {})
     repeats = int(row.experiment.get("repeats") or 1)
+    if not all(one.get("kind") == "url" or one.get("keep_up") for one in row.experiment.get("engines", [])):
+        repeats *= int(row.experiment.get("rounds") or 1)  # each round is then a start of its own
     found: dict[tuple[str, str], list[str]] = {}
     for repeat, model, engine in product(range(repeats), models, engines):
         trials = [t for t in row.trials if (t.model, t.engine, t.repeat) == (model, engine, repeat)]

@@ -50,9 +50,7 @@ def never_left(case: Case) -> Said:
     count = case.number("never_left")
     if not count > 0:
         return None
-    return "client-bound", (
-        f"{count:.0f} requests never left: this box had no free port or file descriptor for them"
-    )
+    return "client-bound", (f"{count:.0f} requests never left: this box had no free port or file descriptor for them")
 
 
 def user_stamps(case: Case) -> Said:
