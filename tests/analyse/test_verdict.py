@@ -81,6 +81,36 @@ CASES: list[tuple[str, list[Row], dict[str, Any], str, str]] = [
     ("user stamps, read late", rows(stamp="user"), {"outcome": {"read_lag_ms_p99": 9.0}}, "client-bound", "9.00 ms"),
     ("user stamps, read soon", rows(stamp="user"), {"outcome": {"read_lag_ms_p99": 0.4}}, "degraded", "0.40 ms late"),
     ("starved", rows(), {"outcome": {"starved": 30, "sent": 200}}, "client-bound", "30 requests were due before"),
+    (
+        "a cap of the client's own",
+        rows(),
+        {"outcome": {"held_back": 4, "max_in_flight": 2, "sent": 200}},
+        "degraded",
+        "4 requests waited in the client for the cap of 2",
+    ),
+    (
+        "never sent",
+        rows(),
+        {"asked": ("constant", 2.0), "outcome": {"planned": 230, "sent": 200, "stopped_by": "duration"}},
+        "client-bound",
+        "30 of 230 requests that were due never left",
+    ),
+    ("loop late", rows(), {"outcome": {"loop_lag_ms_p99": 60.0, "loop_lag_ms_max": 90.0}}, "degraded", "60.0 ms late"),
+    (
+        "loop late, stamps its own",
+        rows(stamp="user"),
+        {"outcome": {"loop_lag_ms_p99": 30.0, "loop_lag_ms_max": 90.0}},
+        "client-bound",
+        "that it stamps itself",
+    ),
+    ("spilled", rows(), {"outcome": {"spilled_bytes": 5_000_000}}, "degraded", "5 MB of records waited on disk"),
+    (
+        "redline busy",
+        rows(),
+        {"outcome": {"parent_cpu_s": 98.0, "measured_from_ns": S}},
+        "degraded",
+        "redline itself kept a core 98% busy",
+    ),
     ("never left", rows(), {"outcome": {"never_left": 3}}, "client-bound", "3 requests never left"),
     (
         "shared stamps of a frozen client",
@@ -108,12 +138,41 @@ def test_send_lag_is_measured_when_it_is_not_told() -> None:
     for row in made:
         row.sent = row.intended + 12
     assert verdict(made).state == "client-bound"
-    assert verdict(made, outcome={"send_lag_ms_p99": 0.2}).state == "valid"
+    told = verdict(made, outcome={"send_lag_ms_p50": 0.1, "send_lag_ms_p99": 0.2})
+    assert told.state == "degraded", "it was the connection that took so long"
+
+
+def test_waiting_for_a_cap_is_told_from_both_starts() -> None:
+    """TTFT of 40 ms from the send, and 200 ms more from the intended start: six times as long."""
+    made = rows()
+    for row in made:
+        row.sent, row.intended = row.intended, row.intended - 200
+    found = verdict(made, outcome={"held_back": 200, "max_in_flight": 1, "sent": 200, "send_lag_ms_p50": 200.0})
+    assert found.state == "client-bound"
+    assert "40 ms from the send and 240 ms from the intended start (6.0 times as long)" in found.reasons[0]
+    assert len([reason for reason in found.reasons if "late" in reason or "TTFT" in reason]) == 1, "said once"
+
+
+def test_the_clients_share_of_ttft() -> None:
+    """Connecting counts: send lag alone leaves it out."""
+    for late_ms, state in ((3.0, "valid"), (8.0, "degraded"), (30.0, "degraded")):
+        made = rows()
+        for row in made:
+            row.sent = row.intended + late_ms
+        found = verdict(made, outcome={"send_lag_ms_p50": 0.01, "send_lag_ms_p99": 0.05})
+        assert found.state == state, found
+        assert state == "valid" or "of TTFT p99 passed on the client's side" in found.reasons[0]
+    late = verdict(rows(stamp="user"), outcome={"send_lag_ms_p50": 0.1, "send_lag_ms_p99": 0.2, "read_lag_ms_p99": 14})
+    assert any("35% of TTFT p99" in reason for reason in late.reasons), late
 
 
 @pytest.mark.parametrize(
     ("made", "changes"),
     [
+        (rows(), {"outcome": {"loop_lag_ms_p99": 20.0}}),  # the kernel stamps: a loop late by half a gap moves nothing
+        (rows(), {"outcome": {"planned": 201, "sent": 200, "stopped_by": "duration"}, "asked": ("constant", 2.0)}),
+        (rows(), {"outcome": {"planned": 500, "sent": 200, "stopped_by": "duration"}, "asked": ("closed", 1.0)}),
+        (rows(), {"outcome": {"held_back": 0, "max_in_flight": 9}}),
         (with_some(rows(), 2, status="reset"), {}),  # 1 % may fail
         (rows(asked_output_tokens=20), {"exact_output": False}),  # the model stopped by itself
         (rows(asked_output_tokens=20, token_source="chunks"), {"exact_output": True}),  # no count, no judgement
@@ -128,7 +187,7 @@ def test_send_lag_is_measured_when_it_is_not_told() -> None:
 )
 def test_rules_stay_silent_below_their_threshold(made: list[Row], changes: dict[str, Any]) -> None:
     reasons = " ".join(verdict(made, **changes).reasons)
-    for word in ("failed", "length", "lag", "share", "not reached", "interrupted", "died"):
+    for word in ("late", "cap", "never left", "failed", "length", "lag", "share", "not reached", "interrupted", "died"):
         assert word not in reasons
 
 

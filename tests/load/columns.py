@@ -32,7 +32,7 @@ def columns(records: Sequence[RequestRecord]) -> Requests:
     )
 
 
-def verdict(result: Result, **outcome: Any) -> Verdict:
+def verdict(result: Result, *, asked: tuple[str, float] | None = None, **outcome: Any) -> Verdict:
     """Of a load point, with what else was found about it."""
     return summarise_point(
         columns(result.records),
@@ -41,6 +41,7 @@ def verdict(result: Result, **outcome: Any) -> Verdict:
         attainment=0.95,
         outcome=result.outcome.as_dict() | outcome,
         seed=1,
+        asked=asked,
         run_id="run",
     ).verdict
 

@@ -66,6 +66,7 @@ def test_flags_are_distinct_and_documented() -> None:
 
 
 _NEEDS: dict[str, dict[str, Any]] = {
+    "--max-in-flight": {"rate": [4.0]},
     "--embedding-batch": {"api": "embeddings"},
     "--images-per-request": {"api": "chat"},
     "--prefixes": {"shared_prefix_tokens": 4},

@@ -113,6 +113,8 @@ class Phase:
     """closed: (offset, how many of the clients take part from then on), rising; empty for all of them all the time."""
     preconnect: bool = False
     """closed: open the clients' connections before the phase begins, so that its first requests leave together."""
+    max_in_flight: int = 0
+    """open: whoever is due while so many are in flight waits, and keeps its due time; 0 is no limit."""
     ends_fast: bool = True
     """Stop when nothing but failures comes back."""
 
@@ -141,6 +143,12 @@ class Tick:
     """Most bytes that waited for the parent, in memory and on disk."""
     spilled: int = 0
     """Bytes that went through the disk because the parent was slow."""
+    loop_lag_ms_p50: float = 0.0
+    """How late the loop gets to what is due, since the phase began; of several workers the worst."""
+    loop_lag_ms_p99: float = 0.0
+    loop_lag_ms_max: float = 0.0
+    held_back: int = 0
+    """Requests that were due while as many as allowed were in flight."""
 
 
 @dataclass

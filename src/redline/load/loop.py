@@ -81,7 +81,7 @@ class LoadLoop:
         self._idle = Idle(self._drop, lambda: self._open(-1, NOBODY, b"", 0))
         self._tls = ssl.create_default_context() if target.tls_name else None
         self._clock = StampClock(target.timestamps)
-        self._health = Health(self.tick, self._clock, outbox)
+        self._health = Health(self.tick, self._clock, outbox, self.agenda)
         self._epoll.register(control.fileno(), _IN)
         self._epoll.register(self.agenda.timer.fd, _IN)
         self.agenda.at(now_ns() + _HOUSEKEEPING_NS, self._housekeeping, now_ns() + _HOUSEKEEPING_NS)
@@ -152,6 +152,7 @@ class LoadLoop:
                 self._finish(conn, end, f"{conn.size >> 20} MB and no end to it" if endless else "")
 
     def start_phase(self, phase: Phase) -> None:
+        self._health.start_over()
         if phase.preconnect:
             missing = self._idle.open_up_to(phase.clients)
             phase.start_ns = phase.start_ns or now_ns() + lead_ns(missing)

@@ -66,6 +66,7 @@ def measured_phase(point: LoadPoint, load: LoadSpec, seed: int, rows: Sequence[R
         drain_ns=int(load.drain_s * NS_PER_S),
         ramp_ns=int(load.ramp_s * NS_PER_S),
         preconnect=bool(clients),
+        max_in_flight=0 if clients else load.max_in_flight,
     )
     if point.kind == "stages-closed":
         phase.levels = client_levels(load.stages)

@@ -54,6 +54,9 @@ class PhaseRun:
         self._over = False
         self._stopped_by = "requests"
         self._waiting: deque[tuple[int, int]] = deque()  # (client, intended) without a body
+        self._held: deque[int] = deque()  # due, while as many as allowed are in flight
+        self._letting_in = False
+        self._most = 0 if self._closed else phase.max_in_flight
         self._levels = Levels(phase.levels, self.started_ns, loop.agenda, self._go) if phase.levels else None
         self._refused_since = self._refused = 0
 
@@ -91,7 +94,26 @@ class PhaseRun:
                 self.loop.agenda.at(due, self._arrival, number)
                 return
             number += 1
+            self._admit(due)
+
+    def _admit(self, due: int) -> None:
+        """Send what is due, or hold it back while too many are in flight: it keeps its due time."""
+        if self._most and (self._held or self.loop.active + len(self._waiting) >= self._most):
+            self.loop.tick.held_back += 1
+            self._held.append(due)
+            self._left -= 1
+        else:
             self._send(-1, due)
+
+    def _let_in(self) -> None:
+        """As many as there is room for now. One that ends inside of its own send does not begin this again."""
+        if self._letting_in:
+            return
+        self._letting_in = True
+        while self._held and self._issuing and self.loop.active + len(self._waiting) < self._most:
+            self._left += 1
+            self._send(-1, self._held.popleft())
+        self._letting_in = False
 
     def _send(self, client: int, intended_ns: int) -> None:
         if self._waiting or not self.loop.bodies:
@@ -117,6 +139,7 @@ class PhaseRun:
         self._watch_refusals(end)
         if self._ended > _FAILING_MIN + 2 * self.phase.clients and not self._good and self.phase.ends_fast:
             self.stop("failing")
+        self._let_in()
         if self._closed and self._issuing:
             if good:
                 self._free((client, ended_ns))
@@ -169,7 +192,7 @@ class PhaseRun:
 
     def check(self) -> None:
         """Over when nothing is left to send and nothing is in flight."""
-        if not self.loop.active and (not self._issuing or (self._left <= 0 and not self._waiting)):
+        if not self.loop.active and (not self._issuing or (self._left <= 0 and not self._waiting and not self._held)):
             self._finish()
 
     def _finish(self) -> None:

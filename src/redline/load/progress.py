@@ -77,6 +77,13 @@ class PointOutcome:
     read_lag_ms_p50: float = 0.0
     read_lag_ms_p99: float = 0.0
     read_lag_ms_max: float = 0.0
+    loop_lag_ms_p50: float = 0.0
+    """How late the worker's loop got to what was due, of several workers the worst."""
+    loop_lag_ms_p99: float = 0.0
+    loop_lag_ms_max: float = 0.0
+    held_back: int = 0
+    """Requests that were due while `max_in_flight` were in flight: they left late, and keep their due time."""
+    max_in_flight: int = 0
     pieces: int = 0
     """Reads that brought bytes of answers."""
     pieces_measured: int = 0
@@ -206,6 +213,9 @@ class Tally:
 
     def fill(self, outcome: PointOutcome) -> None:
         """The lags, as percentiles; what is counted along."""
+        tick = self.tick
+        outcome.loop_lag_ms_p50, outcome.loop_lag_ms_p99 = tick.loop_lag_ms_p50, tick.loop_lag_ms_p99
+        outcome.loop_lag_ms_max, outcome.held_back = tick.loop_lag_ms_max, tick.held_back
         outcome.never_left = self._never_left
         if self._send_lags:
             p50, p99 = np.percentile(self._send_lags, [50, 99]) / NS_PER_MS

@@ -174,6 +174,7 @@ class _Push:
         outcome.planned = load.requests if clients else len(phase.offsets_ns)
         self._first, self._sent_before = self._supply.made, self._tally.tick.sent
         self._sessions = sessions_of(self._supply, load, seed=self._seed, rows=rows, timed=self._point.kind == "trace")
+        outcome.max_in_flight = phase.max_in_flight if self._sessions is None else 0
         if self._sessions is not None:
             outcome.planned = load.requests
             self._sessions.prepare(phase)

@@ -7,7 +7,10 @@ from dataclasses import replace
 
 from redline.load.frames import Arrivals, Outgoing, Phase, PhaseDone, Tick
 
-SUMMED = ("sent", "ended", "good", "refused", "in_flight", "pieces", "bytes_in", "cpu_s", "starved", "retried")
+SUMMED = (
+    *("sent", "ended", "good", "refused", "in_flight", "pieces", "bytes_in", "cpu_s", "starved", "retried"),
+    "held_back",
+)
 _REFUSED_NS = 1_000_000_000
 _REFUSED_MIN = 8
 _FAILING_MIN = 50
@@ -42,13 +45,14 @@ def split(phase: Phase, workers: int) -> list[Phase]:
         ]
     offsets = phase.offsets_ns[: phase.requests or None]
     total = len(offsets) or phase.requests
-    most = max(1, min(workers, total or workers))
+    most = max(1, min(workers, total or workers, phase.max_in_flight or workers))
     return [
         replace(
             phase,
             clients=max(1, portion(phase.clients, worker, most)),
             offsets_ns=offsets[worker::most],
             requests=portion(phase.requests, worker, most),
+            max_in_flight=portion(phase.max_in_flight, worker, most),
             ends_fast=False,
         )
         for worker in range(most)

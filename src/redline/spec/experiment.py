@@ -75,6 +75,24 @@ class Experiment(Spec):
             )
         return self
 
+    @model_validator(mode="after")
+    def _a_cap_has_something_to_cap(self) -> Self:
+        load, search = self.load, self.search
+        is_open = bool(load.rate or load.trace_speed or (load.stages and load.stages[0].open))
+        if load.max_in_flight and not is_open and (search.goal == "off" or search.over != "rate"):
+            raise fault(
+                "max_in_flight caps an open loop; a closed loop has exactly its clients in flight",
+                field="load.max_in_flight",
+                fix="rate: [R] (--rate R), or leave max_in_flight out",
+            )
+        if load.max_in_flight and self.workload.turns.mean > 1:
+            raise fault(
+                "max_in_flight does not hold back the turns of a conversation",
+                field="load.max_in_flight",
+                fix="leave it out, or ask for single turns",
+            )
+        return self
+
     def hash(self) -> str:
         """First 16 hex digits of the SHA-256 of the canonical JSON: equal experiments, equal hash."""
         body = orjson.dumps(self.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS)

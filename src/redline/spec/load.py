@@ -57,6 +57,9 @@ class LoadSpec(Spec):
         default_factory=list, description="open loop: requests per second, one load point each"
     )
     arrivals: Literal["poisson", "constant", "gamma"] = Field("poisson", description="open loop: spacing of requests")
+    max_in_flight: Whole = Field(
+        0, ge=0, description="open loop: requests due beyond so many in flight wait, and keep their due time; 0: no cap"
+    )
     burstiness: Number = Field(
         1.0, gt=0, description="gamma arrivals: shape; below 1 bursty, 1 is Poisson, above 1 more even"
     )

@@ -130,6 +130,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag("--concurrency", "load.concurrency", "Load", "N,..."),
     Flag("--rate", "load.rate", "Load", "R,..."),
     Flag("--arrivals", "load.arrivals", "Load"),
+    Flag("--max-in-flight", "load.max_in_flight", "Load"),
     Flag("--burstiness", "load.burstiness", "Load"),
     Flag("--stages", "load.stages", "Load", "A..B/s:SECONDS,..."),
     Flag("--trace-speed", "load.trace_speed", "Load", "N,..."),

@@ -9,6 +9,10 @@ from redline.analyse.percentile import percentile
 from redline.units import NS_PER_MS, NS_PER_S
 
 _LATE_READ_MS = 10.0
+_LOOP_LAG_MS = 1.0
+_SHARE, _SHARE_BOUND = 0.1, 0.3
+_PARENT_BUSY = 0.9
+_OPEN = ("constant", "poisson", "gamma", "stages")
 
 
 def send_lag(case: Case) -> Said:
@@ -18,6 +22,8 @@ def send_lag(case: Case) -> Said:
         own = case.requests.pick(~case.requests.warmup & (case.requests.sent_ns > 0))
         lags = (own.sent_ns - own.intended_ns) / NS_PER_MS
         middle, tail = percentile(lags, 0.5), percentile(lags, 0.99)
+    if case.number("held_back") > 0:
+        return None  # they waited for the cap that was asked for: `held_back` says so
     ttft = case.latencies.good("ttft_ms.sent")
     usual, late = percentile(ttft, 0.5), percentile(ttft, 0.99)
     if middle > max(0.1 * usual, 0.5):
@@ -29,6 +35,94 @@ def send_lag(case: Case) -> Said:
         return None
     state = "client-bound" if tail > 0.5 * late else "degraded"
     return state, f"some requests left late: send lag p99 is {tail:.1f} ms beside a TTFT p99 of {late:.1f} ms"
+
+
+def held_back(case: Case) -> Said:
+    """A cap on requests in flight moves the waiting from the server's queue, where it is measured, into the client.
+
+    From the actual send everything then looks fine; from the intended start it does not. Client-bound when the two
+    medians or p99s of TTFT differ by more than a tenth.
+    """
+    held, cap = case.number("held_back"), case.number("max_in_flight")
+    if not held > 0:
+        return None
+    told = f"{held:.0f} requests waited in the client for the cap of {cap:.0f} in flight"
+    for name, level in (("p50", 0.5), ("p99", 0.99)):
+        intended = percentile(case.latencies.headline("ttft_ms"), level)
+        sent = percentile(case.latencies.headline("ttft_ms.sent"), level)
+        if intended > 1.1 * sent:
+            more = f"{intended / sent:.1f} times as long" if math.isfinite(intended) else "for ever"
+            return "client-bound", (
+                f"{told}: TTFT {name} is {sent:,.0f} ms from the send and {intended:,.0f} ms from the intended start "
+                f"({more}); judge the server by the latter"
+            )
+    return ("degraded", told) if held > 0.01 * case.number("sent") else None
+
+
+def never_sent(case: Case) -> Said:
+    """Open loop: requests that were due and never left are missing from every percentile, and would be the slowest."""
+    planned, sent = case.number("planned"), case.number("sent")
+    # turns of a session are due when the answer before is there: nobody knows how many will be
+    open_loop = case.asked is not None and case.asked[0] in _OPEN and not (case.requests.session >= 0).any()
+    over = case.outcome.get("stopped_by") in ("requests", "duration")
+    if not open_loop or not over or not planned - sent > 0.01 * planned:
+        return None
+    return "client-bound", f"{planned - sent:.0f} of {planned:.0f} requests that were due never left the client"
+
+
+def loop_lag(case: Case) -> Said:
+    """The load worker's loop came late to what was due: with it went sends, and reads where the client stamps itself.
+
+    Against a tenth of the median ITL (TTFT without one), at least 1 ms. Client-bound only where the client's own reads
+    are the stamps; the kernel's do not move with it.
+    """
+    lag = case.number("loop_lag_ms_p99")
+    scale = case.latencies.gaps.percentiles([0.5])[0]
+    scale = scale if scale > 0 else percentile(case.latencies.good("ttft_ms.sent"), 0.5)
+    if not lag > max(_LOOP_LAG_MS, 0.1 * scale):
+        return None
+    own = len(case.good) > 0 and float((case.good.stamp == "user").mean()) > 0.01
+    much = f"the load worker's loop was up to {lag:.1f} ms late (p99), {case.number('loop_lag_ms_max'):.0f} ms at worst"
+    if own and lag > 0.5 * scale:
+        return "client-bound", f"{much}, beside a median gap of {scale:.1f} ms that it stamps itself"
+    return ("degraded", much) if own or lag > scale else None
+
+
+def share_of_ttft(case: Case) -> Said:
+    """How much of TTFT is the client's: lateness of the send, the connection, and (user-space stamps) of the read.
+
+    A tenth is worth a word; three tenths of lateness are no measurement of the server. Connecting alone never is worse
+    than a word: its users connect too. At p50 and at p99, like against like.
+    """
+    if case.number("held_back") > 0:
+        return None
+    own = case.requests.pick(case.latencies.row[~case.latencies.failed])
+    before = (own.sent_ns - own.intended_ns) / NS_PER_MS
+    read = case.number("read_lag_ms_p99") if len(own) and (own.stamp == "user").any() else 0.0
+    for name, level in (("p99", 0.99), ("p50", 0.5)):
+        ttft, late = percentile(case.latencies.good("ttft_ms"), level), case.number(f"send_lag_ms_{name}")
+        read_late = read if level > 0.5 and read > 0 else 0.0
+        mine = percentile(before, level) + read_late
+        if ttft > 0 and mine > max(_SHARE * ttft, 1.0):
+            lateness = read_late + (percentile(before, level) if math.isnan(late) else late)
+            state = "client-bound" if lateness > _SHARE_BOUND * ttft else "degraded"
+            return state, (
+                f"{mine / ttft:.0%} of TTFT {name} passed on the client's side, connecting included: "
+                f"{mine:.1f} ms of {ttft:.1f} ms"
+            )
+    return None
+
+
+def parent_behind(case: Case) -> Said:
+    """redline itself did not keep up with its workers: their records went through the disk, or its core was full."""
+    seconds = (case.ended_ns - case.number("measured_from_ns")) / NS_PER_S
+    busy = case.number("parent_cpu_s") / seconds if seconds > 0 else math.nan
+    spilled = case.number("spilled_bytes")
+    if spilled > 0:
+        return "degraded", f"{spilled / 1e6:.0f} MB of records waited on disk: redline was slower than its load workers"
+    if busy > _PARENT_BUSY:
+        return "degraded", f"redline itself kept a core {min(busy, 1):.0%} busy with parsing and storing"
+    return None
 
 
 def client_cpu(case: Case) -> Said:
@@ -84,6 +178,11 @@ def shared_stamps(case: Case) -> Said:
 
 RULES: tuple[Rule, ...] = (
     send_lag,
+    held_back,
+    never_sent,
+    share_of_ttft,
+    loop_lag,
+    parent_behind,
     client_cpu,
     starved,
     never_left,
