@@ -145,7 +145,7 @@ def token_arrivals(requests: Requests) -> Arrivals:
     return Arrivals(
         np.concatenate((requests.chunk_ns, requests.finished_ns[whole])),
         np.concatenate((tokens, requests.output_tokens[whole].astype(np.float64))),
-        np.concatenate((owner, whole)),
+        np.concatenate((owner, whole.astype(np.int32))),
     )
 
 

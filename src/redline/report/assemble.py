@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from redline.analyse.comparison import EngineResult, Load, compare_engines
 from redline.analyse.curves import distributions, timeline
 from redline.analyse.finding import Verdict
+from redline.analyse.latency import latencies_of
 from redline.analyse.summary import summarise_point
 from redline.report.model import EngineReport, Measured, ModelReport, Report, RunInfo, Start, load_label
 from redline.report.sections import sections
@@ -108,6 +109,7 @@ def _engine(reader: Reader, label: str, trials: list[tuple[RunRow, TrialRow]]) -
 
 def _measured(reader: Reader, row: RunRow, trial: TrialRow, point: PointRow) -> Measured:
     requests = reader.requests(point.id)
+    latencies = latencies_of(requests)
     slo = row.experiment.get("slo") or {}
     summary = summarise_point(
         requests,
@@ -120,6 +122,7 @@ def _measured(reader: Reader, row: RunRow, trial: TrialRow, point: PointRow) -> 
         run_id=row.id,
         asked=(point.kind, point.value),
         exact_output=bool((row.experiment.get("workload") or {}).get("ignore_eos", True)),
+        latencies=latencies,
     )
     return Measured(
         run_id=row.id,
@@ -130,7 +133,7 @@ def _measured(reader: Reader, row: RunRow, trial: TrialRow, point: PointRow) -> 
         stopped_by=_stopped_by(point),
         summary=summary,
         outcome=point.outcome,
-        distributions=distributions(requests),
+        distributions=distributions(requests, latencies),
         timeline=timeline(requests, summary.window, point.measured_from_ns, point.ended_ns),
         errors=tuple(reader.errors(point.id)[:5]),
     )

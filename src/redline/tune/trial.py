@@ -172,6 +172,7 @@ class _UnderLoad:
             run_id=self.context.run_id,
             asked=(point.kind, point.value),
             exact_output=self.context.experiment.workload.ignore_eos,
+            intervals=False,  # the report makes them; the verdict needs none
         ).verdict
 
 
