@@ -77,6 +77,10 @@ def test_each_plain_flag_sets_its_field() -> None:
             values = base | {flag.python: value}
             if flag.name == "--workload":
                 values["workload_path"] = "f"
+            if flag.name == "--search":
+                values["slo_ttft"] = 100
+            if flag.name in ("--search-low", "--search-high"):
+                values = {"search_over": "rate", "search_low": 0.5} | values
             if flag.name.endswith("-max"):
                 values[flag.python.removesuffix("_max")] = 3
             assert read(experiment_from(None, values), flag.field) == value, flag.name

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from redline.cli.options import Db, File, Json, Output, PrintExperiment, read_experiment, with_flags
 from redline.spec.experiment import Experiment
+
+if TYPE_CHECKING:
+    from redline.tune.compare import Outcome
 
 
 @with_flags("--url")
@@ -38,13 +41,19 @@ def carry_out(experiment: Experiment, *, print_only: bool, db: Path | None, outp
 
 def run_and_report(experiment: Experiment, *, db: Path | None, output: Path | None, as_json: bool) -> None:
     """Runs it, prints the table, writes the HTML report, and leaves with the code that fits the outcome."""
-    from redline.cli.report import render
     from redline.cli.show import TerminalEvents
-    from redline.errors import INTERRUPTED
     from redline.tune.compare import compare
 
     with TerminalEvents() as events:
         outcome = compare(experiment, db=db, argv=["redline", *sys.argv[1:]], events=events)
+    report_outcome(outcome, db=db, output=output, as_json=as_json)
+
+
+def report_outcome(outcome: Outcome, *, db: Path | None, output: Path | None, as_json: bool) -> None:
+    """The report of a run that just ended, and its exit code."""
+    from redline.cli.report import render
+    from redline.errors import INTERRUPTED
+
     render([outcome.run_id], db=db, output=output, as_json=as_json)
     if outcome.status == "interrupted":
         raise typer.Exit(INTERRUPTED)

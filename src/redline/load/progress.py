@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
+import math
+from collections import Counter, deque
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from redline.units import NS_PER_MS, NS_PER_S
 
 StoppedBy = Literal["requests", "duration", "interrupted", "engine-died", "failing"]
 _READ_LAGS_MAX = 5_000_000
+_NEWEST = 500
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,17 @@ class LoadProgress:
     failed: int
     tokens: int
     tokens_per_s: float
+    duration_s: float = 0.0
+    """Longest time that this phase may take; 0 when the requests decide."""
+    recent: int = 0
+    """How many of the newest requests the latencies below are of."""
+    ttft_ms: tuple[float, float] | None = None
+    """p50 and p99 from the intended start."""
+    tpot_ms: tuple[float, float] | None = None
+    send_lag_ms: float = 0.0
+    """p99 of the newest requests."""
+    client_busy: float = 0.0
+    """CPU seconds of the load worker per second, lately."""
 
 
 @dataclass
@@ -66,6 +79,8 @@ class PointOutcome:
     read_lag_ms_max: float = 0.0
     pieces: int = 0
     """Reads that brought bytes of answers."""
+    pieces_measured: int = 0
+    """Those of the measurement, without the warm-up's."""
     bytes_in: int = 0
     starved: int = 0
     retried: int = 0
@@ -74,10 +89,18 @@ class PointOutcome:
     clock_error_ns: int = 0
     clock_step_ns: int = 0
     stamp: str = "kernel"
+    stamps: dict[str, Any] = field(default_factory=dict)
+    """Who stamped, and what the packet ring did; see `stamping.StampReport`."""
     short_slice: bool = False
     """The kernel gave the worker short time slices (Linux 6.12 and later): it wakes up earlier on a busy box."""
     backlog_max_bytes: int = 0
     spilled_bytes: int = 0
+
+    @property
+    def chunks_per_s(self) -> float:
+        """Reads that brought bytes of answers, per second of the measurement."""
+        seconds = (self.ended_ns - self.measured_from_ns) / NS_PER_S
+        return self.pieces_measured / seconds if seconds > 0 else 0.0
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -97,26 +120,36 @@ class Tally:
         self._read_lags: list[np.ndarray[Any, np.dtype[np.int64]]] = []
         self._read_lag_count = 0
         self._recent: deque[tuple[int, int]] = deque()
-        self.user_stamped = 0
+        self._busy: deque[tuple[int, float]] = deque()
+        self._newest: deque[tuple[int, int, float]] = deque(maxlen=_NEWEST)
+        self._stamps: Counter[str] = Counter()
 
     def start_over(self) -> None:
         """The warm-up is over."""
         self.began_ns = now_ns()
-        self.finished = self.failed = self.user_stamped = 0
+        self.finished = self.failed = 0
+        self._stamps.clear()
+        self._newest.clear()
 
     def ticked(self, tick: Tick) -> None:
         self.tick = tick
         now = now_ns()
         self._recent.append((now, tick.pieces))
+        self._busy.append((now, tick.cpu_s))
         while now - self._recent[0][0] > NS_PER_S and len(self._recent) > 2:
             self._recent.popleft()
+            self._busy.popleft()
 
     def add(self, raw: RawStream, record: RequestRecord) -> None:
         self.finished += record.status is not Status.CANCELLED
         self.failed += record.failed
         self._tokens += record.output_tokens
         self._pieces_of_finished += len(raw.lengths)
-        self.user_stamped += record.stamp != "kernel"
+        self._stamps[record.stamp] += 1
+        if record.status is Status.OK and record.chunk_ns:
+            first, tokens = record.chunk_ns[0], record.output_tokens - record.chunk_tokens[0]
+            tpot = (record.chunk_ns[-1] - first) / tokens if tokens > 0 else math.nan
+            self._newest.append((first - record.intended_ns, record.sent_ns - record.intended_ns, tpot))
         head = raw.head
         if head.sent_ns and not record.warmup:
             self._send_lags.append(head.sent_ns - head.intended_ns - (head.connected_ns - head.connect_ns))
@@ -125,7 +158,7 @@ class Tally:
             self._read_lags.append(lags)
             self._read_lag_count += len(lags)
 
-    def progress(self, phase: Literal["warm-up", "measuring"], planned: int) -> LoadProgress:
+    def progress(self, phase: Literal["warm-up", "measuring"], planned: int, duration_s: float = 0.0) -> LoadProgress:
         per_piece = self._tokens / self._pieces_of_finished if self._pieces_of_finished else 1.0
         (first_ns, first), (last_ns, last) = (self._recent[0], self._recent[-1]) if self._recent else ((0, 0), (0, 0))
         seconds = (last_ns - first_ns) / NS_PER_S
@@ -139,7 +172,23 @@ class Tally:
             failed=self.failed,
             tokens=self._tokens + round(max(0, waiting) * per_piece),
             tokens_per_s=(last - first) * per_piece / seconds if seconds > 0 else 0.0,
+            duration_s=duration_s,
+            client_busy=(self._busy[-1][1] - self._busy[0][1]) / seconds if seconds > 0 else 0.0,
+            **self._latencies(),
         )
+
+    def _latencies(self) -> dict[str, Any]:
+        """Of the newest requests: for people who watch, not for the results."""
+        if not self._newest:
+            return {}
+        ttft, lag, tpot = np.array(self._newest).T / NS_PER_MS
+        tpot = tpot[~np.isnan(tpot)]
+        return {
+            "recent": len(ttft),
+            "ttft_ms": tuple(np.percentile(ttft, [50, 99]).tolist()),
+            "tpot_ms": tuple(np.percentile(tpot, [50, 99]).tolist()) if len(tpot) else None,
+            "send_lag_ms": float(np.percentile(lag, 99)),
+        }
 
     def fill(self, outcome: PointOutcome) -> None:
         """The lags, as percentiles."""
@@ -151,4 +200,5 @@ class Tally:
             p50, p99, most = np.percentile(lags, [50, 99, 100]) / NS_PER_MS
             outcome.read_lag_ms_p50, outcome.read_lag_ms_p99 = float(p50), float(p99)
             outcome.read_lag_ms_max = float(most)
-        outcome.stamp = "user" if self.user_stamped * 2 > self.finished else "kernel"
+        if self._stamps:
+            outcome.stamp = self._stamps.most_common(1)[0][0]

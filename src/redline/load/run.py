@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from redline.clock import now_ns
@@ -14,12 +14,13 @@ from redline.errors import EnvironmentFault
 from redline.load.arrivals import schedule
 from redline.load.cores import CorePlan, plan_cores, wanted_workers
 from redline.load.crew import Crew
-from redline.load.frames import Arrivals, Phase, PhaseDone, RawStream, Tick
+from redline.load.frames import Arrivals, Phase, PhaseDone, Plant, RawStream, Tick
 from redline.load.limits import check_limits
 from redline.load.progress import LoadProgress, PointOutcome, StoppedBy, Tally
 from redline.load.prompts import PromptSource
 from redline.load.reading import Asked, Reader
 from redline.load.record import RequestRecord, Status, TokenSource
+from redline.load.stamping import Stamper
 from redline.load.supply import Supply
 from redline.load.target import is_loopback, resolve
 from redline.spec.load import LoadPoint, LoadSpec
@@ -53,6 +54,7 @@ def run_point(
     should_stop: Ask = lambda: False,
     alive: Ask = lambda: True,
     api_key: str | None = None,
+    plant: Plant | None = None,
 ) -> PointOutcome:
     """Push `endpoint` at one load point and tell how it went.
 
@@ -62,16 +64,20 @@ def run_point(
     """
     silent_s = load.idle_timeout_s if workload.stream else load.timeout_s
     target = replace(
-        resolve(endpoint.base_url), timeout_ns=int(load.timeout_s * NS_PER_S), idle_ns=int(silent_s * NS_PER_S)
+        resolve(endpoint.base_url),
+        timeout_ns=int(load.timeout_s * NS_PER_S),
+        idle_ns=int(silent_s * NS_PER_S),
+        timestamps=load.stamps != "user",
+        **(asdict(plant) if plant else {}),
     )
     plan = _plan(endpoint, workload, load, point, is_loopback(target))
     if point.kind == "closed":
         check_limits(int(point.value), plan.workers)
-    with Crew(target, plan.workers, cores=plan.cores) as worker:
+    # the ring is open before the first connection is
+    with Stamper(target, load.stamps) as stamper, Crew(target, plan.workers, cores=plan.cores) as worker:
         told = _Told(on_record, on_progress, should_stop, alive)
         supply = Supply(endpoint, workload, prompts, seed=seed, api_key=api_key)
-        push = _Push(worker, load, point, seed, prompts, supply, told, api_key)
-        outcome = push.run()
+        outcome = _Push(worker, stamper, load, point, seed, prompts, supply, told, api_key).run()
     outcome.workers, outcome.pinning = plan.workers, plan.note
     outcome.client_cores, outcome.server_cores = list(plan.cores), list(plan.server)
     return outcome
@@ -100,6 +106,7 @@ class _Push:
     def __init__(
         self,
         worker: Crew,
+        stamper: Stamper,
         load: LoadSpec,
         point: LoadPoint,
         seed: int,
@@ -109,6 +116,7 @@ class _Push:
         api_key: str | None,
     ) -> None:
         self._worker, self._load, self._point, self._seed = worker, load, point, seed
+        self._stamper = stamper
         self._prompts, self._supply, self._told = prompts, supply, told
         self._clients = int(point.value) if point.kind == "closed" else 0
         # a tokenizer that loads the server is asked after the measurement, not during it
@@ -168,12 +176,13 @@ class _Push:
         self._first, self._sent_before = self._supply.made, self._tally.tick.sent
         self._supply.feed(self._worker, self._supply.first(outcome.planned, clients))
         self._tally.start_over()
-        cpu, parent_cpu = self._worker.cpu_s(), time.process_time()
+        cpu, parent_cpu, pieces = self._worker.cpu_s(), time.process_time(), self._tally.tick.pieces
         self._worker.start(phase)
         done = self._pump("measuring", outcome.planned)
         outcome.measured_from_ns, outcome.sent = done.started_ns, done.sent
         spent = [after - before for after, before in zip(self._worker.cpu_s(), cpu, strict=True)]
         outcome.client_cpu_s, outcome.worker_cpu_s_max = sum(spent), max(spent)
+        outcome.pieces_measured = done.tick.pieces - pieces
         outcome.parent_cpu_s = time.process_time() - parent_cpu
         outcome.stopped_by = self._why or _reason(done.stopped_by)
         if not clients and outcome.stopped_by == "requests" and outcome.planned != load.requests:
@@ -182,23 +191,26 @@ class _Push:
 
     def _pump(self, phase: Literal["warm-up", "measuring"], planned: int) -> PhaseDone:
         """Hear the worker out until its phase is over."""
+        longest = self._load.duration_s if phase == "measuring" else 0.0
         while True:
             for heard in self._worker.hear(_POLL_S):
                 if isinstance(heard, RawStream):
-                    self._take(heard)
+                    self._stamper.put(heard)
                 elif isinstance(heard, Tick):
                     self._tally.ticked(heard)
                 else:
+                    self._take(self._stamper.flush())
                     self._tally.ticked(heard.tick)
-                    self._told.on_progress(self._tally.progress(phase, planned))
+                    self._told.on_progress(self._tally.progress(phase, planned, longest))
                     return heard
+            self._take(self._stamper.ready())
             self._watch()
             if phase == "measuring" and self._why is None:
                 self._top_up(planned)
             now = time.monotonic()
             if now >= self._progress_at:
                 self._progress_at = now + _PROGRESS_EVERY_S
-                self._told.on_progress(self._tally.progress(phase, planned))
+                self._told.on_progress(self._tally.progress(phase, planned, longest))
 
     def _watch(self) -> None:
         """Stop when the user has had enough or the engine is gone."""
@@ -223,7 +235,11 @@ class _Push:
         if missing:
             self._supply.feed(self._worker, missing, under_load=True)
 
-    def _take(self, raw: RawStream) -> None:
+    def _take(self, streams: list[RawStream]) -> None:
+        for raw in streams:
+            self._take_one(raw)
+
+    def _take_one(self, raw: RawStream) -> None:
         asked = self._supply.asked.pop(raw.head.number)
         record = self._reader.read(raw, asked)
         self._tally.add(raw, record)
@@ -252,6 +268,7 @@ class _Push:
         outcome.pieces, outcome.bytes_in = tick.pieces, tick.bytes_in
         outcome.starved, outcome.retried = tick.starved, tick.retried
         outcome.short_slice = self._worker.short_slice
+        outcome.stamps = self._stamper.report.as_dict()
         outcome.clock_error_ns, outcome.clock_step_ns = tick.clock_error_ns, tick.clock_step_ns
         outcome.backlog_max_bytes, outcome.spilled_bytes = tick.backlog_max, tick.spilled
         outcome.prompts_off, outcome.prompts_unverified = supply.off, supply.unverified

@@ -92,7 +92,7 @@ def _label(rows: list[RunRow], row: RunRow, trial: TrialRow) -> str:
 def _engine(reader: Reader, label: str, trials: list[tuple[RunRow, TrialRow]]) -> EngineReport:
     points: dict[Load, list[Measured]] = {}
     for row, trial in trials:
-        for point in trial.points:
+        for point in _counting(trials, row, trial):
             points.setdefault((point.kind, point.value), []).append(_measured(reader, row, trial, point))
     ready = [trial for _, trial in trials if trial.flags] or [trials[-1][1]]
     return EngineReport(
@@ -105,6 +105,19 @@ def _engine(reader: Reader, label: str, trials: list[tuple[RunRow, TrialRow]]) -
         starts=tuple(_start(reader, trial) for _, trial in trials),
         points={load: tuple(points[load]) for load in sorted(points)},
     )
+
+
+def _counting(trials: list[tuple[RunRow, TrialRow]], row: RunRow, trial: TrialRow) -> list[PointRow]:
+    """Points of a trial, without those that were cut off and measured again when the run was resumed."""
+    again = {
+        (point.kind, point.value)
+        for run, other in trials
+        if run.id == row.id and other.repeat == trial.repeat
+        for point in other.points
+        if point.complete and _stopped_by(point) != "interrupted"
+    }
+    cut = [point for point in trial.points if not point.complete or _stopped_by(point) == "interrupted"]
+    return [point for point in trial.points if point not in cut or (point.kind, point.value) not in again]
 
 
 def _measured(reader: Reader, row: RunRow, trial: TrialRow, point: PointRow) -> Measured:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from redline.report.client import client_section
 from redline.report.model import ModelReport
+from redline.report.search import search_section
 from redline.report.section import Maker, Section
 from redline.store.read import Reader
 from redline.store.rows import RunRow
 
-MAKERS: tuple[Maker, ...] = ()
+MAKERS: tuple[Maker, ...] = (search_section, client_section)
 
 
 def sections(reader: Reader, rows: Sequence[RunRow], models: Sequence[ModelReport]) -> tuple[Section, ...]:

@@ -13,6 +13,7 @@ from redline.spec.engine import EngineSpec
 from redline.spec.load import LoadSpec
 from redline.spec.model import ModelSpec
 from redline.spec.record import Spec, Whole, fault
+from redline.spec.search import SearchSpec
 from redline.spec.slo import SloSpec
 from redline.spec.workload import WorkloadSpec
 
@@ -28,6 +29,7 @@ class Experiment(Spec):
     workload: WorkloadSpec = Field(WorkloadSpec(), description="what is asked")
     load: LoadSpec = Field(LoadSpec(), description="how hard is pushed")
     slo: SloSpec = Field(SloSpec(), description="which promise is kept")
+    search: SearchSpec = Field(SearchSpec(), description="a load to look for instead of the listed ones")
     repeats: Whole = Field(1, ge=1, description="how often each engine is started and measured")
     seed: Whole = Field(0, ge=0, description="seed of prompts and arrivals")
 
@@ -45,6 +47,16 @@ class Experiment(Spec):
                     field=f"{what}.{second}",
                     fix="give each its own name (name: in the file, NAME=ENGINE in a flag)",
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _a_search_has_an_aim(self) -> Self:
+        if self.search.goal == "slo" and not self.slo.terms:
+            raise fault(
+                "a search for the most load under an SLO needs an SLO",
+                field="search.goal",
+                fix="slo: {ttft_ms: 500} (--slo-ttft 500), or goal: knee",
+            )
         return self
 
     def hash(self) -> str:

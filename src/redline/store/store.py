@@ -20,7 +20,7 @@ import orjson
 from redline import __version__
 from redline.clock import now_ns, wall_time
 from redline.engines.endpoint import Endpoint
-from redline.errors import StoreFault
+from redline.errors import StoreFault, UsageError
 from redline.load.record import RequestRecord
 from redline.observe.sample import Sample
 from redline.spec.engine import EngineSpec
@@ -110,6 +110,14 @@ class Store(Reader):
                 continue
             self._mine.add(run_id)
             return run_id
+
+    def resume_run(self, run_id: str) -> None:
+        """A run that was cut short is ours now and goes on. UsageError when its process still runs."""
+        if self.run(run_id).status == "running":
+            raise UsageError(f"run {run_id} is still going on", fix="wait for it, or end it with Ctrl-C")
+        me = json_text(process.identity())
+        self._write("UPDATE run SET status = 'running', ended_ns = NULL, process = ? WHERE id = ?", (me, run_id))
+        self._mine.add(run_id)
 
     def begin_trial(self, run_id: str, *, model: str, spec: EngineSpec, repeat: int) -> int:
         asked = json_text(self._scrub.value(spec.model_dump(mode="json")))

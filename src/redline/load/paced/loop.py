@@ -18,6 +18,7 @@ from typing import Any
 
 from redline.clock import realtime_offset
 from redline.load.paced.pace import Asked, Faults, Pace, Step, ToyTokenizer, answer, whole
+from redline.load.paced.slots import Slots
 from redline.load.timer import Timer
 
 _SO_TIMESTAMPNS = 35
@@ -66,6 +67,7 @@ class PacedLoop:
         self.tokenizer = ToyTokenizer()
         self.truths: list[Truth] = []
         self._faults = Faults(pace.faults)
+        self._slots: Slots[_Conn] = Slots(pace.slots)
         self._listener = socket.create_server(("127.0.0.1", port), backlog=4096)
         self._listener.setblocking(False)
         self.port: int = self._listener.getsockname()[1]
@@ -133,6 +135,7 @@ class PacedLoop:
             conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         del self._conns[fd]
         conn.steps = []
+        self._leave(conn)
         conn.sock.close()
 
     def _readable(self, conn: _Conn) -> None:
@@ -239,7 +242,8 @@ class PacedLoop:
         if not conn.steps:
             self._drop(conn, reset=True)
             return
-        self._push(conn)
+        if self._slots.enter(conn):
+            self._push(conn)
 
     def _push(self, conn: _Conn) -> None:
         self._sequence += 1
@@ -268,8 +272,15 @@ class PacedLoop:
             truth.finished_ns = before
             self._finish(conn)
 
+    def _leave(self, conn: _Conn) -> None:
+        following = self._slots.leave(conn)
+        if following is not None:
+            following.start_ns = _now()
+            self._push(following)
+
     def _finish(self, conn: _Conn) -> None:
         conn.steps = []
+        self._leave(conn)
         if conn.end == "die":
             os._exit(1)
         if conn.end in ("reset", "close"):

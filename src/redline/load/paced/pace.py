@@ -62,6 +62,8 @@ class Pace:
     """Answer /tokenize and /detokenize."""
     api_key: str = ""
     max_model_len: int = 0
+    slots: int = 0
+    """Requests that are answered at the same time, the others wait; 0 is no limit."""
     die_after: int = 0
     """Exit without a word in the middle of the n-th answer; 0 never."""
     faults: dict[Fault, float] = field(default_factory=dict)
