@@ -39,9 +39,8 @@ def measure(streams: int, workers: int, tokens: int, ramp_s: float, body_bytes: 
             crew.hear(0.5)
         idle = resident(crew)
         head = request_head(server.base_url, "/completions", api_key=None, stream=True)
-        body = orjson.dumps(
-            {"model": "paced", "prompt": "x " * (body_bytes // 2), "max_tokens": tokens, "stream": True}
-        )
+        prompt = "x " * (body_bytes // 2)
+        body = orjson.dumps({"model": "paced", "prompt": prompt, "max_tokens": tokens, "stream": True})
         crew.feed(Outgoing(i, request_bytes(head, f"r-{i}", body)) for i in range(streams))
         phase = Phase(
             Arrivals.CLOSED, clients=streams, requests=streams, ramp_ns=int(ramp_s * 1e9), preconnect=True,
