@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from redline.analyse.embedding import embeddings
 from redline.analyse.latency import Latencies, first_chunk_ns
 from redline.analyse.percentile import Floats
 from redline.analyse.window import Arrivals, SteadyWindow, in_flight, slice_of, token_arrivals
@@ -28,15 +29,19 @@ def rates_of(requests: Requests, latencies: Latencies, window: SteadyWindow, goo
     """All rates by name. `good` marks the counted requests that met the SLO; None when there is no SLO."""
     ok = np.flatnonzero((requests.status == "ok") & (requests.finished_ns > 0))
     sent = requests.sent_ns[requests.sent_ns > 0]
-    first = first_chunk_ns(requests)
+    vectors = embeddings(requests)
+    first = np.where(vectors, requests.finished_ns, first_chunk_ns(requests))
     prompts = first > 0
     arrivals = token_arrivals(requests)
     part = slice_of(arrivals.at_ns, window.start_ns, window.end_ns, SLICES)
     prompt_tokens = requests.prompt_tokens[prompts].astype(np.float64)
-    out = _counted(part, arrivals.tokens, window)
+    # what an embedding's arrival counts is its prompt
+    written = np.where(vectors[arrivals.owner], 0.0, arrivals.tokens) if vectors.any() else arrivals.tokens
+    out, prompted = _counted(part, written, window), _rate(first[prompts], prompt_tokens, window)
     rates = {
         "output_tokens_per_s": out,
-        "total_tokens_per_s": _sum(out, _rate(first[prompts], prompt_tokens, window), window),
+        "input_tokens_per_s": prompted,
+        "total_tokens_per_s": _sum(out, prompted, window),
         "requests_per_s": _request_rate(arrivals, part, len(requests), ok, window),
         "sent_per_s": _rate(sent, np.ones(len(sent)), window),
     }

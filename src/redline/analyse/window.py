@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from redline.analyse.embedding import embeddings
 from redline.analyse.percentile import Floats
 from redline.store.requests import Bools, Ints, Requests
 from redline.units import NS_PER_S
@@ -127,7 +128,7 @@ def token_arrivals(requests: Requests) -> Arrivals:
     """When tokens arrived and how many, over all the requests given.
 
     Chunks are scaled to the request's output tokens where the two disagree, since the server's count is the better
-    one. An answer that came in one piece arrived when it was finished.
+    one. An answer that came in one piece arrived when it was finished; of an embedding it is the prompt that counts.
     """
     chunks = np.diff(requests.chunk_start)
     owner = np.repeat(np.arange(len(requests), dtype=np.int32), chunks)
@@ -136,7 +137,8 @@ def token_arrivals(requests: Requests) -> Arrivals:
         by_chunk[chunks > 0] = np.add.reduceat(requests.chunk_tokens, requests.chunk_start[:-1][chunks > 0])
     trusted = (requests.output_tokens > 0) & (requests.status == "ok") & (by_chunk > 0)
     scale = np.where(trusted, requests.output_tokens / np.maximum(by_chunk, 1), 1.0)
-    whole = np.flatnonzero((by_chunk == 0) & (requests.output_tokens > 0) & (requests.finished_ns > 0))
+    carried = np.where(embeddings(requests), np.maximum(requests.prompt_tokens, 1), requests.output_tokens)
+    whole = np.flatnonzero((by_chunk == 0) & (carried > 0) & (requests.finished_ns > 0))
     tokens = requests.chunk_tokens.astype(np.float64)
     if (scale != 1).any():
         tokens *= np.repeat(scale, chunks)
@@ -144,7 +146,7 @@ def token_arrivals(requests: Requests) -> Arrivals:
         return Arrivals(requests.chunk_ns, tokens, owner)
     return Arrivals(
         np.concatenate((requests.chunk_ns, requests.finished_ns[whole])),
-        np.concatenate((tokens, requests.output_tokens[whole].astype(np.float64))),
+        np.concatenate((tokens, carried[whole].astype(np.float64))),
         np.concatenate((owner, whole.astype(np.int32))),
     )
 

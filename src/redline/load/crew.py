@@ -32,8 +32,8 @@ from redline.load.frames import (
     pack_json,
     unpack_stream,
 )
+from redline.load.idle import lead_ns
 from redline.load.outbox import IN_MEMORY_MAX
-from redline.load.pool import lead_ns
 from redline.load.share import Deal, GivingUp, merged_done, merged_tick, split
 from redline.load.worker import Worker
 

@@ -44,6 +44,7 @@ class End(IntEnum):
     CANCELLED = 5
     CONNECT = 6  # no connection, or none that took the request
     BAD = 7  # no HTTP, or more bytes than any answer may have
+    LOCAL = 9  # never left: this box had no port or descriptor for it
 
 
 class Stamp(IntEnum):

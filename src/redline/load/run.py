@@ -10,10 +10,11 @@ from typing import Literal
 
 from redline.clock import now_ns
 from redline.engines.endpoint import Endpoint
-from redline.errors import EnvironmentFault
+from redline.errors import EnvironmentFault, RedlineError
 from redline.load.arrivals import schedule
+from redline.load.body import streams
 from redline.load.cores import CorePlan, plan_cores, wanted_workers
-from redline.load.crew import Crew
+from redline.load.crew import Crew, Heard
 from redline.load.frames import Arrivals, Phase, PhaseDone, Plant, RawStream, Tick
 from redline.load.limits import check_limits
 from redline.load.progress import LoadProgress, PointOutcome, StoppedBy, Tally
@@ -55,14 +56,15 @@ def run_point(
     alive: Ask = lambda: True,
     api_key: str | None = None,
     plant: Plant | None = None,
+    before_measuring: Callable[[], None] = lambda: None,
 ) -> PointOutcome:
     """Push `endpoint` at one load point and tell how it went.
 
-    Warm-up requests come first and are recorded as such. `should_stop` is asked at least every 50 ms, `alive` twice a
-    second; when the engine is gone, or refuses connections for a second, the point ends and keeps what was measured.
-    EnvironmentFault when the load worker cannot run here.
+    Warm-up requests come first and are recorded as such; `before_measuring` is called once they are over. `should_stop`
+    is asked at least every 50 ms, `alive` twice a second; when the engine is gone, or refuses connections for a second,
+    the point ends and keeps what was measured. EnvironmentFault when the load worker cannot run here.
     """
-    silent_s = load.idle_timeout_s if workload.stream else load.timeout_s
+    silent_s = load.idle_timeout_s if streams(workload) else load.timeout_s
     target = replace(
         resolve(endpoint.base_url),
         timeout_ns=int(load.timeout_s * NS_PER_S),
@@ -75,9 +77,10 @@ def run_point(
         check_limits(int(point.value), plan.workers)
     # the ring is open before the first connection is
     with Stamper(target, load.stamps) as stamper, Crew(target, plan.workers, cores=plan.cores) as worker:
-        told = _Told(on_record, on_progress, should_stop, alive)
+        told = _Told(on_record, on_progress, should_stop, alive, before_measuring)
         supply = Supply(endpoint, workload, prompts, seed=seed, api_key=api_key)
-        outcome = _Push(worker, stamper, load, point, seed, prompts, supply, told, api_key).run()
+        push = _Push(worker, stamper, load, point, seed, prompts, supply, told, api_key)
+        outcome = push.run()
     outcome.workers, outcome.pinning = plan.workers, plan.note
     outcome.client_cores, outcome.server_cores = list(plan.cores), list(plan.server)
     return outcome
@@ -98,6 +101,7 @@ class _Told:
     on_progress: OnProgress
     should_stop: Ask
     alive: Ask
+    before_measuring: Callable[[], None]
 
 
 class _Push:
@@ -175,6 +179,7 @@ class _Push:
         outcome.planned = load.requests if clients else len(phase.offsets_ns)
         self._first, self._sent_before = self._supply.made, self._tally.tick.sent
         self._supply.feed(self._worker, self._supply.first(outcome.planned, clients))
+        self._told.before_measuring()
         self._tally.start_over()
         cpu, parent_cpu, pieces = self._worker.cpu_s(), time.process_time(), self._tally.tick.pieces
         self._worker.start(phase)
@@ -193,7 +198,7 @@ class _Push:
         """Hear the worker out until its phase is over."""
         longest = self._load.duration_s if phase == "measuring" else 0.0
         while True:
-            for heard in self._worker.hear(_POLL_S):
+            for heard in self._hear():
                 if isinstance(heard, RawStream):
                     self._stamper.put(heard)
                 elif isinstance(heard, Tick):
@@ -211,6 +216,15 @@ class _Push:
             if now >= self._progress_at:
                 self._progress_at = now + _PROGRESS_EVERY_S
                 self._told.on_progress(self._tally.progress(phase, planned, longest))
+
+    def _hear(self) -> list[Heard]:
+        """A worker that died may have handed over requests that still wait for their stamps: none is lost."""
+        try:
+            return self._worker.hear(_POLL_S)
+        except RedlineError:
+            self._take(self._stamper.flush())
+            self._read_held()
+            raise
 
     def _watch(self) -> None:
         """Stop when the user has had enough or the engine is gone."""
@@ -271,8 +285,17 @@ class _Push:
         outcome.stamps = self._stamper.report.as_dict()
         outcome.clock_error_ns, outcome.clock_step_ns = tick.clock_error_ns, tick.clock_step_ns
         outcome.backlog_max_bytes, outcome.spilled_bytes = tick.backlog_max, tick.spilled
+        outcome.cache = self._prompts.cache_declared | {"told_by_usage": self._reader.cached_told}
         outcome.prompts_off, outcome.prompts_unverified = supply.off, supply.unverified
+        outcome.prompt_overhead = self._prompts.overhead
+        outcome.prefixes_used = len(supply.prefixes)
         notes[:0] = self._prompts.notes
+        notes += self._stamper.report.notes()
+        if len(supply.prefixes) > 1:
+            most = supply.prefixes.most_common(1)[0][1] / supply.prefixes.total()
+            notes.append(
+                f"{len(supply.prefixes)} shared prefixes in use, the most popular in {most:.0%} of the prompts"
+            )
         if supply.off:
             notes.append(f"{supply.off} of {supply.made} prompts could not be made exactly as long as asked")
         if tick.starved:

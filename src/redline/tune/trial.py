@@ -14,6 +14,7 @@ from redline.engines.engine import Server, Start
 from redline.errors import EngineDied, EngineError, RedlineError
 from redline.load.prompts import PromptSource, prompt_source
 from redline.load.run import PointOutcome, run_point
+from redline.observe.metrics import ServerWatch
 from redline.observe.sampling import Watch, sampling
 from redline.spec.experiment import Experiment
 from redline.spec.load import LoadPoint
@@ -134,8 +135,8 @@ class _UnderLoad:
             events.phase(f"{point.label}: calibrating the client")
             calibrator.before(point)
         events.point(point)
-        outcome = self._run(point_id, point, seed)
-        as_dict = outcome.as_dict()
+        outcome, server = self._run(point_id, point, seed)
+        as_dict = outcome.as_dict() | {"server": server}
         with self.context.stop.orderly():
             as_dict["calibration"] = calibrator.after(point, outcome.chunks_per_s)
         as_dict["chunks_per_s"] = outcome.chunks_per_s
@@ -156,10 +157,10 @@ class _UnderLoad:
         events.point_done(point, summary)
         return outcome
 
-    def _run(self, point_id: int, point: LoadPoint, seed: int) -> PointOutcome:
+    def _run(self, point_id: int, point: LoadPoint, seed: int) -> tuple[PointOutcome, dict[str, Any]]:
         store, experiment, stop = self.context.store, self.context.experiment, self.context.stop
-        with stop.orderly():
-            return run_point(
+        with stop.orderly(), self._server_watch() as server:
+            outcome = run_point(
                 self.server.endpoint,
                 experiment.workload,
                 experiment.load,
@@ -171,7 +172,15 @@ class _UnderLoad:
                 should_stop=lambda: stop.asked,
                 alive=self.server.alive,
                 api_key=_api_key(self.job),
+                before_measuring=server.mark,
             )
+        return outcome, server.as_dict()
+
+    def _server_watch(self) -> ServerWatch:
+        key = _api_key(self.job)
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        url, store = self.server.endpoint.metrics_url, self.context.store
+        return ServerWatch(url, lambda samples: store.add_samples(self.trial, samples), headers)
 
     def _judge(
         self, point_id: int, point: LoadPoint, outcome: PointOutcome, as_dict: dict[str, Any], seed: int

@@ -6,10 +6,7 @@ from collections.abc import Callable
 
 from redline.load.wire import Connection, State
 
-IDLE_REUSE_NS = 3_000_000_000
-"""Servers close idle connections after 5 s (uvicorn) or so; do not race them."""
-
-
+IDLE_REUSE_NS = 3_000_000_000  # servers close idle connections after 5 s (uvicorn) or so; do not race them
 PRECONNECT_NS = 300_000  # per connection: about what opening one takes, on a slow box
 _LEAD_NS_MAX = 2_000_000_000  # the first ones must still be fit for use when the phase begins
 _AT_ONCE = 128  # connections under way at one time: a full backlog costs a second per attempt
@@ -20,26 +17,23 @@ def lead_ns(connections: int) -> int:
     return min(PRECONNECT_NS * connections, _LEAD_NS_MAX)
 
 
-class IdlePool:
-    """The one that was used last is used first, so that the others may grow old and be closed."""
+class Idle:
+    """The idle connections of one loop, the last used first."""
 
     def __init__(self, drop: Callable[[Connection], None], open_one: Callable[[], None]) -> None:
-        self._idle: list[Connection] = []
         self._drop = drop
         self._open_one = open_one
+        self._free: list[Connection] = []
         self._wanted = 0
-
-    def __len__(self) -> int:
-        return len(self._idle)
 
     def put(self, conn: Connection, now_ns: int) -> None:
         conn.state, conn.idle_since_ns = State.IDLE, now_ns
-        self._idle.append(conn)
+        self._free.append(conn)
 
     def take(self, now_ns: int) -> Connection | None:
-        """A connection that can be used again; None when there is none."""
-        while self._idle:
-            conn = self._idle.pop()
+        """One that the server will not have closed yet."""
+        while self._free:
+            conn = self._free.pop()
             if conn.state is State.IDLE:
                 if now_ns - conn.idle_since_ns < IDLE_REUSE_NS:
                     return conn
@@ -48,7 +42,7 @@ class IdlePool:
 
     def open_up_to(self, count: int) -> int:
         """Open connections in advance until there are `count`; how many are missing now."""
-        missing = max(count - len(self._idle), 0)
+        missing = max(count - len(self._free), 0)
         self._wanted = max(missing - _AT_ONCE, 0)
         for _ in range(min(missing, _AT_ONCE)):
             self._open_one()
