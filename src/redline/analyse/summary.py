@@ -105,16 +105,10 @@ def summarise_point(
     values and the same verdict, at a fraction of the time.
     """
     measured_from, ended = window_hint
-<<<<<<< HEAD
-    latencies = latencies_of(requests)
+    latencies = latencies or latencies_of(requests)
     unsteady = asked is not None and asked[0] in UNSTEADY
     window = (whole_window if unsteady else find_window)(requests, measured_from, ended)
-    book = _Book(seed, run_id)
-=======
-    latencies = latencies or latencies_of(requests)
-    window = find_window(requests, measured_from, ended)
     book = _Book(seed, run_id, intervals)
->>>>>>> h-scale
     _latencies(book, latencies)
     _gaps(book, latencies.gaps)
     good = met_by_class(requests, latencies, slo, promises or {})
