@@ -73,14 +73,6 @@ _NEEDS: dict[str, dict[str, Any]] = {
 """Flags that mean nothing without another."""
 
 
-_NEEDS: dict[str, dict[str, Any]] = {
-    "--embedding-batch": {"api": "embeddings"},
-    "--images-per-request": {"api": "chat"},
-    "--prefixes": {"shared_prefix_tokens": 4},
-}
-"""Flags that mean nothing without another."""
-
-
 def test_each_plain_flag_sets_its_field() -> None:
     base = {"model": ["x"], "engines": "vllm"}
     samples: dict[str, Any] = {"bool": True, "int": 7, "float": 0.5, "text": "word"}

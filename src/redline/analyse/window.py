@@ -147,7 +147,7 @@ def token_arrivals(requests: Requests) -> Arrivals:
     return Arrivals(
         np.concatenate((requests.chunk_ns, requests.finished_ns[whole])),
         np.concatenate((tokens, carried[whole].astype(np.float64))),
-        np.concatenate((owner, whole)),
+        np.concatenate((owner, whole.astype(np.int32))),
     )
 
 
