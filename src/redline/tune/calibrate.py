@@ -108,7 +108,7 @@ def _replay(calibrator: Calibrator, point: LoadPoint, pace: Pace, seconds: float
         output_tokens=LengthSpec(mean=tokens),
     )
     load = experiment.load.model_copy(
-        update={"requests": 0, "duration_s": seconds, "warmup_requests": 1, "drain_s": 1.0, "ramp_s": 0.0}
+        update={"stages": [], "requests": 0, "duration_s": seconds, "warmup_requests": 1, "drain_s": 1.0, "ramp_s": 0.0}
     )
     records: list[RequestRecord] = []
     with PacedServer(pace) as server:

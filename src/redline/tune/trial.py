@@ -14,6 +14,7 @@ from redline.analyse.finding import Verdict
 from redline.analyse.summary import PointSummary
 from redline.engines.engine import Server, Start
 from redline.errors import EngineDied, EngineError, RedlineError
+from redline.load.measured import level_twin
 from redline.load.prompts import PromptSource, prompt_source
 from redline.load.run import PointOutcome, run_point
 from redline.observe.box import BoxWatch
@@ -135,14 +136,15 @@ class _UnderLoad:
         point_id = store.begin_point(self.trial, point)
         began = time.monotonic()
         calibrator = self.context.calibrator
+        twin = level_twin(self.prompts.trace, point, self.context.experiment.load)
         with self.context.stop.orderly():
             events.phase(f"{point.label}: calibrating the client")
-            calibrator.before(point)
+            calibrator.before(twin)
         events.point(point)
         outcome, around = self._run(point_id, point, seed)
         as_dict = outcome.as_dict() | around
         with self.context.stop.orderly():
-            as_dict["calibration"] = calibrator.after(point, outcome.chunks_per_s)
+            as_dict["calibration"] = calibrator.after(twin, outcome.chunks_per_s)
         as_dict["chunks_per_s"] = outcome.chunks_per_s
         as_dict["observe_notes"] = [*self.watch.notes, *map(str, self.watch.skipped)]
         summary = self._judge(point_id, point, outcome, as_dict, seed)
