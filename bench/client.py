@@ -1,6 +1,6 @@
 """How good an instrument the load generator is: its CPU per chunk, and its error against a server that knows the truth.
 
-    python bench/client.py --streams 10,100,500 --rounds 3 [--out docs/results/load-client.md]
+    python bench/client.py --streams 10,100,500,1000 --rounds 3 [--out docs/results/load-client.md]
 
 The paced server keeps the true send time of every chunk and the kernel's arrival stamp of every request. The load
 worker has one core of its own when there are two or more; server and parent share another. Each stream is stamped
@@ -53,7 +53,10 @@ class Row:
     us_per_chunk: float
     parse_us_per_chunk: float
     ttft_mean: float
+    ttft_p50: float
     ttft_p99: float
+    itl_mean: float
+    itl_p50: float
     itl_p99: float
     user_ttft_mean: float
     user_ttft_p99: float
@@ -138,7 +141,10 @@ def _row(loop: str, streams: int, raws: list[RawStream], done: PhaseDone, cpu: f
         us_per_chunk=busy / chunks * 1e6,
         parse_us_per_chunk=parse_s / chunks * 1e6,
         ttft_mean=_error(np.mean, got["ttft"], true_ttft),
+        ttft_p50=_error(np.median, got["ttft"], true_ttft),
         ttft_p99=_error(_p99, got["ttft"], true_ttft),
+        itl_mean=_error(np.mean, got["itl"], true_itl),
+        itl_p50=_error(np.median, got["itl"], true_itl),
         itl_p99=_error(_p99, got["itl"], true_itl),
         user_ttft_mean=_error(np.mean, got["user_ttft"], true_ttft),
         user_ttft_p99=_error(_p99, got["user_ttft"], true_ttft),
@@ -172,15 +178,16 @@ def median_row(rows: Sequence[Row]) -> Row:
 def table(rows: Sequence[Row]) -> str:
     lines = [
         "| loop | streams | chunks/s | chunks per client CPU-s | client µs/chunk | parse µs/chunk "
-        "| TTFT mean, p99 | ITL p99 | user stamp: TTFT mean, p99 | user stamp: ITL p99 | shared stamps "
+        "| TTFT mean, p50, p99 | ITL mean, p50, p99 | user stamp: TTFT mean, p99 | user stamp: ITL p99 | shared stamps "
         "| send lag p99 |",
         "|---" * 12 + "|",
     ]
     for row in rows:
         lines.append(
             f"| {row.loop} | {row.streams} | {row.chunks_per_s:,.0f} | {row.chunks_per_cpu_s:,.0f} "
-            f"| {row.us_per_chunk:.1f} | {row.parse_us_per_chunk:.1f} | {row.ttft_mean:+.2%}, {row.ttft_p99:+.2%} "
-            f"| {row.itl_p99:+.2%} | {row.user_ttft_mean:+.2%}, {row.user_ttft_p99:+.2%} | {row.user_itl_p99:+.2%} "
+            f"| {row.us_per_chunk:.1f} | {row.parse_us_per_chunk:.1f} | {row.ttft_mean:+.2%}, "
+            f"{row.ttft_p50:+.2%}, {row.ttft_p99:+.2%} | {row.itl_mean:+.2%}, {row.itl_p50:+.2%}, {row.itl_p99:+.2%} "
+            f"| {row.user_ttft_mean:+.2%}, {row.user_ttft_p99:+.2%} | {row.user_itl_p99:+.2%} "
             f"| {row.shared_stamps:.2%} | {row.send_lag_ms_p99:.2f} ms |"
         )
     return "\n".join(lines)
@@ -188,7 +195,7 @@ def table(rows: Sequence[Row]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--streams", default="10,100,500")
+    parser.add_argument("--streams", default="10,100,500,1000")
     parser.add_argument("--loops", default="open,closed")
     parser.add_argument("--seconds", type=float, default=8.0, help="per measurement")
     parser.add_argument("--rounds", type=int, default=3, help="rows are medians over the rounds")

@@ -1,6 +1,7 @@
 """redline takes a GPU box and a model from bare metal to a proven LLM serving configuration.
 
-The verbs of the command line, as functions: `compare`, `bench`, `serve`, `doctor`, `sql`; and what they take and give:
+The verbs of the command line, as functions: `compare`, `compare_runs` (of stored ones), `bench`, `serve`, `doctor`,
+`sql`; and what they take and give:
 `load_experiment`, `Experiment`, `Reader` (the results file), `load_report`, `write_files`.
 They are imported when they are first used.
 """
@@ -14,6 +15,7 @@ __version__ = "0.1.0"
 
 _EXPORTS = {
     "compare": "redline.tune.compare:compare",
+    "compare_runs": "redline.report.versus:compare_runs",
     "bench": "redline.tune.bench:bench",
     "serve": "redline.tune.serve:serve",
     "doctor": "redline.node.doctor:doctor",

@@ -112,6 +112,39 @@ _ALL = [
         "lower",
     ),
     Definition("gpu_memory_bytes@1", "B", "peak device memory of the engine's processes, by NVML", "lower"),
+    Definition(
+        "cost_per_million_output_tokens@1",
+        "",
+        "price per GPU-hour × GPUs / 3600 / output_tokens_per_s × 1,000,000, in the currency of the price",
+        "lower",
+    ),
+    Definition(
+        "cost_per_million_input_tokens@1",
+        "",
+        "the same bill / (total_tokens_per_s − output_tokens_per_s) × 1,000,000: not a part of the one above",
+        "lower",
+    ),
+    Definition(
+        "cost_per_thousand_requests@1",
+        "",
+        "price per GPU-hour × GPUs / 3600 / requests_per_s × 1,000, in the currency of the price",
+        "lower",
+    ),
+    Definition(
+        "idle_share@1", "share", "part of the steady window in which no request was in flight: paid for, not used"
+    ),
+    Definition(
+        "energy_per_output_token_j@1",
+        "J",
+        "mean power of all GPUs in the steady window, by NVML, × its length / output tokens in it",
+        "lower",
+    ),
+    Definition(
+        "minimum_detectable_effect@1",
+        "",
+        "the smallest change that data like this calls significant four times in five: (t at 97.5 % + t at 80 %) × the "
+        "standard error of the difference",
+    ),
     Definition("ratio@1", "×", "this engine / the first engine, same load point", ""),
     Definition(
         "percentile@1",

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from redline.load.frames import End, RawStream, Stamp, StreamHead
+from redline.load.reading import Asked, Reader
 from redline.load.ring import Segments
 from redline.load.segments import SegmentLog, deliver
+from tests.load.streams import DONE, OK_HEAD, chunked, cut, text_event
 
 PORT = 40_000
 SIZES = st.lists(st.integers(1, 50), min_size=1, max_size=12)
@@ -150,6 +154,38 @@ def test_both_sides_agree_on_the_last_stamp() -> None:
     found = log.restamp(stream(b"x" * 8, sent_ns=5, ended_ns=9300))
     assert found is not None
     assert (list(found.stamps), found.head.ended_ns) == ([1300, 9300], 9300)
+
+
+PARTS = [OK_HEAD, *chunked(*(text_event(f" é{i}") for i in range(6)), text_event("", "stop", (1, 6)), DONE)]
+MARKS = st.lists(st.integers(0, 10_000), max_size=20)
+
+
+@given(MARKS, MARKS)
+def test_a_token_arrives_with_the_segment_that_completes_it_however_it_is_read(
+    sent: list[int], read: list[int]
+) -> None:
+    """Segments cut anywhere, reads cut anywhere else and all of them late: the record has the segments' times."""
+    data = b"".join(PARTS)
+    pieces, reads = cut(data, sent), cut(data, read)
+    log, at, rows, arrived = SegmentLog(), 0, [(1, PORT, 99, 0, True)], []
+    for i, piece in enumerate(pieces):
+        rows.append((1000 * (i + 1), PORT, 100 + at, len(piece), False))
+        arrived += [1000 * (i + 1)] * len(piece)
+        at += len(piece)
+    log.add(segments(rows))
+    head = stream(b"", sent_ns=500, ended_ns=10**6).head
+    late = [10**6] * len(reads)
+    found = log.restamp(RawStream(head, "", data, [len(piece) for piece in reads], late, late))
+    assert found is not None
+    record = Reader().read(found, Asked(0, 6, keep_text=True))
+    ends = list(accumulate(map(len, PARTS)))[1:7]
+    # the two bytes that end the HTTP chunk are no part of the event
+    assert record.chunk_ns[:6] == [arrived[end - 3] for end in ends]
+    assert (record.text, record.stamp, record.finished_ns) == (
+        "".join(f" é{i}" for i in range(6)),
+        "packet",
+        arrived[-1],
+    )
 
 
 def test_nothing_of_it_came() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import socket
 import ssl
@@ -13,6 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from redline.load.crew import LoadWorker
 from redline.load.frames import Arrivals, End, Outgoing, Phase, PhaseDone, RawStream, Target
@@ -20,8 +23,9 @@ from redline.load.reading import Asked, Reader
 from redline.load.record import Status
 from redline.load.stamping import Stamper
 from redline.load.target import request_bytes, request_head
+from redline.load.tls import Tls
 from tests.load.rings import needs_ring
-from tests.load.streams import DONE, OK_HEAD, chunked, text_event
+from tests.load.streams import DONE, OK_HEAD, chunked, cut, text_event
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
 EVENTS = [text_event(f" {i}") for i in range(10)]
@@ -138,7 +142,7 @@ def test_under_tls_a_freeze_of_200_ms_costs_the_packet_tier_nothing(
         for raw in plain:
             stamper.put(raw)
         better = stamper.flush()
-    assert (stamper.report.restamped, stamper.report.fell_back) == (8, 0), stamper.report
+    assert (stamper.report.restamped, stamper.report.fell_back) == (8, 0)
     packet, kernel = [], []
     for raw, old in zip(better, plain, strict=True):
         record, before = Reader().read(raw, Asked(0, 10)), Reader().read(old, Asked(0, 10))
@@ -147,6 +151,50 @@ def test_under_tls_a_freeze_of_200_ms_costs_the_packet_tier_nothing(
         packet += [abs(a - b) for a, b in zip(record.chunk_ns, sent, strict=True)]
         kernel += [abs(a - b) for a, b in zip(before.chunk_ns, sent, strict=True)]
     assert sorted(packet)[len(packet) * 3 // 4] < sorted(kernel)[len(kernel) * 3 // 4] / 10
+
+
+class Ends:
+    """Both ends of a TLS connection in memory, the handshake done."""
+
+    def __init__(self, certificate: Path, key: Path) -> None:
+        ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        ours.load_cert_chain(certificate, key)
+        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.server = ours.wrap_bio(self._in, self._out, server_side=True)
+        self.client = Tls(ssl.create_default_context(cafile=str(certificate)), "localhost")
+        self.handshake = b""
+        done = served = False
+        while not (done and served):
+            data = self._out.read()
+            self.handshake += data
+            done = self.client.shake_hands(data) or done
+            self._in.write(self.client.to_send())
+            try:
+                self.server.do_handshake()
+                served = True
+            except ssl.SSLWantReadError:
+                pass
+
+    def sealed(self, plain: bytes) -> bytes:
+        self.server.write(plain)
+        return self._out.read()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(1, 3000), min_size=1, max_size=12), st.lists(st.integers(0, 100_000), max_size=20))
+def test_records_are_opened_one_by_one_however_they_are_cut(
+    certificate: tuple[Path, Path], sizes: list[int], marks: list[int]
+) -> None:
+    """Each piece of plain text knows the byte of the wire at which its record was whole."""
+    ends = Ends(*certificate)
+    tickets = ends.sealed(b"first")  # session tickets come before it
+    [*_, (plain, begin)] = list(ends.client.open(tickets))
+    assert plain == b"first"
+    texts = [bytes([65 + i]) * size for i, size in enumerate(sizes)]
+    records = [ends.sealed(text) for text in texts]
+    found = [piece for part in cut(b"".join(records), marks) for piece in ends.client.open(part)]
+    assert [text for text, _ in found] == texts
+    assert [at - begin for _, at in found] == list(itertools.accumulate(map(len, records)))
 
 
 def test_a_certificate_that_nobody_vouches_for(server: TlsServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ MIXES = ["1", "3", "1,2,3,4,5", "5,1,1,2"]
 def run(pace: dict[str, Any], **work: Any) -> tuple[list[RequestRecord], dict[int, list[int]], Result]:
     with PacedServer(fast(**pace)) as server:
         result = push(server, closed(4), work=workload(**work), requests=20)
-        truth = {int(one.id.rpartition("-")[2]): one.tokens for one in server.truth() if one.id}
+        truth = {int(one.id.rpartition("-")[2]): list(one.tokens) for one in server.truth() if one.id}
     return result.measured, truth, result
 
 

@@ -69,6 +69,7 @@ FAST = Engine(
 def experiment(
     engines: Sequence[Engine], *, models: Sequence[str] = ("bundled:target",), clients: Sequence[int] = (1, 10, 50),
     repeats: int = 1, slo: SloSpec | None = None, name: str = "", rate: Sequence[float] = (),
+    rounds: int = 1, **more: Any,
 ) -> Experiment:  # fmt: skip
     load = LoadSpec(rate=list(rate)) if rate else LoadSpec(concurrency=list(clients), duration_s=6.0)
     return Experiment(
@@ -78,6 +79,8 @@ def experiment(
         load=load,
         slo=slo or SloSpec(),
         repeats=repeats,
+        rounds=rounds,
+        **more,
     )
 
 

@@ -38,7 +38,7 @@ def test_every_engine_meets_every_point_and_all_is_kept(tmp_path: Path) -> None:
     with Reader.open(tmp_path / "r.db") as reader:
         run = reader.run(outcome.run_id)
         assert [(t.engine, t.repeat, t.status) for t in run.trials] == [
-            ("e0", 0, "done"), ("e1", 0, "done"), ("e0", 1, "done"), ("e1", 1, "done"),
+            ("e0", 0, "done"), ("e1", 0, "done"), ("e1", 1, "done"), ("e0", 1, "done"),
         ]  # fmt: skip
         for trial in run.trials:
             assert [point.value for point in trial.points] == [1, 4]

@@ -13,7 +13,7 @@ import numpy as np
 
 from redline.analyse.gaps import Gaps
 from redline.analyse.latency import Latencies, counted, first_chunk_ns, latencies_of
-from redline.analyse.percentile import Floats, percentile
+from redline.analyse.percentile import Floats, rank
 from redline.analyse.window import SteadyWindow, in_flight, slice_counts, slice_of, token_arrivals
 from redline.store.requests import Ints, Requests
 from redline.units import NS_PER_MS, NS_PER_S
@@ -70,15 +70,17 @@ def timeline(requests: Requests, window: SteadyWindow, measured_from_ns: int, en
     some = np.diff(measured.chunk_start) > 0
     follows[measured.chunk_start[:-1][some][1:] - 1] = False
     gaps = _sliced(measured.chunk_ns[1:][follows], np.diff(measured.chunk_ns)[follows] / NS_PER_MS, start, end)
+    ttft_p50, ttft_max = _each(ttft, (0.5, 1.0))
+    itl_p50, itl_p99, itl_max = _each(gaps, (0.5, 0.99, 1.0))
     return Timeline(
         (edges[:-1] + edges[1:]) / 2 / NS_PER_S - start / NS_PER_S,
         slice_counts(times, tokens, start, end, SLICES) / ((end - start) / SLICES / NS_PER_S),
         np.array([steps.mean(int(a), int(b)) for a, b in pairwise(edges)]),
-        _each(ttft, 0.5),
-        _each(ttft, 1.0),
-        _each(gaps, 0.5),
-        _each(gaps, 0.99),
-        _each(gaps, 1.0),
+        ttft_p50,
+        ttft_max,
+        itl_p50,
+        itl_p99,
+        itl_max,
         ((window.start_ns - start) / NS_PER_S, (window.end_ns - start) / NS_PER_S),
     )
 
@@ -111,5 +113,11 @@ def _sliced(at_ns: Ints, values: Floats, start: int, end: int) -> list[Floats]:
     return list(np.split(np.asarray(values[order], np.float64), cuts[:SLICES]))[:SLICES]
 
 
-def _each(slices: list[Floats], level: float) -> Floats:
-    return np.array([percentile(values, level) for values in slices])
+def _each(slices: list[Floats], levels: tuple[float, ...]) -> Floats:
+    """[levels, slices]: the percentiles of each slice; NaN in an empty one."""
+    found = np.full((len(levels), len(slices)), np.nan)
+    for column, values in enumerate(slices):
+        if len(values):
+            at = [rank(len(values), level) - 1 for level in levels]
+            found[:, column] = np.partition(values, at)[at]
+    return found

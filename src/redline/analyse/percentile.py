@@ -33,6 +33,11 @@ def percentile(values: Floats, level: float) -> float:
     return float(np.partition(values, at)[at])
 
 
+def in_order(ordered: Floats, level: float) -> float:
+    """The same of values that are sorted already."""
+    return float(ordered[rank(len(ordered), level) - 1]) if len(ordered) else math.nan
+
+
 def enough_to_bound(n: int, level: float) -> bool:
     """True when n values bound this percentile from above with 97.5 % confidence.
 

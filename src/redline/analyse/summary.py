@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from redline.analyse.classes import ClassSummary, class_summaries, met_by_class
 from redline.analyse.finding import Finding, Interval, Verdict
 from redline.analyse.gaps import Gaps, tokens_per_chunk
 from redline.analyse.latency import DEFINITION, METRICS, Latencies, latencies_of
-from redline.analyse.percentile import LEVELS, Floats, enough_to_bound, percentile
+from redline.analyse.percentile import LEVELS, Floats, enough_to_bound, in_order
 from redline.analyse.slo import wilson
 from redline.analyse.stages import UNSTEADY, whole_window
 from redline.analyse.throughput import SLICES, block_length, mean_in_flight, rates_of
@@ -58,6 +59,7 @@ class _Book:
 
     seed: int
     run_id: str
+    intervals: bool = True
     findings: dict[str, Finding] = field(default_factory=dict)
     draws: dict[str, Floats] = field(default_factory=dict)
 
@@ -69,13 +71,13 @@ class _Book:
         name: str,
         value: float,
         definition: str,
-        draws: Floats | None = None,
+        draws: Callable[[], Floats] | None = None,
         band: Interval | None = None,
         note: str = "",
     ) -> None:
-        if draws is not None and len(draws):
-            self.draws[name] = draws
-            band = interval(draws)
+        if draws is not None and self.intervals and len(drawn := draws()):
+            self.draws[name] = drawn
+            band = interval(drawn)
         unit = DEFINITIONS[definition].unit
         self.findings[name] = Finding(name, value, unit, definition, band, runs=(self.run_id,), note=note)
 
@@ -92,15 +94,21 @@ def summarise_point(
     asked: tuple[str, float] | None = None,
     exact_output: bool = True,
     promises: Mapping[str, Promise] | None = None,
+    latencies: Latencies | None = None,
+    intervals: bool = True,
 ) -> PointSummary:
     """`window_hint` is when the warm-up was over and when the point ended; `asked` the load point's kind and value;
     `exact_output` whether every answer was to be exactly as long as asked; `promises` what each class of a mixed
-    workload is promised: a request is good by the terms of its class. The same input gives the same output."""
+    workload is promised: a request is good by the terms of its class. The same input gives the same output.
+
+    `latencies` are those of the same requests, when at hand. Without `intervals` nothing is bootstrapped: the same
+    values and the same verdict, at a fraction of the time.
+    """
     measured_from, ended = window_hint
-    latencies = latencies_of(requests)
+    latencies = latencies or latencies_of(requests)
     unsteady = asked is not None and asked[0] in UNSTEADY
     window = (whole_window if unsteady else find_window)(requests, measured_from, ended)
-    book = _Book(seed, run_id)
+    book = _Book(seed, run_id, intervals)
     _latencies(book, latencies)
     _gaps(book, latencies.gaps)
     good = met_by_class(requests, latencies, slo, promises or {})
@@ -124,26 +132,30 @@ def summarise_point(
 def _latencies(book: _Book, latencies: Latencies) -> None:
     for metric in METRICS:
         good = latencies.good(metric)
-        for prefix, values in ((metric, latencies.headline(metric)), (f"{metric}.ok", good)):
+        ordered = np.sort(latencies.headline(metric))
+        for prefix, values in ((metric, ordered), (f"{metric}.ok", ordered[: len(good)])):  # failures come last: +inf
             for name, level in LEVELS.items():
-                # one stream of random numbers for both: without failures they are the same number
-                draws = percentile_draws(values, level, book.rng(f"{metric}.{name}"))
-                value, note = percentile(values, level), _doubt(len(values), level)
-                book.write(f"{prefix}.{name}", value, DEFINITION[metric], draws, note=note)
+                book.write(
+                    f"{prefix}.{name}", in_order(values, level), DEFINITION[metric],
+                    # one stream of random numbers for both: without failures they are the same number
+                    partial(percentile_draws, values, level, book.rng(f"{metric}.{name}"), in_order=True),
+                    note=_doubt(len(values), level),
+                )  # fmt: skip
         key = f"{metric}.ok.mean"
         mean = float(good.mean()) if len(good) else math.nan
-        book.write(key, mean, DEFINITION[metric], mean_draws(good, book.rng(key)), note=_doubt(len(good), 0.5))
+        drawn = partial(mean_draws, good, book.rng(key))
+        book.write(key, mean, DEFINITION[metric], drawn, note=_doubt(len(good), 0.5))
 
 
 def _gaps(book: _Book, gaps: Gaps) -> None:
     good = gaps.of_good() if gaps.missing.any() else gaps
     clusters, values, draws = _gap_percentiles(book, gaps)
     for name, value, drawn in zip(LEVELS, values, draws, strict=True):
-        book.write(f"itl_ms.{name}", value, "itl_ms@1", drawn, note=_doubt(clusters, 0.5))
+        book.write(f"itl_ms.{name}", value, "itl_ms@1", partial(_as_is, drawn), note=_doubt(clusters, 0.5))
     if good is not gaps:
         clusters, values, draws = _gap_percentiles(book, good)
     for name, value, drawn in zip(LEVELS, values, draws, strict=True):
-        book.write(f"itl_ms.ok.{name}", value, "itl_ms@1", drawn, note=_doubt(clusters, 0.5))
+        book.write(f"itl_ms.ok.{name}", value, "itl_ms@1", partial(_as_is, drawn), note=_doubt(clusters, 0.5))
     book.write("itl_ms.ok.mean", good.mean(), "itl_ms@1")
 
 
@@ -151,13 +163,19 @@ def _gap_percentiles(book: _Book, gaps: Gaps) -> tuple[int, list[float], list[Fl
     """How many requests have gaps, the percentiles of all gaps, and their replicates."""
     levels = list(LEVELS.values())
     clusters = int((gaps.per_owner() > 0).sum())
-    return clusters, gaps.percentiles(levels), gap_draws(gaps, levels, book.rng("itl_ms"))
+    draws = gap_draws(gaps, levels, book.rng("itl_ms")) if book.intervals else [np.empty(0)] * len(levels)
+    return clusters, gaps.percentiles(levels), draws
+
+
+def _as_is(draws: Floats) -> Floats:
+    return draws
 
 
 def _rates(book: _Book, requests: Requests, latencies: Latencies, window: SteadyWindow, good: Bools | None) -> None:
     block = block_length(requests, window)
     for name, rate in rates_of(requests, latencies, window, good).items():
-        draws = rate_draws(rate.counts, window.seconds, block, book.rng(name)) if rate.counts.any() else None
+        drawn = partial(rate_draws, rate.counts, window.seconds, block, book.rng(name))
+        draws = drawn if rate.counts.any() else None
         note = window.note if block * 4 <= SLICES else "the window holds fewer than four requests end to end"
         book.write(name, rate.value, f"{name}@1", draws, note=note)
 

@@ -2,11 +2,17 @@
 
 1. Requests in flight. The plateau is the median, over time, of the number of requests in flight during the middle half
    of the point. The window begins when 90 % of it is first reached and ends when it is last held: ramp and drain go.
+   Where the number in flight is no plateau (it is at its median for less than two thirds of the middle: an open loop
+   with few or bursty requests), the schedule gives the edges instead: from one lifetime after the first request, when
+   what then was in flight has been replaced, to the last arrival. The token rate then only follows the arrivals, so
+   step 2 is left out: it would pick a burst, or a pause.
 2. Token rate. Inside that, tokens are counted in at least 8 equal slices, each as long as one request or longer, so
    that a request's own rhythm (prompt, then answer) is no trend. Of all sub-windows of at least half the slices the
    one whose mean rate has the smallest standard error wins (the MSER rule of simulation output analysis, applied to
    both edges). It is then widened at each end as far as the slices added are on average within 3 standard errors or 5 %
    of its own rate: only what is clearly different goes.
+
+A backlog counts as growing only after the first lifetime: until then requests in flight grow on any server.
 
 Where there is no steady state (the backlog grows from end to end, or the best sub-window is the shortest allowed), the
 window is the whole point and `note` says why.
@@ -14,7 +20,7 @@ window is the whole point and `note` says why.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +32,7 @@ from redline.store.requests import Bools, Ints, Requests
 from redline.units import NS_PER_S
 
 PLATEAU_SHARE = 0.9
+HELD_SHARE = 2 / 3
 MOST_SLICES = 40
 FEWEST_SLICES = 8
 GROWTH = 1.2
@@ -105,10 +112,13 @@ def find_window(requests: Requests, measured_from_ns: int, ended_ns: int) -> Ste
     quarter = (end - start) // 4
     plateau = steps.median(start + quarter, end - quarter)
     low, high = _held(steps, start, end, PLATEAU_SHARE * plateau)
-    if _grows(steps, start, int(requests.intended_ns.max())):
+    last_intended = int(requests.intended_ns.max())
+    if _grows(steps, start + _quick_ns(requests), last_intended):
         note = "requests in flight grow from start to end: more arrives than the server finishes"
         return SteadyWindow(start, end, False, plateau, True, note)
     cycle = _cycle_ns(requests)
+    if _fluctuates(steps, start, last_intended):
+        return _by_schedule(SteadyWindow(start, end, False, plateau), int(sent.min() + cycle), last_intended)
     if cycle and high - low < 2 * cycle:
         return SteadyWindow(
             low, high, True, plateau, note="shorter than two requests: a burst more than a steady state"
@@ -182,6 +192,30 @@ def _grows(steps: Steps, start: int, last_intended: int) -> bool:
         return False
     first, middle, last = (steps.mean(start + i * third, start + (i + 1) * third) for i in range(3))
     return middle > GROWTH * first and last > GROWTH * middle and last - middle > 2 * middle**0.5
+
+
+def _fluctuates(steps: Steps, start: int, last_intended: int) -> bool:
+    """True when fewer than 90 % of the median are in flight for much of the middle half of the arrivals."""
+    quarter = (last_intended - start) // 4
+    if quarter <= 0:
+        return False
+    level, length = steps.inside(start + quarter, last_intended - quarter)
+    usual = steps.median(start + quarter, last_intended - quarter)
+    return usual == 0 or float(length[level >= PLATEAU_SHARE * usual].sum()) < HELD_SHARE * float(length.sum())
+
+
+def _by_schedule(whole: SteadyWindow, replaced_ns: int, last_intended: int) -> SteadyWindow:
+    low, high = max(whole.start_ns, replaced_ns), min(whole.end_ns, last_intended)
+    if high - low < (last_intended - whole.start_ns) // 4:
+        note = "requests live for most of the time in which they arrive: too short for a steady state"
+        return replace(whole, note=note)
+    return replace(whole, start_ns=low, end_ns=high, found=True)
+
+
+def _quick_ns(requests: Requests) -> int:
+    """What the quickest tenth of the good requests took: a lifetime without queueing. 0 when none finished."""
+    ok = (requests.status == "ok") & (requests.sent_ns > 0)
+    return int(np.quantile((requests.finished_ns - requests.sent_ns)[ok], 0.1)) if ok.any() else 0
 
 
 def _cycle_ns(requests: Requests) -> float:

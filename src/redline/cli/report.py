@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from redline.cli.show import print_json, stderr, working
+
+if TYPE_CHECKING:
+    from redline.report.model import Report
 
 Runs = Annotated[list[str] | None, typer.Argument(metavar="RUN…", help="ids, beginnings of ids, or `last`")]
 FORMATS = ("html", "md", "svg", "png", "json")
@@ -45,8 +48,9 @@ def render(
     output: Path | None = None,
     as_json: bool = False,
     formats: Sequence[str] = ("html", "md"),
-) -> None:
-    """Prints the table (or JSON) and writes the files; the last line on stderr says where."""
+    quiet: bool = False,
+) -> Report:
+    """Prints the table (or JSON, or nothing when `quiet`) and writes the files; the last line on stderr says where."""
     from redline.report.assemble import load_report
     from redline.report.files import write_files
     from redline.report.plain import as_dict
@@ -57,7 +61,7 @@ def render(
         report = load_report(reader, runs)
     if as_json:
         print_json(as_dict(report))
-    else:
+    elif not quiet:
         from rich.console import Console
 
         from redline.report.table import print_report
@@ -68,3 +72,4 @@ def render(
         written = write_files(report, folder, formats)
     if written:
         stderr().print(f"report: {written[0]}", soft_wrap=True)
+    return report

@@ -15,10 +15,10 @@ def command(
     output: Output = None,
     as_json: Json = False,
 ) -> None:
-    from redline.cli.compare import report_outcome
+    from redline.cli.compare import check_thresholds, report_outcome
     from redline.cli.show import TerminalEvents
     from redline.tune.resume import resume
 
     with TerminalEvents() as events:
         outcome = resume(run, db=db, events=events)
-    report_outcome(outcome, db=db, output=output, as_json=as_json)
+    check_thresholds(report_outcome(outcome, db=db, output=output, as_json=as_json))

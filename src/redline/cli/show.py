@@ -99,6 +99,9 @@ class TerminalEvents(Events):
     def trial(self, job: Job, repeat: int) -> None:
         self.begin(job.label + (f" · repeat {repeat + 1}" if repeat else ""))
 
+    def turn(self, job: Job, number: int) -> None:
+        self.begin(f"{job.label} · round {number + 1}")
+
     def begin(self, label: str) -> None:
         """From here on, phases and points belong to `label`."""
         self._said = self._panel.began = time.monotonic()

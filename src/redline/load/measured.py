@@ -14,6 +14,7 @@ from redline.spec.stages import StageSpec
 from redline.units import NS_PER_S
 
 _SLICES = 10
+_REQUESTS_PER_SLICE = 10
 
 
 def clients_of(point: LoadPoint) -> int:
@@ -29,8 +30,16 @@ def demand_of(trace: Trace | None, point: LoadPoint, load: LoadSpec) -> tuple[st
         return "open", max(max(stage.begin, stage.end) for stage in load.stages)
     if point.kind == "trace":
         rows = rows_of(trace, point, load)
-        return "open", max((part["mean"] for part in _slices(rows, load)), default=1.0)
+        return "open", max((part["mean"] for part in _slices(rows, load, point.value)), default=1.0)
     return "open", point.value
+
+
+def level_twin(trace: Trace | None, point: LoadPoint, load: LoadSpec) -> LoadPoint:
+    """A point of one number that asks as much of the client as this one does at its hardest."""
+    if point.kind not in ("stages", "stages-closed", "trace"):
+        return point
+    kind, most = demand_of(trace, point, load)
+    return LoadPoint("closed" if kind == "closed" else "poisson", most)
 
 
 def longest_s(point: LoadPoint, load: LoadSpec) -> float:
@@ -92,24 +101,26 @@ def traffic_of(point: LoadPoint, load: LoadSpec, trace: Trace | None, rows: Sequ
             "shares_blocks": any(row.hash_ids for row in rows),
         }
     if point.kind == "trace" and rows:
-        found["stages"] = _slices(rows, load)
+        found["stages"] = _slices(rows, load, point.value)
     if point.kind.startswith("stages"):
         found["stages"] = stage_plan(load.stages)
     return found
 
 
-def _slices(rows: Sequence[Row], load: LoadSpec) -> list[dict[str, Any]]:
-    """A trace in equal parts of time, which a report shows like stages."""
+def _slices(rows: Sequence[Row], load: LoadSpec, speed: float) -> list[dict[str, Any]]:
+    """A trace in equal parts of time, which a report shows like stages: ten, or fewer when there are few requests."""
+    many = max(1, min(_SLICES, len(rows) // _REQUESTS_PER_SLICE))
     seconds = min(load.duration_s, rows[-1].at_s) or load.duration_s
-    counts = [0] * _SLICES
+    counts = [0] * many
     for row in rows:
-        counts[min(int(row.at_s / seconds * _SLICES), _SLICES - 1)] += 1
-    each = seconds / _SLICES
+        counts[min(int(row.at_s / seconds * many), many - 1)] += 1
+    each = seconds / many
     # the last request lies on the edge
-    ends = [each * (k + 1) if k + 1 < _SLICES else seconds * (1 + 1e-9) + 1e-6 for k in range(_SLICES)]
+    ends = [each * (k + 1) if k + 1 < many else seconds * (1 + 1e-9) + 1e-6 for k in range(many)]
+    at_speed = "" if speed == 1 else f" at {speed:g}×"
     return [
         {
-            "label": f"{each * k:.3g}–{each * (k + 1):.3g} s",
+            "label": f"{each * k:.3g}–{each * (k + 1):.3g} s{at_speed}",
             "from_s": each * k,
             "until_s": ends[k],
             "open": True,

@@ -133,7 +133,7 @@ class PromptSource:
     def _prompt_of(self, draft: Draft, output: int) -> Prompt:
         known = draft.tokens or draft.asked
         made = self._prompt(draft.text, draft.asked, output, exact=known == draft.asked)
-        return replace(made, prefix=draft.prefix)
+        return replace(made, prefix=draft.prefix) if draft.prefix >= 0 else made
 
     def _as_ids(self, draft: Draft, output: int) -> Prompt:
         """Text could not be had in this length, token ids can."""

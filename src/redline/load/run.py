@@ -302,6 +302,8 @@ class _Push:
         outcome.clock_error_ns, outcome.clock_step_ns = tick.clock_error_ns, tick.clock_step_ns
         outcome.backlog_max_bytes, outcome.spilled_bytes = tick.backlog_max, tick.spilled
         outcome.cache = self._prompts.cache_declared | {"told_by_usage": self._reader.cached_told}
+        if self._sessions is not None or outcome.traffic.get("trace", {}).get("shares_blocks"):
+            outcome.cache["declared"] = "natural"  # prompts share their beginnings on purpose
         outcome.prompts_off, outcome.prompts_unverified = supply.off, supply.unverified
         outcome.spread = self._reader.spread
         outcome.prompt_overhead = self._prompts.overhead

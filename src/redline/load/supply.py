@@ -127,4 +127,5 @@ class Supply:
         ahead = self._bounded(max(_AHEAD_MIN, 4 * clients, int(_AHEAD_S * rate)), clients)
         if fed - sent > ahead // 2:
             return 0
-        return min(_BATCH, planned - fed) if planned else _BATCH
+        batch = min(_BATCH, ahead)  # fewer of heavy ones, such as prompts with pictures
+        return min(batch, planned - fed) if planned else batch

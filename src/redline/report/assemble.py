@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from redline.analyse.comparison import EngineResult, Load, compare_engines
 from redline.analyse.curves import distributions, timeline
 from redline.analyse.finding import Verdict
+from redline.analyse.latency import latencies_of
 from redline.analyse.summary import summarise_point
 from redline.report.model import EngineReport, Measured, ModelReport, Report, RunInfo, Start, load_label
 from redline.report.sections import sections
@@ -123,6 +124,7 @@ def _counting(trials: list[tuple[RunRow, TrialRow]], row: RunRow, trial: TrialRo
 
 def _measured(reader: Reader, row: RunRow, trial: TrialRow, point: PointRow) -> Measured:
     requests = reader.requests(point.id)
+    latencies = latencies_of(requests)
     slo = row.experiment.get("slo") or {}
     summary = summarise_point(
         requests,
@@ -136,6 +138,7 @@ def _measured(reader: Reader, row: RunRow, trial: TrialRow, point: PointRow) -> 
         asked=(point.kind, point.value),
         exact_output=exact_output(row.experiment),
         promises=class_promises(row.experiment),
+        latencies=latencies,
     )
     return Measured(
         run_id=row.id,
@@ -146,7 +149,7 @@ def _measured(reader: Reader, row: RunRow, trial: TrialRow, point: PointRow) -> 
         stopped_by=_stopped_by(point),
         summary=summary,
         outcome=point.outcome,
-        distributions=distributions(requests),
+        distributions=distributions(requests, latencies),
         timeline=timeline(requests, summary.window, point.measured_from_ns, point.ended_ns),
         errors=tuple(reader.errors(point.id)[:5]),
     )
@@ -208,6 +211,8 @@ def _missing(row: RunRow) -> list[str]:
     models = [_served_name(one) for one in row.experiment.get("models", [])]
     loads = _loads(row.experiment.get("load") or {})
     repeats = int(row.experiment.get("repeats") or 1)
+    if not all(one.get("kind") == "url" or one.get("keep_up") for one in row.experiment.get("engines", [])):
+        repeats *= int(row.experiment.get("rounds") or 1)  # each round is then a start of its own
     found: dict[tuple[str, str], list[str]] = {}
     for repeat, model, engine in product(range(repeats), models, engines):
         trials = [t for t in row.trials if (t.model, t.engine, t.repeat) == (model, engine, repeat)]

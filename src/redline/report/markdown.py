@@ -217,6 +217,11 @@ def _run(run: RunInfo) -> Lines:
     )
 
 
+def section_lines(section: Section) -> list[str]:
+    """One section as lines of Markdown."""
+    return list(_section(section))
+
+
 def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(_safe(cell).replace("|", "\\|") for cell in cells) + " |"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -168,3 +168,8 @@ def load_unit(loads: Iterable[Load]) -> str:
     if kinds <= {"closed", "stages-closed"}:
         return "clients"
     return "speed" if kinds == {"trace"} else "req/s"
+
+
+def whose(models: Sequence[ModelReport], model: str, engine: str) -> str:
+    """Whose row it is: the engine alone where there is one model."""
+    return engine if len(models) == 1 else f"{model} · {engine}"

@@ -29,10 +29,10 @@ def as_dict(report: Report) -> dict[str, Any]:
             }
             for section in report.sections
         },
-        "claims": [_clean(asdict(claim)) for claim in claims(report)],
+        "claims": [clean(asdict(claim)) for claim in claims(report)],
         "caveats": caveats(report),
         "slo": {**report.slo, "attainment": report.attainment} if report.slo else {},
-        "runs": [_clean(asdict(run)) for run in report.runs],
+        "runs": [clean(asdict(run)) for run in report.runs],
         "models": [_model(model) for model in report.models],
         "definitions": {name: {"unit": d.unit, "text": d.text, "better": d.better} for name, d in DEFINITIONS.items()},
     }
@@ -61,10 +61,10 @@ def _engine(engine: EngineReport, comparison: ModelComparison) -> dict[str, Any]
         "version": engine.version,
         "status": engine.status,
         "error": engine.error,
-        "asked": _clean(engine.asked),
+        "asked": clean(engine.asked),
         "flags": engine.flags,
         "hashes": engine.hashes,
-        "starts": [_clean(asdict(start)) for start in engine.starts],
+        "starts": [clean(asdict(start)) for start in engine.starts],
         "numbers": {name: _pooled(pooled) for name, pooled in foot.numbers.items()},
         "ratios": {name: _ratio(ratio) for name, ratio in foot.ratios.items()},
     }
@@ -94,7 +94,7 @@ def _evidence(one: Measured) -> dict[str, Any]:
         "tokens_per_chunk": {str(size): count for size, count in summary.tokens_per_chunk.items()},
         "token_sources": summary.token_sources,
         "stamps": summary.stamps,
-        "steady_window": {"seconds": _clean(window.seconds), "found": window.found, "note": window.note},
+        "steady_window": {"seconds": clean(window.seconds), "found": window.found, "note": window.note},
         "errors": [list(error) for error in one.errors],
         "notes": list(summary.notes),
         "classes": {name: _class(found) for name, found in summary.classes.items()},
@@ -103,13 +103,13 @@ def _evidence(one: Measured) -> dict[str, Any]:
 
 def _class(one: ClassSummary) -> dict[str, Any]:
     return {
-        "share": _clean(one.share),
+        "share": clean(one.share),
         "counted": one.counted,
         "failed": one.failed,
         "slo": {**one.promise.terms, "attainment": one.promise.attainment} if one.promise.terms else {},
         "kept": one.kept,
         "findings": {
-            name: {"value": _clean(found.value), "interval": _interval(found.interval), "definition": found.definition}
+            name: {"value": clean(found.value), "interval": _interval(found.interval), "definition": found.definition}
             for name, found in one.findings.items()
         },
     }
@@ -117,18 +117,18 @@ def _class(one: ClassSummary) -> dict[str, Any]:
 
 def _pooled(pooled: Pooled) -> dict[str, Any]:
     return {
-        "value": _clean(pooled.value),
+        "value": clean(pooled.value),
         "unit": pooled.unit,
         "definition": pooled.definition,
         "interval": _interval(pooled.interval),
-        "repeats": _clean(list(pooled.repeats)),
+        "repeats": clean(list(pooled.repeats)),
         "note": pooled.note,
     }
 
 
 def _ratio(ratio: Ratio) -> dict[str, Any]:
     return {
-        "value": _clean(ratio.value),
+        "value": clean(ratio.value),
         "interval": _interval(ratio.interval),
         "outcome": ratio.outcome,
         "note": ratio.note,
@@ -137,15 +137,15 @@ def _ratio(ratio: Ratio) -> dict[str, Any]:
 
 
 def _interval(interval: Interval | None) -> list[Any] | None:
-    return None if interval is None else [_clean(interval.low), _clean(interval.high), interval.level]
+    return None if interval is None else [clean(interval.low), clean(interval.high), interval.level]
 
 
-def _clean(value: Any) -> Any:
+def clean(value: Any) -> Any:
     """With every float one that JSON has."""
     if isinstance(value, float):
         return None if math.isnan(value) else value if math.isfinite(value) else "inf" if value > 0 else "-inf"
     if isinstance(value, dict):
-        return {str(key): _clean(entry) for key, entry in value.items()}
+        return {str(key): clean(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_clean(entry) for entry in value]
+        return [clean(entry) for entry in value]
     return value

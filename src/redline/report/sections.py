@@ -6,18 +6,24 @@ from collections.abc import Sequence
 
 from redline.report.classes import classes_section
 from redline.report.client import client_section
+from redline.report.costs import cost_section
 from redline.report.model import ModelReport
+from redline.report.rounds import rounds_section
 from redline.report.search import search_section
 from redline.report.section import Maker, Section
 from redline.report.server import server_section
 from redline.report.sessions import clients_section, turns_section
 from redline.report.stages import stages_section
+from redline.report.thresholds import thresholds_section
 from redline.report.tokens import tokens_section
 from redline.store.read import Reader
 from redline.store.rows import RunRow
 
 MAKERS: tuple[Maker, ...] = (
     search_section,
+    rounds_section,
+    thresholds_section,
+    cost_section,
     classes_section,
     stages_section,
     turns_section,

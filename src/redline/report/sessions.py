@@ -10,7 +10,7 @@ import numpy as np
 from redline.analyse.latency import first_chunk_ns
 from redline.analyse.percentile import percentile
 from redline.analyse.turns import TurnNumbers, by_turn
-from redline.report.model import Measured, ModelReport, load_label
+from redline.report.model import Measured, ModelReport, load_label, whose
 from redline.report.numbers import NONE, number
 from redline.report.section import Section
 from redline.spec.workload import SLOW_READER
@@ -20,10 +20,9 @@ from redline.store.rows import RunRow
 from redline.units import NS_PER_MS
 
 _TURN_HEADS = (
-    "model", "engine", "load", "turn", "requests", "prompt tokens", "cached", "TTFT p50", "TTFT p99", "ITL p50",
-    "failed",
+    "engine", "load", "turn", "requests", "prompt tokens", "cached", "TTFT ms p50", "p99", "ITL ms p50", "failed",
 )  # fmt: skip
-_CLIENT_HEADS = ("model", "engine", "load", "clients", "requests", "with a token", "TTFT p50", "E2E p50")
+_CLIENT_HEADS = ("engine", "load", "clients", "requests", "with a token", "TTFT ms p50", "E2E ms p50")
 _SLOW = "slow readers are in no headline percentile; what they cost the others is in there"
 _GONE = "a client that hung up is neither a failure nor a success; its answer is in no headline percentile"
 
@@ -32,16 +31,14 @@ def turns_section(reader: Reader, rows: Sequence[RunRow], models: Sequence[Model
     """None when no request was part of a session."""
     table: list[tuple[str, ...]] = []
     notes: list[str] = []
-    for model, engine, load, one in _points(models):
+    for who, load, one in _points(models):
         counts = (one.outcome.get("traffic") or {}).get("sessions")
         if not counts:
             continue
-        table += [_turn(model, engine, load, turn) for turn in by_turn(reader.requests(one.point_id))]
+        table += [_turn(who, load, turn) for turn in by_turn(reader.requests(one.point_id))]
         early = [f"{counts[key]} {said}" for key, said in _EARLY.items() if counts.get(key)]
         tail = f" ({', '.join(early)})" if early else ""
-        notes.append(
-            f"{engine} at {load}: {counts['begun']} sessions begun, {counts['finished']} held to their end{tail}"
-        )
+        notes.append(f"{who} at {load}: {counts['begun']} sessions begun, {counts['finished']} held to their end{tail}")
     return Section("turns", "Turn by turn", _TURN_HEADS, tuple(table), tuple(notes), brief=True) if table else None
 
 
@@ -58,7 +55,7 @@ def clients_section(reader: Reader, rows: Sequence[RunRow], models: Sequence[Mod
         if any((row.experiment.get("workload") or {}).get(name) for name in ("cancel_share", "slow_share"))
     }  # fmt: skip
     table: list[tuple[str, ...]] = []
-    for model, engine, load, one in _points(models):
+    for who, load, one in _points(models):
         if one.run_id not in wanted:
             continue
         requests = reader.requests(one.point_id)
@@ -66,34 +63,33 @@ def clients_section(reader: Reader, rows: Sequence[RunRow], models: Sequence[Mod
         kinds = (("hung up", requests.status == "abandoned"), ("read slowly", requests.request_class == SLOW_READER))
         for kind, which in kinds:
             if (own & which).any():
-                table.append((model, engine, load, kind, *_client(requests.pick(own & which))))
+                table.append((who, load, kind, *_client(requests.pick(own & which))))
     if not table:
         return None
-    said = {row[3] for row in table}
+    said = {row[2] for row in table}
     notes = tuple(note for kind, note in (("hung up", _GONE), ("read slowly", _SLOW)) if kind in said)
     return Section("clients", "Clients that did not behave", _CLIENT_HEADS, tuple(table), notes, brief=True)
 
 
-def _points(models: Sequence[ModelReport]) -> Iterator[tuple[str, str, str, Measured]]:
+def _points(models: Sequence[ModelReport]) -> Iterator[tuple[str, str, Measured]]:
     for model in models:
         for engine in model.engines:
             for load, many in engine.points.items():
                 for one in many:
-                    yield model.name, engine.label, load_label(load), one
+                    yield whose(models, model.name, engine.label), load_label(load), one
 
 
-def _turn(model: str, engine: str, load: str, turn: TurnNumbers) -> tuple[str, ...]:
+def _turn(who: str, load: str, turn: TurnNumbers) -> tuple[str, ...]:
     return (
-        model,
-        engine,
+        who,
         load,
         turn.label,
         str(turn.requests),
         number(turn.prompt_tokens),
         NONE if math.isnan(turn.cached_share) else f"{turn.cached_share:.0%}",
-        f"{number(turn.ttft_ms_p50)} ms",
-        f"{number(turn.ttft_ms_p99)} ms",
-        f"{number(turn.itl_ms_p50)} ms",
+        number(turn.ttft_ms_p50),
+        number(turn.ttft_ms_p99),
+        number(turn.itl_ms_p50),
         str(turn.failed),
     )
 
@@ -107,6 +103,6 @@ def _client(requests: Requests) -> tuple[str, ...]:
     return (
         str(len(requests)),
         str(int(np.count_nonzero(began))),
-        f"{number(percentile(ttft, 0.5))} ms",
-        f"{number(percentile(e2e, 0.5))} ms" if over.any() else NONE,
+        number(percentile(ttft, 0.5)),
+        number(percentile(e2e, 0.5)) if over.any() else NONE,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from redline.analyse.stages import Stage, by_stage
-from redline.report.model import Measured, ModelReport
+from redline.report.model import Measured, ModelReport, whose
 from redline.report.numbers import number
 from redline.report.section import Section
 from redline.spec.slo import SloSpec
@@ -13,8 +13,7 @@ from redline.store.read import Reader
 from redline.store.rows import RunRow
 
 _HEADS = (
-    "model", "engine", "stage", "asked", "had", "finished/s", "TTFT p50", "TTFT p99", "ITL p50", "ITL p99", "goodput/s",
-    "failed",
+    "engine", "stage", "asked", "had", "done/s", "TTFT ms p50", "p99", "ITL ms p50", "p99", "good/s", "failed",
 )  # fmt: skip
 _NOTE = (
     "asked and had: requests sent per second, or requests in flight where the stages are clients. A request belongs to "
@@ -27,7 +26,7 @@ def stages_section(reader: Reader, rows: Sequence[RunRow], models: Sequence[Mode
     """None when no load point had stages."""
     slos = {row.id: _terms(row) for row in rows}
     table = [
-        _row(model.name, engine.label, stage)
+        _row(whose(models, model.name, engine.label), stage)
         for model in models
         for engine in model.engines
         for many in engine.points.values()
@@ -45,20 +44,16 @@ def _stages(reader: Reader, one: Measured, slo: dict[str, float]) -> list[Stage]
     return by_stage(requests, plan, int(one.outcome["measured_from_ns"]), int(one.outcome["ended_ns"]), slo)
 
 
-def _row(model: str, engine: str, stage: Stage) -> tuple[str, ...]:
+def _row(who: str, stage: Stage) -> tuple[str, ...]:
     return (
-        model,
-        engine,
+        who,
         stage.label,
         number(stage.asked),
         number(stage.had),
         number(stage.finished_per_s),
-        *(
-            f"{number(value)} ms"
-            for value in (stage.ttft_ms_p50, stage.ttft_ms_p99, stage.itl_ms_p50, stage.itl_ms_p99)
-        ),
+        *map(number, (stage.ttft_ms_p50, stage.ttft_ms_p99, stage.itl_ms_p50, stage.itl_ms_p99)),
         number(stage.goodput_per_s),
-        f"{stage.failed} of {stage.sent}",
+        f"{stage.failed}/{stage.sent}",
     )
 
 

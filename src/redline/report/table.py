@@ -47,14 +47,14 @@ def _parts(report: Report, console: Console) -> list[RenderableType]:
     for model in report.models:
         parts += _model(model, report, console)
     for section in report.sections:
-        parts += _section(section) if section.brief else []
+        parts += section_parts(section) if section.brief else []
     parts += [Text.assemble(("not measured ", "yellow"), text) for text in report.missing]
     said = claims(report)
     parts += [Text(), *(_claim(claim, several=len(report.models) > 1) for claim in said)] if said else []
     return parts + [Text(caveat, style="dim") for caveat in caveats(report)]
 
 
-def _section(section: Section) -> list[RenderableType]:
+def section_parts(section: Section) -> list[RenderableType]:
     parts: list[RenderableType] = [Text(), Text(section.title, style="bold")]
     if section.rows:
         table = Table(*section.heads, box=None, header_style="bold", padding=(0, 2, 0, 0))

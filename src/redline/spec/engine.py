@@ -44,6 +44,7 @@ class EngineSpec(Spec):
     api_key_env: str = Field("", description="name of the environment variable that holds the API key")
     host: str = Field("127.0.0.1", description="address to listen on")
     port: Whole = Field(0, ge=0, le=65535, description="0 picks a free port")
+    keep_up: bool = Field(False, description="stay up beside the other engines for all rounds; a url always is")
     startup_timeout_s: Number = Field(900.0, gt=0, description="give up when it is not ready by then")
     stop_timeout_s: Number = Field(15.0, gt=0, description="grace after SIGTERM before SIGKILL")
 

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from typing import Self
+from typing import Annotated, Self
 
 import orjson
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from redline.spec.engine import EngineSpec
 from redline.spec.load import LoadSpec
 from redline.spec.model import ModelSpec
+from redline.spec.price import PriceSpec
 from redline.spec.record import Spec, Whole, fault
 from redline.spec.search import SearchSpec
 from redline.spec.slo import SloSpec
+from redline.spec.threshold import parse_threshold
 from redline.spec.workload import WorkloadSpec
+
+
+def _is_threshold(text: str) -> str:
+    return parse_threshold(text).text
+
+
+ThresholdText = Annotated[str, AfterValidator(_is_threshold)]
 
 
 class Experiment(Spec):
@@ -30,7 +39,14 @@ class Experiment(Spec):
     load: LoadSpec = Field(LoadSpec(), description="how hard is pushed")
     slo: SloSpec = Field(SloSpec(), description="which promise is kept")
     search: SearchSpec = Field(SearchSpec(), description="a load to look for instead of the listed ones")
+    price: PriceSpec = Field(PriceSpec(), description="what the box costs")
+    thresholds: list[ThresholdText] = Field(
+        default_factory=list, description="what every run must reach: ttft_ms.p99 < 500 @ 8 clients; exit code 5 if not"
+    )
     repeats: Whole = Field(1, ge=1, description="how often each engine is started and measured")
+    rounds: Whole = Field(
+        1, ge=1, description="how often every load point is measured on every engine in turn, in alternating order"
+    )
     seed: Whole = Field(0, ge=0, description="seed of prompts and arrivals")
 
     @model_validator(mode="after")

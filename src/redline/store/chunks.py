@@ -14,10 +14,10 @@ A stream of 100 chunks takes 405 + 13 bytes this way; as JSON it would be about 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import compress
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from redline.store.requests import Ints
 
@@ -65,40 +65,63 @@ def decode_tokens(blob: bytes) -> Ints:
 
 def decode_all_times(blobs: Sequence[bytes]) -> tuple[Ints, Ints]:
     """(chunk_start, chunk_ns) of many requests at once; ten million chunks take about a second."""
-    width = np.array([blob[0] if blob else 0 for blob in blobs], dtype=np.int64)
-    size = np.array([len(blob) for blob in blobs], dtype=np.int64)
-    count = np.where(width > 0, (size - 9) // np.maximum(width, 1) + 1, 0)
+    size = np.fromiter(map(len, blobs), np.int64, len(blobs))
+    some = size > 0
+    raw = np.frombuffer(b"".join(blobs), np.uint8)
+    if len(size) and size[0] and (size == size[0]).all() and (raw[:: size[0]] == 4).all():
+        return _alike(raw.reshape(len(size), size[0]))
+    at = (np.cumsum(size) - size)[some]
+    width = np.zeros(len(size), np.int64)
+    width[some] = raw[at]
+    count = np.where(some, (size - 9) // np.maximum(width, 1) + 1, 0)
     start = np.concatenate(([0], np.cumsum(count))).astype(np.int64)
     step = np.zeros(int(start[-1]), dtype=np.int64)
-    some = count > 0
-    firsts = np.frombuffer(b"".join(blob[1:9] for blob in blobs), dtype="<i8").astype(np.int64)
-    if not len(firsts):
+    if not len(at):
         return start, step
+    firsts = raw[at[:, None] + np.arange(1, 9)].view("<i8").ravel().astype(np.int64)
     begin = start[:-1][some]
     later = np.ones(len(step), dtype=bool)
     later[begin] = False
+    body = np.ones(len(raw), dtype=bool)
+    for offset in range(9):
+        body[at + offset] = False
     for bytes_per_gap, kind in ((4, "<u4"), (8, "<i8")):
         chosen = width == bytes_per_gap
-        raw = b"".join(blob[9:] for blob in compress(blobs, chosen.tolist()))
-        step[np.repeat(chosen, count) & later] = np.frombuffer(raw, dtype=kind).astype(np.int64)
+        if chosen[some].all():
+            step[later] = raw[body].view(kind)
+        elif chosen.any():
+            step[np.repeat(chosen, count) & later] = raw[body & np.repeat(chosen, size)].view(kind)
     # One running sum over everything: the first chunk of a request steps from the last of the request before.
     lasts = firsts + np.add.reduceat(step, begin)
     step[begin] = firsts - np.concatenate((np.zeros(1, dtype=np.int64), lasts[:-1]))
-    return start, np.cumsum(step)
+    return start, np.cumsum(step, out=step)
+
+
+def _alike(rows: NDArray[np.uint8]) -> tuple[Ints, Ints]:
+    """Of blobs that are equally long and have the narrow layout."""
+    n, chunks = len(rows), (rows.shape[1] - 9) // 4 + 1
+    times = np.empty((n, chunks), dtype=np.int64)
+    times[:, 0] = np.ascontiguousarray(rows[:, 1:9]).view("<i8")[:, 0]
+    times[:, 1:] = np.ascontiguousarray(rows[:, 9:]).view("<u4")
+    np.cumsum(times, axis=1, out=times)
+    return np.arange(n + 1, dtype=np.int64) * chunks, times.ravel()
 
 
 def decode_all_tokens(blobs: Sequence[bytes]) -> Ints:
     """Tokens per chunk of many requests, end to end."""
-    known: dict[bytes, Ints] = {}
-    parts = []
-    for blob in blobs:
-        part = known.get(blob)
-        if part is None:
-            part = decode_tokens(blob)
-            if len(known) < 10_000:  # most streams look alike: one token per chunk, the same number of chunks
-                known[blob] = part
-        parts.append(part)
-    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+    known: dict[bytes, int] = {}  # most streams look alike: one token per chunk, the same number of chunks
+    which = np.fromiter((known.setdefault(blob, len(known)) for blob in blobs), np.int64, len(blobs))
+    parts = [decode_tokens(blob) for blob in known]
+    sizes = np.array([len(part) for part in parts], dtype=np.int64)
+    alike = np.array([len(blob) == 0 or blob[0] == 0 for blob in known], dtype=bool)
+    values = np.array([part[0] if same and len(part) else 0 for part, same in zip(parts, alike, strict=True)], np.int64)
+    if not len(which):
+        return np.zeros(0, dtype=np.int64)
+    found = np.repeat(values[which], sizes[which])
+    ends = np.cumsum(sizes[which])
+    for row in np.flatnonzero(~alike[which]).tolist():
+        found[ends[row] - sizes[which[row]] : ends[row]] = parts[which[row]]
+    return found
 
 
 def times_json(blob: Any) -> str | None:

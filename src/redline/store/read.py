@@ -18,22 +18,14 @@ import orjson
 from redline.errors import UsageError
 from redline.load.record import RequestRecord, Status, TokenSource
 from redline.store import process
-from redline.store.chunks import decode_all_times, decode_all_tokens, decode_times, decode_tokens
+from redline.store.chunks import decode_times, decode_tokens
+from redline.store.columns import read_columns
 from redline.store.file import artifacts_folder, default_path, faults, open_readonly
 from redline.store.requests import Requests
 from redline.store.rows import ArtifactRow, PointRow, RunRow, Series, TrialRow
 from redline.store.sql import query
 
 __all__ = ["Reader", "default_path", "query"]
-
-_TIMES = "intended_ns, sent_ns, connected_ns, first_byte_ns, answer_first_ns, finished_ns"
-_COUNTS = (
-    "prompt_tokens, cached_tokens, asked_prompt_tokens, output_tokens, asked_output_tokens, http_status, "
-    "shared_stamps, session, turn, canary"
-)
-_NAMES = "status, token_source, finish_reason, stamp, request_class"
-_INTEGERS = ["index", *_TIMES.split(", "), *_COUNTS.split(", ")]
-_WIDTH = len(_INTEGERS) + len(_NAMES.split(", ")) + 3
 
 
 class Reader:
@@ -76,27 +68,8 @@ class Reader:
 
     def requests(self, point_id: int) -> Requests:
         """All requests of a load point as columns, warm-up included, in the order of their index."""
-        sql = f"SELECT request_index, {_TIMES}, {_COUNTS}, {_NAMES}, warmup, chunk_ns, chunk_tokens FROM request"
         with self._reading():
-            cursor = self._db.execute(f"{sql} WHERE point_id = ? ORDER BY request_index, id", (point_id,))
-            cursor.row_factory = None
-            columns: Sequence[Sequence[Any]] = list(zip(*cursor, strict=True)) or [()] * _WIDTH
-        whole: dict[str, Any] = {
-            name: np.array(column, dtype=np.int64) for name, column in zip(_INTEGERS, columns, strict=False)
-        }
-        words = columns[len(_INTEGERS) : -3]
-        names: dict[str, Any] = {
-            name: np.array(column, dtype=np.str_) for name, column in zip(_NAMES.split(", "), words, strict=True)
-        }
-        chunk_start, chunk_ns = decode_all_times(columns[-2])
-        return Requests(
-            **whole,
-            **names,
-            warmup=np.array(columns[-3], dtype=np.bool_),
-            chunk_start=chunk_start,
-            chunk_ns=chunk_ns,
-            chunk_tokens=decode_all_tokens(columns[-1]),
-        )
+            return read_columns(self._db, point_id)
 
     def records(self, point_id: int) -> list[RequestRecord]:
         """The requests of a load point one by one, with error texts and what was generated."""

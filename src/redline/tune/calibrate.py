@@ -55,7 +55,7 @@ class Calibrator:
             return {}
         if point not in self._known:
             self._known[point] = self._calibrate(point, ITL_MS)
-            self._known[point]["sustains_chunks_per_s"] = self._capacity()
+            self._known[point]["sustains_chunks_per_s"] = self._capacity() * self._known[point].get("workers", 1)
         return self._known[point]
 
     def after(self, point: LoadPoint, chunks_per_s: float) -> Said:
@@ -108,7 +108,7 @@ def _replay(calibrator: Calibrator, point: LoadPoint, pace: Pace, seconds: float
         output_tokens=LengthSpec(mean=tokens),
     )
     load = experiment.load.model_copy(
-        update={"requests": 0, "duration_s": seconds, "warmup_requests": 1, "drain_s": 1.0, "ramp_s": 0.0}
+        update={"stages": [], "requests": 0, "duration_s": seconds, "warmup_requests": 1, "drain_s": 1.0, "ramp_s": 0.0}
     )
     records: list[RequestRecord] = []
     with PacedServer(pace) as server:
@@ -138,7 +138,8 @@ def _said(measured: _Measured, itl_ms: float) -> Said:
         "send_lag_ms_p50": outcome.send_lag_ms_p50,
         "send_lag_ms_p99": outcome.send_lag_ms_p99,
         "user_space_late_ms_p99": outcome.read_lag_ms_p99,
-        "client_busy": outcome.client_cpu_s / seconds if seconds > 0 else math.nan,
+        "workers": outcome.workers,
+        "client_busy": outcome.worker_cpu_s_max / seconds if seconds > 0 else math.nan,
         "after": False,
     }
 

@@ -15,6 +15,7 @@ from redline.store.store import Store
 from redline.tune.events import Events
 from redline.tune.plan import Plan, plan_of
 from redline.tune.preflight import Job, preflight
+from redline.tune.rounds import in_turn, interleaved, run_rounds, starts
 from redline.tune.stop import Stop
 from redline.tune.trial import Context, context_of, run_trial
 
@@ -66,9 +67,14 @@ def carry_on(context: Context, jobs: list[Job], plans: PlanOf) -> Outcome:
 
 
 def _all_trials(context: Context, jobs: list[Job], plans: PlanOf) -> None:
-    # repeats outermost: drift of the box then spreads over all engines alike
-    for repeat in range(context.experiment.repeats):
-        for job in jobs:
+    if interleaved(context.experiment):
+        for repeat in range(context.experiment.repeats):
+            for model in dict.fromkeys(job.model.served_name for job in jobs):
+                run_rounds(context, [job for job in jobs if job.model.served_name == model], repeat)
+        return
+    # repeats outermost, in alternating order: drift of the box then spreads over all engines alike
+    for repeat in range(starts(context.experiment)):
+        for job in in_turn(jobs, repeat):
             if not context.stop.asked:
                 run_trial(context, job, repeat, plans(job, repeat))
 

@@ -23,6 +23,9 @@ class Events:
     def trial(self, job: Job, repeat: int) -> None:
         """An engine is about to start."""
 
+    def turn(self, job: Job, number: int) -> None:
+        """An engine that is already up is about to be measured in round `number`, from 0."""
+
     def phase(self, text: str) -> None:
         """The start-up entered a new phase, or something else worth a line is under way."""
 

@@ -36,4 +36,5 @@ def summary_of(
         asked=(point.kind, point.value),
         exact_output=exact_output(stored),
         promises=class_promises(stored),
+        intervals=experiment.search.goal != "off",  # the report makes them; verdicts need none, a search does
     )

@@ -36,7 +36,8 @@ class Listed:
         return self._left[0] if self._left else None
 
     def took(self, point: LoadPoint, summary: PointSummary, stopped_by: str, seconds: float) -> dict[str, Any]:
-        del self._left[0]  # also when the engine died under it: it would die again
+        if self._left and self._left[0][1] == point:
+            del self._left[0]  # also when the engine died under it: it would die again
         return {}
 
 

@@ -18,6 +18,7 @@ from redline.tune.events import Events
 from redline.tune.judge import summary_of
 from redline.tune.plan import Listed, Plan, Searched
 from redline.tune.preflight import Job, preflight
+from redline.tune.rounds import interleaved, starts
 from redline.tune.stop import Stop
 from redline.tune.trial import context_of
 
@@ -33,10 +34,15 @@ def resume(which: str = "last", *, db: Path | None = None, events: Events | None
     with Store.open(db or default_path()) as store, Stop() as stop:
         row = store.run(which)
         experiment = _experiment(row)
+        if interleaved(experiment):
+            raise UsageError(
+                f"run {row.id} took turns in {experiment.rounds} rounds, and a round that was broken has no pair",
+                fix="run it again; what it measured stays in the results file",
+            )
         done = _Done(store, row, experiment)
         jobs = preflight(experiment)
         able = [job for job in jobs if job.skipped is None]
-        if not any(done.plan(job, repeat).next() for repeat in range(experiment.repeats) for job in able):
+        if not any(done.plan(job, repeat).next() for repeat in range(starts(experiment)) for job in able):
             raise UsageError(f"nothing is left to measure in run {row.id}", fix=f"redline report {row.id}")
         store.resume_run(row.id)
         context = context_of(experiment, store, row.id, stop, events or Events())

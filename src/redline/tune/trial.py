@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from redline.analyse.finding import Verdict
 from redline.analyse.summary import PointSummary
 from redline.engines.engine import Server, Start
 from redline.errors import EngineDied, EngineError, RedlineError
+from redline.load.measured import level_twin
 from redline.load.prompts import PromptSource, prompt_source
 from redline.load.run import PointOutcome, run_point
 from redline.observe.box import BoxWatch
@@ -25,7 +28,7 @@ from redline.store.store import Store
 from redline.tune.calibrate import Calibrator
 from redline.tune.events import Events
 from redline.tune.judge import summary_of
-from redline.tune.plan import Plan
+from redline.tune.plan import Listed, Plan
 from redline.tune.preflight import Job
 from redline.tune.stop import Stop
 
@@ -133,14 +136,15 @@ class _UnderLoad:
         point_id = store.begin_point(self.trial, point)
         began = time.monotonic()
         calibrator = self.context.calibrator
+        twin = level_twin(self.prompts.trace, point, self.context.experiment.load)
         with self.context.stop.orderly():
             events.phase(f"{point.label}: calibrating the client")
-            calibrator.before(point)
+            calibrator.before(twin)
         events.point(point)
         outcome, around = self._run(point_id, point, seed)
         as_dict = outcome.as_dict() | around
         with self.context.stop.orderly():
-            as_dict["calibration"] = calibrator.after(point, outcome.chunks_per_s)
+            as_dict["calibration"] = calibrator.after(twin, outcome.chunks_per_s)
         as_dict["chunks_per_s"] = outcome.chunks_per_s
         as_dict["observe_notes"] = [*self.watch.notes, *map(str, self.watch.skipped)]
         summary = self._judge(point_id, point, outcome, as_dict, seed)
@@ -240,3 +244,50 @@ def _death(job: Job, server: Server) -> EngineDied:
     return EngineDied(
         f"{job.spec.label} died under load", why=meaning, fix=fix, log_tail=server.log_tail(), diagnosis=tag
     )
+
+
+@contextmanager
+def kept_up(context: Context, job: Job, repeat: int) -> Iterator[Callable[[LoadPoint, int, int], None]]:
+    """An engine that stays up while others take turns. What is yielded measures one load point: (point, its place in
+    the experiment, number of the round). Raises EngineError; the trial is closed and the engine gone in any case."""
+    store = context.store
+    trial = store.begin_trial(context.run_id, model=job.model.served_name, spec=job.spec, repeat=repeat)
+    folder = store.artifact_dir(context.run_id) / f"trial-{trial}"
+    folder.mkdir(parents=True, exist_ok=True)
+    context.events.trial(job, repeat)
+    status, error = "failed", None
+    try:
+        server = job.engine.start(Start(job.spec, job.model, folder, context.experiment.seed), context.events.phase)
+        try:
+            store.trial_ready(trial, server.endpoint, _hashes(job))
+            context.events.ready(server.endpoint)
+            with sampling(server.endpoint.pids, lambda samples: store.add_samples(trial, samples)) as watch:
+                yield _in_turn(context, job, server, trial, watch)
+        finally:
+            server.stop()
+        status = "interrupted" if context.stop.asked else "done"
+    except EngineError as problem:
+        error = problem
+        raise
+    except KeyboardInterrupt:
+        status = "interrupted"
+        raise
+    finally:
+        store.end_trial(trial, status, str(error or ""), error.diagnosis if error else "")
+        for path in sorted(folder.iterdir()):
+            store.add_artifact(context.run_id, path, "engine-log" if path.suffix == ".log" else path.suffix.strip("."))
+
+
+def _in_turn(
+    context: Context, job: Job, server: Server, trial: int, watch: Watch
+) -> Callable[[LoadPoint, int, int], None]:
+    plan = Listed([])
+    under_load = _UnderLoad(context, job, server, trial, _prompts(context, job, server), watch, plan)
+
+    def measure(point: LoadPoint, index: int, number: int) -> None:
+        context.events.turn(job, number)
+        outcome = under_load.point(point, _point_seed(context, number, index))
+        if outcome.stopped_by == "engine-died":
+            raise _death(job, server)
+
+    return measure

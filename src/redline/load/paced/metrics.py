@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import MutableSequence, Sequence
 from typing import Protocol
 
 from redline.load.paced.cache import PrefixCache
@@ -15,8 +15,8 @@ class Done(Protocol):
 
     arrived_ns: int
     prompt_tokens: int
-    before_ns: list[int]
-    tokens: list[int]
+    before_ns: MutableSequence[int]
+    tokens: MutableSequence[int]
     finished_ns: int
 
 

@@ -25,6 +25,7 @@ from redline.engines.endpoint import Dialect, Endpoint
 from redline.errors import EnvironmentFault
 from redline.load.paced.loop import PacedLoop, Truth
 from redline.load.paced.pace import FAULTS, Pace
+from redline.load.worker import open_files_limit
 
 
 class PacedServer:
@@ -138,6 +139,7 @@ def main(argv: list[str] | None = None) -> None:
             kind = (lambda text: text not in ("0", "false", "no")) if isinstance(default, bool) else type(default)
             parser.add_argument("--" + option.name.replace("_", "-"), type=kind, default=default)
     arguments = parser.parse_args(argv)
+    open_files_limit()
     loop = PacedLoop(_pace_from(arguments), arguments.port)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: loop.stop())

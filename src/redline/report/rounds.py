@@ -1,0 +1,35 @@
+"""Engines of one run that were measured in rounds: each against the first one, paired by round."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from redline.report.model import ModelReport
+from redline.report.section import Section
+from redline.report.versus import set_against
+from redline.report.versus_text import HEADS, effect_rows, footnotes
+from redline.store.read import Reader
+from redline.store.rows import RunRow
+
+
+def rounds_section(reader: Reader, rows: Sequence[RunRow], models: Sequence[ModelReport]) -> Section | None:
+    """None unless one run with rounds is shown, since pairing across runs has no meaning."""
+    if len(rows) != 1 or int(rows[0].experiment.get("rounds") or 1) < 2:
+        return None
+    found = [
+        (model.name, engine.label, set_against(reader, rows[0], model.name, model.comparison.reference, engine.label))
+        for model in models
+        for engine in model.engines
+        if engine.label != model.comparison.reference and engine.points
+    ]
+    lines = [
+        (f"{label} on {name}" if len(models) > 1 else label, *row)
+        for name, label, versus in found
+        for pair in versus.pairs
+        for point in pair.points
+        for row in effect_rows(point)
+    ]
+    if not lines:
+        return None
+    notes = (f"A is {models[0].comparison.reference}, B the engine named", *footnotes(found[0][2]))
+    return Section("rounds", "Paired by rounds", ("engine", *HEADS), tuple(lines), notes, brief=True)

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from redline import hooks
+from redline.analyse.blocks import Spread
+from redline.analyse.comparison import WORSE
+from redline.analyse.effect import UNCHANGED, Effect, effect, judge_family
+from redline.analyse.rounds import Round
+from redline.errors import EngineDied
+from redline.report.assemble import load_report
+from redline.report.versus import compare_runs
+from redline.spec.engine import EngineSpec
+from redline.spec.experiment import Experiment
+from redline.spec.load import LoadSpec
+from redline.spec.model import ModelSpec
+from redline.spec.workload import LengthSpec, WorkloadSpec
+from redline.store.read import Reader
+from redline.tune.compare import compare
+from redline.tune.rounds import in_turn
+from tests.tune.paced_engine import PacedEngine
+
+
+@pytest.fixture(autouse=True)
+def paced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setitem(hooks.ENGINES, "paced", "tests.tune.paced_engine:PacedEngine")
+    monkeypatch.setattr("redline.tune.trial.resolve_model", lambda model: _Nowhere())
+    PacedEngine.started.clear()
+    yield
+    assert all(running.stops for running in PacedEngine.started), "an engine was left running"
+
+
+class _Nowhere:
+    path = None
+    tokenizer_path = None
+
+
+def experiment(*engines: dict[str, Any], rounds: int, keep_up: bool = True, **load: Any) -> Experiment:
+    load = {"concurrency": [1, 2], "requests": 6, "duration_s": 20, "warmup_requests": 1, "calibrate_s": 0, **load}
+    return Experiment(
+        models=[ModelSpec(id="paced")],
+        engines=[
+            EngineSpec(kind="paced", name=f"e{i}", flags=flags, keep_up=keep_up) for i, flags in enumerate(engines)
+        ],
+        workload=WorkloadSpec(prompt_tokens=LengthSpec(mean=16), output_tokens=LengthSpec(mean=8)),
+        load=LoadSpec(**load),
+        rounds=rounds,
+    )
+
+
+def order_of(path: Path, run_id: str) -> list[str]:
+    """Engines in the order in which their load points were measured."""
+    with Reader.open(path) as reader:
+        points = [(point.started_ns, trial.engine) for trial in reader.run(run_id).trials for point in trial.points]
+    return [engine for _, engine in sorted(points)]
+
+
+def test_engines_that_stay_up_take_turns(tmp_path: Path) -> None:
+    db = tmp_path / "r.db"
+    outcome = compare(experiment({}, {}, rounds=4, concurrency=[2]), db=db)
+    assert (outcome.status, outcome.errors, len(PacedEngine.started)) == ("done", [], 2)
+    assert order_of(db, outcome.run_id) == ["e0", "e1", "e1", "e0", "e1", "e0", "e0", "e1"]
+    with Reader.open(db) as reader:
+        assert [(t.engine, t.repeat, len(t.points)) for t in reader.run(outcome.run_id).trials] == [
+            ("e0", 0, 4), ("e1", 0, 4),
+        ]  # fmt: skip
+        report = load_report(reader, [outcome.run_id])
+    pooled = report.models[0].comparison.points[0].engines[0].numbers["ttft_ms.p50"]
+    assert len(pooled.repeats) == 4
+    assert report.missing == ()
+
+
+def test_engines_that_cannot_stay_up_are_started_again_in_alternating_order(tmp_path: Path) -> None:
+    db = tmp_path / "r.db"
+    outcome = compare(experiment({}, {}, rounds=2, keep_up=False, concurrency=[2]), db=db)
+    assert len(PacedEngine.started) == 4
+    assert order_of(db, outcome.run_id) == ["e0", "e1", "e1", "e0"]
+    with Reader.open(db) as reader:
+        assert load_report(reader, [outcome.run_id]).missing == ()
+
+
+def test_one_that_dies_drops_out_and_the_other_goes_on(tmp_path: Path) -> None:
+    db = tmp_path / "r.db"
+    plan = experiment({"die-after-s": 0.7}, {}, rounds=3, requests=30, concurrency=[1])
+    outcome = compare(plan, db=db)
+    assert [type(error) for error in outcome.errors] == [EngineDied]
+    with Reader.open(db) as reader:
+        trials = {trial.engine: trial for trial in reader.run(outcome.run_id).trials}
+    assert trials["e0"].status == "failed"
+    assert "died under load" in trials["e0"].error
+    assert (trials["e1"].status, len(trials["e1"].points)) == ("done", 3)
+
+
+def test_one_that_does_not_start_is_left_out(tmp_path: Path) -> None:
+    outcome = compare(experiment({"fail-start": True}, {}, rounds=2), db=tmp_path / "r.db")
+    assert (outcome.status, len(outcome.errors)) == ("done", 1)
+
+
+def test_a_slower_server_is_found_by_rounds_and_an_equal_one_is_not(tmp_path: Path) -> None:
+    db = tmp_path / "r.db"
+    flags = {"itl-ms": 8.0, "ttft-ms": 10.0}
+    plan = experiment(flags, flags, {**flags, "itl-ms": 8.4}, rounds=5, requests=16, concurrency=[2])
+    run_id = compare(plan, db=db).run_id
+    same = compare_runs(f"{run_id}:e0", f"{run_id}:e1", db=db, metrics=["itl_ms.p50", "output_tokens_per_s"])
+    slow = compare_runs(f"{run_id}:e0", f"{run_id}:e2", db=db, metrics=["itl_ms.p50", "output_tokens_per_s"])
+    assert {one.method for *_, one in slow.effects()} == {"paired by 5 rounds"}
+    assert "itl_ms.p50" in {one.metric for *_, one in slow.regressions}
+    # a box that is busy with other things moves both; a tenth of the planted change is far more than that leaves
+    assert all(abs(one.ratio - 1) < 0.02 for *_, one in same.effects() if one.metric == "itl_ms.p50")
+
+
+@pytest.mark.parametrize(("power", "rounds"), [(1, 4), (2, 8)], ids=["steady", "curved"])
+def test_the_order_cancels_drift(power: int, rounds: int) -> None:
+    seen: dict[str, list[int]] = {"a": [], "b": []}
+    for number in range(rounds):
+        for name in in_turn(["a", "b"], number):
+            seen[name].append((len(seen["a"]) + len(seen["b"])) ** power)
+    assert sum(seen["a"]) == sum(seen["b"])
+
+
+def drifting(rng: np.random.Generator, rounds: int, *, interleaved: bool) -> Effect:
+    """A against A on a box that gets 0.5 % slower with every load point."""
+    names = [name for number in range(rounds) for name in (in_turn("ab", number) if interleaved else "")]
+    names = names or ["a"] * rounds + ["b"] * rounds
+    seen: dict[str, list[Round]] = {"a": [], "b": []}
+    for at, name in enumerate(names):
+        value = 10 * 1.005**at * float(np.exp(rng.normal(0, 0.003)))
+        seen[name].append(Round({"itl_ms.p50": Spread(value, 0.003, 40)}, {}, {"counted": 500, "measured": 500}))
+    return judge_family([effect("itl_ms.p50", seen["a"], seen["b"], paired=interleaved)])[0]
+
+
+def test_drift_fools_one_after_the_other_and_not_the_rounds() -> None:
+    rng = np.random.default_rng(1)
+    sequential = [drifting(rng, 6, interleaved=False).outcome for _ in range(200)]
+    in_rounds = [drifting(rng, 6, interleaved=True).outcome for _ in range(200)]
+    assert sequential.count(WORSE) / 200 > 0.9
+    assert in_rounds.count(UNCHANGED) / 200 >= 0.92
