@@ -73,8 +73,8 @@ def never_sent(case: Case) -> Said:
 def loop_lag(case: Case) -> Said:
     """The load worker's loop came late to what was due: with it went sends, and reads where the client stamps itself.
 
-    Against a tenth of the median ITL (TTFT without one), at least 1 ms. Client-bound only where the client's own reads
-    are the stamps; the kernel's do not move with it.
+    p99 against the median ITL (TTFT without one), and at least 1 ms. Where the client stamps its own reads a tenth of
+    it is worth a word and half of it is client-bound; the kernel's stamps do not move with it: there it takes all.
     """
     lag = case.number("loop_lag_ms_p99")
     scale = case.latencies.gaps.percentiles([0.5])[0]
