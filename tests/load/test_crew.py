@@ -85,6 +85,8 @@ def test_phases_follow_one_another_on_one_worker() -> None:
 def test_a_late_body_keeps_its_place_in_time() -> None:
     """Bodies that come late are sent late, and the lateness shows: intended stays what it was."""
     with PacedServer(Pace(ttft_ms=3, itl_ms=1)) as server, LoadWorker(resolve(server.base_url)) as worker:
+        while not worker.ready:  # the time before it runs is not the body's lateness
+            worker.hear(0.2)
         worker.start(Phase(Arrivals.OPEN, offsets_ns=[0, 1_000_000]))
         time.sleep(0.3)
         worker.feed(requests(server, 2))
