@@ -112,8 +112,8 @@ class Stamper:
         """Some of the streams whose stamps are as good as they get. Call it often: it empties the ring too."""
         ring = self._ring
         if ring is None:
-            streams, self._waiting = list(self._waiting), deque()
-            return streams
+            everything, self._waiting = list(self._waiting), deque()
+            return everything
         if now_ns() - self._drained_ns > _DRAIN_EVERY_NS:
             self._drain(ring)
         streams: list[RawStream] = []
