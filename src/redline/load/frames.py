@@ -78,6 +78,14 @@ class Target:
     stall_ms: float = 0.0
 
 
+@dataclass(frozen=True)
+class Plant:
+    """Faults of the client that are planted on purpose, to see that they show: `stall_ms` frozen every so often."""
+
+    stall_every_ms: float = 0.0
+    stall_ms: float = 0.0
+
+
 @dataclass
 class Phase:
     """One stretch of load. Bodies are taken in the order in which they were sent to the worker.
@@ -93,7 +101,11 @@ class Phase:
     duration_ns: int = 0
     drain_ns: int = 0
     ramp_ns: int = 0
-    start_in_ns: int = 0
+    start_ns: int = 0
+    """Absolute (monotonic), so that several workers begin at one instant; 0: at once, or when all are connected."""
+    first_client: int = 0
+    client_step: int = 1
+    """closed: this worker's clients are the first, first + step, … of all; only their place in the ramp differs."""
     offsets_ns: list[int] = field(default_factory=list)
     preconnect: bool = False
     """closed: open the clients' connections before the phase begins, so that its first requests leave together."""
@@ -107,6 +119,10 @@ class Tick:
 
     sent: int = 0
     ended: int = 0
+    good: int = 0
+    """Requests that ended with a whole answer of status 2xx."""
+    refused: int = 0
+    """Requests for which there was no connection."""
     in_flight: int = 0
     pieces: int = 0
     bytes_in: int = 0

@@ -29,9 +29,9 @@ from redline.load.frames import (
     pack_stream,
 )
 from redline.load.health import Health
+from redline.load.idle import IDLE_REUSE_NS, Idle, lead_ns
 from redline.load.outbox import Outbox
 from redline.load.phase import PhaseRun
-from redline.load.pool import IDLE_REUSE_NS, IdlePool
 from redline.load.stamps import StampClock
 from redline.load.timer import Agenda
 from redline.load.tls import Tls
@@ -53,7 +53,6 @@ _BATCH = 64  # events between two looks at the clock: about a millisecond of wor
 _HOUSEKEEPING_NS = 100_000_000
 _FROZEN_NS = 1_000_000_000
 _RETRY_IDLE_NS = 500_000_000
-_PRECONNECT_NS = 300_000  # per connection: about what opening one takes, on a slow box
 
 NOBODY = -1
 """Index of a connection that was opened before there was a request for it."""
@@ -76,7 +75,7 @@ class LoadLoop:
         self._epoll = select.epoll()
         self.agenda = Agenda()
         self._conns: dict[int, Connection] = {}
-        self._idle = IdlePool(self._drop)
+        self._idle = Idle(self._drop, lambda: self._open(-1, NOBODY, b"", 0))
         self._tls = ssl.create_default_context() if target.tls_name else None
         self._clock = StampClock(target.timestamps)
         self._health = Health(self.tick, self._clock, outbox)
@@ -155,10 +154,8 @@ class LoadLoop:
 
     def start_phase(self, phase: Phase) -> None:
         if phase.preconnect:
-            missing = phase.clients - len(self._idle)
-            for _ in range(missing):
-                self._open(-1, NOBODY, b"", 0)
-            phase.start_in_ns += _PRECONNECT_NS * max(missing, 0)
+            missing = self._idle.open_up_to(phase.clients)
+            phase.start_ns = phase.start_ns or now_ns() + lead_ns(missing)
         self._phase = PhaseRun(phase, self)
         self._phase.start()
 
@@ -264,7 +261,7 @@ class LoadLoop:
             self._send(conn)
             return
         self._listen(conn, _IN)
-        self._idle.put(conn, conn.connected_ns)
+        self._idle.connected(conn)
 
     def _handshake(self, conn: Connection) -> None:
         try:
@@ -363,6 +360,7 @@ class LoadLoop:
     def _finish(self, conn: Connection, end: End, error: str = "") -> None:
         now = now_ns()
         if conn.index == NOBODY:  # opened in advance, and it came to nothing; whoever needs one opens its own
+            self._idle.open_no_more()
             self._drop(conn)
             return
         whole = end is End.COMPLETE or (end is End.CLOSED and conn.framing is Framing.CLOSE)
@@ -382,6 +380,8 @@ class LoadLoop:
         """The next request goes out at once; this one goes to the parent when there is time."""
         self.active -= 1
         self.tick.ended += 1
+        self.tick.good += good
+        self.tick.refused += head.end is End.CONNECT
         self._finished.append((head, error, pieces))
         phase = self._phase
         if phase is not None:

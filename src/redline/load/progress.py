@@ -61,7 +61,15 @@ class PointOutcome:
     sent: int = 0
     notes: list[str] = field(default_factory=list)
     client_cpu_s: float = 0.0
-    """CPU seconds of the load worker while measuring."""
+    """CPU seconds of all load workers while measuring."""
+    worker_cpu_s_max: float = 0.0
+    """CPU seconds of the busiest one: a worker cannot use more than one core."""
+    workers: int = 1
+    client_cores: list[int] = field(default_factory=list)
+    """Core of each worker; empty when they were not pinned, and `pinning` says why."""
+    server_cores: list[int] = field(default_factory=list)
+    """Where the server was allowed to run, or else where its busiest threads were; empty when not known."""
+    pinning: str = ""
     parent_cpu_s: float = 0.0
     """CPU seconds of redline itself meanwhile: parsing, storing, showing."""
     send_lag_ms_p50: float = 0.0
@@ -71,6 +79,8 @@ class PointOutcome:
     read_lag_ms_max: float = 0.0
     pieces: int = 0
     """Reads that brought bytes of answers."""
+    pieces_measured: int = 0
+    """Those of the measurement, without the warm-up's."""
     bytes_in: int = 0
     starved: int = 0
     retried: int = 0
@@ -78,6 +88,10 @@ class PointOutcome:
     """Requests for which this box had no port or descriptor."""
     prompts_off: int = 0
     prompts_unverified: int = 0
+    prefixes_used: int = 0
+    """Different shared prefixes among the requests made."""
+    prompt_overhead: dict[str, int] = field(default_factory=dict)
+    """By class ('' without classes): tokens of template and special tokens in every prompt, as far as known."""
     clock_error_ns: int = 0
     clock_step_ns: int = 0
     stamp: str = "kernel"
@@ -87,6 +101,14 @@ class PointOutcome:
     """The kernel gave the worker short time slices (Linux 6.12 and later): it wakes up earlier on a busy box."""
     backlog_max_bytes: int = 0
     spilled_bytes: int = 0
+    cache: dict[str, Any] = field(default_factory=dict)
+    """What was declared of the prefix cache, what all prompts share, and whether usage told of it."""
+
+    @property
+    def chunks_per_s(self) -> float:
+        """Reads that brought bytes of answers, per second of the measurement."""
+        seconds = (self.ended_ns - self.measured_from_ns) / NS_PER_S
+        return self.pieces_measured / seconds if seconds > 0 else 0.0
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -14,11 +14,13 @@ from redline.engines.engine import Server, Start
 from redline.errors import EngineDied, EngineError, RedlineError
 from redline.load.prompts import PromptSource, prompt_source
 from redline.load.run import PointOutcome, run_point
+from redline.observe.metrics import ServerWatch
 from redline.observe.sampling import Watch, sampling
 from redline.spec.experiment import Experiment
 from redline.spec.load import LoadPoint
 from redline.spec.resolve import model_hashes, resolve_model
 from redline.store.store import Store
+from redline.tune.calibrate import Calibrator
 from redline.tune.events import Events
 from redline.tune.judge import summary_of
 from redline.tune.plan import Plan
@@ -37,9 +39,14 @@ class Context:
     run_id: str
     stop: Stop
     events: Events
+    calibrator: Calibrator
     verdicts: list[Verdict] = field(default_factory=list)
     errors: list[RedlineError] = field(default_factory=list)
     """What went wrong so far: Ctrl-C must not lose it."""
+
+
+def context_of(experiment: Experiment, store: Store, run_id: str, stop: Stop, events: Events) -> Context:
+    return Context(experiment, store, run_id, stop, events, Calibrator(experiment, lambda: stop.asked))
 
 
 def run_trial(context: Context, job: Job, repeat: int, plan: Plan) -> None:
@@ -122,10 +129,17 @@ class _UnderLoad:
     def point(self, point: LoadPoint, seed: int) -> PointOutcome:
         store, events = self.context.store, self.context.events
         point_id = store.begin_point(self.trial, point)
-        events.point(point)
         began = time.monotonic()
-        outcome = self._run(point_id, point, seed)
-        as_dict = outcome.as_dict()
+        calibrator = self.context.calibrator
+        with self.context.stop.orderly():
+            events.phase(f"{point.label}: calibrating the client")
+            calibrator.before(point)
+        events.point(point)
+        outcome, server = self._run(point_id, point, seed)
+        as_dict = outcome.as_dict() | {"server": server}
+        with self.context.stop.orderly():
+            as_dict["calibration"] = calibrator.after(point, outcome.chunks_per_s)
+        as_dict["chunks_per_s"] = outcome.chunks_per_s
         as_dict["observe_notes"] = [*self.watch.notes, *map(str, self.watch.skipped)]
         summary = self._judge(point_id, point, outcome, as_dict, seed)
         as_dict |= self.plan.took(point, summary, outcome.stopped_by, time.monotonic() - began)
@@ -143,10 +157,10 @@ class _UnderLoad:
         events.point_done(point, summary)
         return outcome
 
-    def _run(self, point_id: int, point: LoadPoint, seed: int) -> PointOutcome:
+    def _run(self, point_id: int, point: LoadPoint, seed: int) -> tuple[PointOutcome, dict[str, Any]]:
         store, experiment, stop = self.context.store, self.context.experiment, self.context.stop
-        with stop.orderly():
-            return run_point(
+        with stop.orderly(), self._server_watch() as server:
+            outcome = run_point(
                 self.server.endpoint,
                 experiment.workload,
                 experiment.load,
@@ -158,7 +172,15 @@ class _UnderLoad:
                 should_stop=lambda: stop.asked,
                 alive=self.server.alive,
                 api_key=_api_key(self.job),
+                before_measuring=server.mark,
             )
+        return outcome, server.as_dict()
+
+    def _server_watch(self) -> ServerWatch:
+        key = _api_key(self.job)
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        url, store = self.server.endpoint.metrics_url, self.context.store
+        return ServerWatch(url, lambda samples: store.add_samples(self.trial, samples), headers)
 
     def _judge(
         self, point_id: int, point: LoadPoint, outcome: PointOutcome, as_dict: dict[str, Any], seed: int

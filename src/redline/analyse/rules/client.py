@@ -51,7 +51,7 @@ def never_left(case: Case) -> Said:
     if not count > 0:
         return None
     return "client-bound", (
-        f"{count:.0f} requests never left: this box had no free port or file descriptor for them"
+        f"{count:.0f} requests never left: this box had no free port or file descriptor for them (see their error)"
     )
 
 
@@ -95,9 +95,11 @@ RULES: tuple[Rule, ...] = (
 
 
 def _client_busy(case: Case) -> float:
-    """CPU seconds of the load generator per second of the point; NaN when not known."""
+    """CPU seconds of the busiest load worker per second of the point; NaN when not known."""
     begin = case.number("measured_from_ns")
     if math.isnan(begin):
         begin = float(case.requests.intended_ns.min()) if len(case.requests) else 0.0
     seconds = (case.ended_ns - begin) / NS_PER_S
-    return case.number("client_cpu_s") / seconds if seconds > 0 else math.nan
+    used = case.number("worker_cpu_s_max")
+    used = case.number("client_cpu_s") if math.isnan(used) else used
+    return used / seconds if seconds > 0 else math.nan
