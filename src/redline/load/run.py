@@ -35,6 +35,7 @@ _WARMUP_MAX = 16
 _OPEN_WARMUP_CLIENTS = 4
 _HELD_BYTES_MAX = 256 << 20
 _POLL_S = 0.05
+_BUSY_POLL_S = 0.002
 _ALIVE_EVERY_S = 0.5
 _PROGRESS_EVERY_S = 0.25
 
@@ -226,7 +227,7 @@ class _Push:
     def _hear(self) -> list[Heard]:
         """A worker that died may have handed over requests that still wait for their stamps: none is lost."""
         try:
-            return self._worker.hear(_POLL_S)
+            return self._worker.hear(_BUSY_POLL_S if self._stamper.behind else _POLL_S)
         except RedlineError:
             self._take(self._stamper.flush())
             self._read_held()

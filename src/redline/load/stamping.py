@@ -23,6 +23,8 @@ Tier = Literal["auto", "packet", "kernel", "user"]
 _DRAIN_EVERY_NS = 40_000_000
 _PATIENCE_NS = 300_000_000
 """So long after its end a stream may wait for segments that a busy kernel is late to hand over."""
+_AT_ONCE = 64
+"""Streams come free in bursts, one per emptying of the ring; in between the worker wants to be heard and fed."""
 _FLUSH_S = 1.0
 
 
@@ -99,16 +101,23 @@ class Stamper:
         """A stream that is over."""
         self._waiting.append(raw)
 
+    @property
+    def behind(self) -> bool:
+        """Another call of `ready` would have something to look at."""
+        return (
+            self._ring is not None and bool(self._waiting) and self._waiting[0].head.ended_ns <= self._ring.settled_ns
+        )
+
     def ready(self) -> list[RawStream]:
-        """Streams whose stamps are as good as they get. Call it often: it empties the ring too."""
+        """Some of the streams whose stamps are as good as they get. Call it often: it empties the ring too."""
         ring = self._ring
         if ring is None:
-            streams, self._waiting = list(self._waiting), deque()
-            return streams
+            everything, self._waiting = list(self._waiting), deque()
+            return everything
         if now_ns() - self._drained_ns > _DRAIN_EVERY_NS:
             self._drain(ring)
-        streams = []
-        while self._waiting and self._waiting[0].head.ended_ns <= ring.settled_ns:
+        streams: list[RawStream] = []
+        while self.behind and len(streams) < _AT_ONCE:
             better = self._better(self._waiting[0])
             if better is None and now_ns() - self._waiting[0].head.ended_ns < _PATIENCE_NS:
                 break
@@ -119,7 +128,7 @@ class Stamper:
         """All that still wait."""
         streams, end = self.ready(), time.monotonic() + _FLUSH_S
         while self._waiting and time.monotonic() < end:
-            time.sleep(_DRAIN_EVERY_NS / 2e9)
+            time.sleep(0.002 if self.behind else 0.02)
             streams += self.ready()
         streams += [self._settled(raw, self._better(raw)) for raw in self._waiting]
         self._waiting.clear()
