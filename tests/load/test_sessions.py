@@ -148,3 +148,22 @@ def test_jsonl_conversations(tmp_path: Path) -> None:
                           {"role": "user", "content": "c"}]}, {"prompt": "alone"}]  # fmt: skip
     path.write_bytes(b"\n".join(map(orjson.dumps, rows)))
     assert [len(rounds) for rounds in read_rounds("jsonl", path)] == [2, 1]
+
+
+def test_sessions_over_several_workers(server: PacedServer) -> None:
+    result = push(server, closed(4), work=chats(3), requests=24, workers=2)
+    assert result.count(Status.OK) == result.outcome.sent == 24
+    assert result.outcome.stopped_by == "requests"
+    assert all(len(turns) == 3 for turns in by_session(result.measured).values())
+
+
+def test_stopping_by_hand_keeps_what_was_said(server: PacedServer) -> None:
+    asked: list[int] = []
+
+    def enough() -> bool:
+        asked.append(1)
+        return len(asked) > 60
+
+    result = push(server, closed(2), work=chats(50, think_time_s=0.02), duration_s=30, should_stop=enough)
+    assert result.outcome.stopped_by == "interrupted"
+    assert not any(record.failed for record in result.records)
