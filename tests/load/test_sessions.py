@@ -63,7 +63,8 @@ def test_a_client_holds_one_session_after_the_other(server: PacedServer) -> None
     ordered = sorted(result.measured, key=lambda record: record.intended_ns)
     assert [(record.session, record.turn) for record in ordered] == [(i // 2, i % 2) for i in range(10)]
     for before, after in itertools.pairwise(ordered):
-        assert after.intended_ns == before.finished_ns  # our own time to write the next turn is send lag
+        # our own time to write the next turn is send lag; packet stamps move the end by microseconds, later
+        assert abs(after.intended_ns - before.finished_ns) < 2_000_000
         assert after.sent_ns > after.intended_ns
 
 
@@ -76,7 +77,7 @@ def test_think_time_counts_from_the_end_of_the_answer(server: PacedServer) -> No
     assert [start - result.outcome.measured_from_ns for start in starts] == [i * S // 8 for i in range(8)]
     later = [pair for turns in sessions.values() for pair in itertools.pairwise(turns)]
     assert len(later) >= 12
-    assert all(after.intended_ns - before.finished_ns == S // 20 for before, after in later)
+    assert all(abs(after.intended_ns - before.finished_ns - S // 20) < 2_000_000 for before, after in later)
 
 
 def test_think_times_are_drawn_by_the_seed(server: PacedServer) -> None:
@@ -88,7 +89,8 @@ def test_think_times_are_drawn_by_the_seed(server: PacedServer) -> None:
 
     first = gaps(1)
     assert len(set(first)) == len(first)
-    assert first == gaps(1) != gaps(2)
+    assert gaps(1) == pytest.approx(first, abs=4_000_000)
+    assert gaps(2) != pytest.approx(first, abs=4_000_000)
 
 
 def test_a_failed_turn_ends_its_session_and_its_client_goes_on() -> None:
