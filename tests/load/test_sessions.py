@@ -63,7 +63,8 @@ def test_a_client_holds_one_session_after_the_other(server: PacedServer) -> None
     ordered = sorted(result.measured, key=lambda record: record.intended_ns)
     assert [(record.session, record.turn) for record in ordered] == [(i // 2, i % 2) for i in range(10)]
     for before, after in itertools.pairwise(ordered):
-        assert after.intended_ns == before.finished_ns  # our own time to write the next turn is send lag
+        # our own time to write the next turn is send lag; packet stamps move the end by microseconds, later
+        assert abs(after.intended_ns - before.finished_ns) < 2_000_000
         assert after.sent_ns > after.intended_ns
 
 
@@ -76,7 +77,7 @@ def test_think_time_counts_from_the_end_of_the_answer(server: PacedServer) -> No
     assert [start - result.outcome.measured_from_ns for start in starts] == [i * S // 8 for i in range(8)]
     later = [pair for turns in sessions.values() for pair in itertools.pairwise(turns)]
     assert len(later) >= 12
-    assert all(after.intended_ns - before.finished_ns == S // 20 for before, after in later)
+    assert all(abs(after.intended_ns - before.finished_ns - S // 20) < 2_000_000 for before, after in later)
 
 
 def test_think_times_are_drawn_by_the_seed(server: PacedServer) -> None:
@@ -88,7 +89,8 @@ def test_think_times_are_drawn_by_the_seed(server: PacedServer) -> None:
 
     first = gaps(1)
     assert len(set(first)) == len(first)
-    assert first == gaps(1) != gaps(2)
+    assert gaps(1) == pytest.approx(first, abs=4_000_000)
+    assert gaps(2) != pytest.approx(first, abs=4_000_000)
 
 
 def test_a_failed_turn_ends_its_session_and_its_client_goes_on() -> None:
@@ -148,3 +150,22 @@ def test_jsonl_conversations(tmp_path: Path) -> None:
                           {"role": "user", "content": "c"}]}, {"prompt": "alone"}]  # fmt: skip
     path.write_bytes(b"\n".join(map(orjson.dumps, rows)))
     assert [len(rounds) for rounds in read_rounds("jsonl", path)] == [2, 1]
+
+
+def test_sessions_over_several_workers(server: PacedServer) -> None:
+    result = push(server, closed(4), work=chats(3), requests=24, workers=2)
+    assert result.count(Status.OK) == result.outcome.sent == 24
+    assert result.outcome.stopped_by == "requests"
+    assert all(len(turns) == 3 for turns in by_session(result.measured).values())
+
+
+def test_stopping_by_hand_keeps_what_was_said(server: PacedServer) -> None:
+    asked: list[int] = []
+
+    def enough() -> bool:
+        asked.append(1)
+        return len(asked) > 60
+
+    result = push(server, closed(2), work=chats(50, think_time_s=0.02), duration_s=30, should_stop=enough)
+    assert result.outcome.stopped_by == "interrupted"
+    assert not any(record.failed for record in result.records)

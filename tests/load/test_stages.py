@@ -75,3 +75,11 @@ def test_stage_numbers_follow_from_the_intended_time(server: PacedServer) -> Non
     assert slow.sent + fast_.sent == outcome.sent
     assert slow.goodput_per_s == slow.sent / 0.5
     assert fast_.ttft_ms_p50 >= 5
+
+
+def test_clients_that_come_and_go_are_dealt_to_several_workers(server: PacedServer) -> None:
+    plan = stages({"concurrency": 2, "duration_s": 0.6}, {"concurrency": 7, "duration_s": 0.8})
+    result = push(server, LoadPoint("stages-closed", 7), stages=plan, workers=2)
+    begin = result.outcome.measured_from_ns
+    assert busy(result.measured, begin + int(0.1 * S), begin + int(0.6 * S)) == pytest.approx(2, abs=0.4)
+    assert busy(result.measured, begin + int(0.8 * S), begin + int(1.4 * S)) == pytest.approx(7, abs=1.0)

@@ -233,7 +233,7 @@ def test_sessions_of_a_trace_are_held_again(server: PacedServer, tmp_path: Path)
         by_session[record.session].append(record)
     first, alone = by_session[0], by_session[1]
     assert [record.turn for record in first] == [0, 1]
-    assert first[1].intended_ns - first[0].finished_ns == pytest.approx(0.15 * S, abs=1000)
+    assert first[1].intended_ns - first[0].finished_ns == pytest.approx(0.15 * S, abs=2_000_000)
     assert abs(first[1].prompt_tokens - 80) <= 12  # 20 tokens of the user's own, after 50 + 10
     assert alone[0].intended_ns - first[0].intended_ns == pytest.approx(0.1 * S, abs=1000)
 

@@ -207,6 +207,7 @@ class _Push:
         while True:
             for heard in self._hear():
                 if isinstance(heard, RawStream):
+                    self._go_on(heard)
                     self._stamper.put(heard)
                 elif isinstance(heard, Tick):
                     self._tally.ticked(heard)
@@ -259,6 +260,15 @@ class _Push:
         if missing:
             self._supply.feed(self._worker, missing, under_load=True)
 
+    def _go_on(self, raw: RawStream) -> None:
+        """The next turn of a session, at once: it cannot wait for better stamps of the answer before."""
+        asked = self._supply.asked[raw.head.number]
+        if self._sessions is None or not asked.in_session or self._why is not None:
+            return
+        self._worker.feed(self._sessions.answered(self._reader.read(raw, asked)))
+        if self._sessions.over:
+            self._worker.cancel()  # nothing is in flight: that is how it learns that nothing more will come
+
     def _take(self, streams: list[RawStream]) -> None:
         for raw in streams:
             self._take_one(raw)
@@ -267,10 +277,6 @@ class _Push:
         asked = self._supply.asked.pop(raw.head.number)
         record = self._reader.read(raw, asked)
         self._tally.add(raw, record)
-        if self._sessions is not None and asked.in_session and self._why is None:
-            self._worker.feed(self._sessions.answered(record))
-            if self._sessions.over:
-                self._worker.cancel()  # nothing is in flight: that is how it learns that nothing more will come
         if asked.in_session and not asked.keep_text:
             record.text = ""
         countable = record.status is Status.OK and record.token_source is TokenSource.CHUNKS

@@ -7,7 +7,7 @@ from pathlib import Path
 from redline.errors import UsageError
 from redline.load.trace import Row
 from redline.store.read import Reader
-from redline.store.rows import PointRow
+from redline.store.rows import PointRow, RunRow
 from redline.units import NS_PER_S
 
 
@@ -24,12 +24,19 @@ def recorded(what: str, own: Reader) -> list[Row]:
 
 
 def _rows(reader: Reader, run: str, number: str, what: str) -> list[Row]:
-    points = [point for trial in reader.run(run).trials for point in trial.points if point.complete]
-    points.sort(key=lambda point: point.id)
+    points = _points(reader.run(run))
+    if run == "last" and not points:  # the newest is the one that is going on
+        points = next((found for one in reader.runs() if (found := _points(one))), [])
     at = int(number) - 1 if number.isdigit() else 0
     if not 0 <= at < len(points):
         raise UsageError(f"{what}: that run has {len(points)} load points that were measured to the end")
     return _of_point(reader, points[at])
+
+
+def _points(run: RunRow) -> list[PointRow]:
+    """Load points that were measured to the end, in that order."""
+    found = [point for trial in run.trials for point in trial.points if point.complete]
+    return sorted(found, key=lambda point: point.id)
 
 
 def _of_point(reader: Reader, point: PointRow) -> list[Row]:
