@@ -72,6 +72,7 @@ class TerminalEvents(Events):
         self._label = ""
         self._step = ""
         self._said = 0.0
+        self._turn = ""
 
     def __enter__(self) -> TerminalEvents:
         self._status = self.console.status("", spinner="dots")
@@ -100,6 +101,7 @@ class TerminalEvents(Events):
 
     def turn(self, job: Job, number: int) -> None:
         self._began, self._label = time.monotonic(), f"{job.label} · round {number + 1}"
+        self._turn = f"round {number + 1} · {escape(job.spec.label)} · "
 
     def begin(self, label: str) -> None:
         """From here on, phases and points belong to `label`."""
@@ -130,7 +132,7 @@ class TerminalEvents(Events):
 
     def point_done(self, point: LoadPoint, verdict: str, reasons: tuple[str, ...]) -> None:
         why = f" ({escape(reasons[0])})" if reasons else ""
-        self.console.print(f"  {point.label}: {MARKS.get(verdict, verdict)}{why}")
+        self.console.print(f"  {self._turn}{point.label}: {MARKS.get(verdict, verdict)}{why}")
 
     def skipped(self, job: Job, skipped: Skipped) -> None:
         self.console.print(f"[bold]{escape(job.label)}[/] [yellow]{escape(str(skipped))}[/]")
