@@ -47,6 +47,13 @@ _ALL = [
         "output_tokens_per_s@1", "tok/s", "output tokens that arrived in the steady window / its length", "higher"
     ),
     Definition(
+        "input_tokens_per_s@1",
+        "tok/s",
+        "prompt tokens of requests whose first token (of embeddings: whose answer) fell into the steady window / its "
+        "length",
+        "higher",
+    ),
+    Definition(
         "total_tokens_per_s@1",
         "tok/s",
         "output tokens in the steady window plus prompt tokens of requests whose first token fell into it / its length",
@@ -84,6 +91,18 @@ _ALL = [
         "cached_share@1",
         "share",
         "prompt tokens that the server took from its prefix cache / prompt tokens, as it reports",
+    ),
+    Definition(
+        "client_error@1",
+        "ms",
+        "what the client reports − what the paced server did, of the same requests in the calibration of this run",
+        "lower",
+    ),
+    Definition(
+        "sustains_chunks_per_s@1",
+        "chunks/s",
+        "chunks / CPU time of the load worker, in a flood by the paced server: what one core of this client can take",
+        "higher",
     ),
     Definition("startup_s@1", "s", "process start to the first real answer", "lower"),
     Definition(

@@ -13,6 +13,7 @@ from redline.load.paced.pace import Pace
 from redline.load.paced.server import PacedServer
 
 LOAD = ["--model", "paced", "--concurrency", "2", "--prompt-tokens", "8", "--output-tokens", "6", "--requests", "40"]
+LOAD += ["--calibrate", "0"]
 
 
 def redline(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:

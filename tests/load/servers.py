@@ -50,6 +50,7 @@ def push(
     alive: Callable[[], bool] = lambda: True,
     api_key: str | None = None,
     seed: int = 1,
+    before_measuring: Callable[[], None] = lambda: None,
     **load: Any,
 ) -> Result:
     """One load point; `load` are fields of LoadSpec."""
@@ -76,6 +77,7 @@ def push(
         should_stop=should_stop,
         alive=alive,
         api_key=api_key,
+        before_measuring=before_measuring,
     )
     return Result(outcome, records, progress)
 

@@ -62,7 +62,7 @@ def workloads(draw: st.DrawFn) -> WorkloadSpec:
         shared_prefix_tokens=draw(st.integers(0, prompt.mean - 1)),
         stream=draw(st.booleans()),
         temperature=draw(st.one_of(st.just(0.0), positive)),
-        salt=draw(st.booleans()),
+        cache=draw(st.sampled_from(["cold", "natural"])),
     )
 
 

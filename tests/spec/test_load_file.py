@@ -124,13 +124,13 @@ def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
 def test_words_of_older_yaml_stay_what_they_look_like() -> None:
     experiment = loads_experiment(
         "name: on\nmodels: [{id: no, name: 12:30, revision: 2026-01-01}]\nengines: vllm\n"
-        "load: {duration_s: 1e3, requests: 1_000, concurrency: 010}\nworkload: {stream: no, salt: off}\n"
+        "load: {duration_s: 1e3, requests: 1_000, concurrency: 010}\nworkload: {stream: no, ignore_eos: off}\n"
     )
     model = experiment.models[0]
     assert (experiment.name, model.id, model.name, model.revision) == ("on", "no", "12:30", "2026-01-01")
     assert (experiment.load.duration_s, experiment.load.requests) == (1000.0, 1000)
     assert experiment.load.concurrency == [10]
-    assert (experiment.workload.stream, experiment.workload.salt) == (False, False)
+    assert (experiment.workload.stream, experiment.workload.ignore_eos) == (False, False)
 
 
 def test_shorthands_mean_their_long_form() -> None:

@@ -61,15 +61,36 @@ def test_flags_are_distinct_and_documented() -> None:
     by_name = {flag.name: flag for flag in FLAGS}
     assert by_name["--drain"].help.endswith("[seconds; default 5]")
     assert by_name["--prompt-tokens"].default == 128
-    assert by_name["--workload"].choices == ("synthetic", "text", "jsonl", "sharegpt")
-    assert by_name["--salt"].negative == "--no-salt"
+    assert by_name["--workload"].choices == ("synthetic", "text", "jsonl", "sharegpt", "hub")
+    assert by_name["--stream"].negative == "--no-stream"
+
+
+_NEEDS: dict[str, dict[str, Any]] = {
+    "--embedding-batch": {"api": "embeddings"},
+    "--images-per-request": {"api": "chat"},
+    "--prefixes": {"shared_prefix_tokens": 4},
+}
+"""Flags that mean nothing without another."""
+
+
+_NEEDS: dict[str, dict[str, Any]] = {
+    "--embedding-batch": {"api": "embeddings"},
+    "--images-per-request": {"api": "chat"},
+    "--prefixes": {"shared_prefix_tokens": 4},
+}
+"""Flags that mean nothing without another."""
 
 
 def test_each_plain_flag_sets_its_field() -> None:
     base = {"model": ["x"], "engines": "vllm"}
     samples: dict[str, Any] = {"bool": True, "int": 7, "float": 0.5, "text": "word"}
     for flag in FLAGS:
-        if flag.kind == "list" or flag.name in ("--workload-path", "--shared-prefix-tokens", "--prompt-tokens-min"):
+        if flag.kind == "list" or flag.name in (
+            "--workload-path",
+            "--cache",
+            "--shared-prefix-tokens",
+            "--prompt-tokens-min",
+        ):
             continue
         for value in (
             [True, False] if flag.kind == "bool" else [flag.choices[-1] if flag.choices else samples[flag.kind]]
@@ -77,6 +98,11 @@ def test_each_plain_flag_sets_its_field() -> None:
             values = base | {flag.python: value}
             if flag.name == "--workload":
                 values["workload_path"] = "f"
+            values = _NEEDS.get(flag.name, {}) | values
+            if flag.name == "--search":
+                values["slo_ttft"] = 100
+            if flag.name in ("--search-low", "--search-high"):
+                values = {"search_over": "rate", "search_low": 0.5} | values
             if flag.name.endswith("-max"):
                 values[flag.python.removesuffix("_max")] = 3
             assert read(experiment_from(None, values), flag.field) == value, flag.name
@@ -90,15 +116,15 @@ def read(experiment: Experiment, field: str) -> Any:
 
 
 def test_nothing_given_is_the_file(file: Path) -> None:
-    assert given_flags(file, model=[], engines=None, salt=None) == load_experiment(file)
+    assert given_flags(file, model=[], engines=None, stream=None) == load_experiment(file)
 
 
 def test_flags_win_over_the_file(file: Path) -> None:
-    found = given_flags(file, concurrency="8", prompt_tokens=150, dtype="bfloat16", salt=False, drain=1.5)
+    found = given_flags(file, concurrency="8", prompt_tokens=150, dtype="bfloat16", stream=False, drain=1.5)
     assert found.load.concurrency == [8]
     assert (found.workload.prompt_tokens.mean, found.workload.prompt_tokens.max) == (150, 200)
     assert {model.dtype for model in found.models} == {"bfloat16"}
-    assert (found.workload.salt, found.load.drain_s) == (False, 1.5)
+    assert (found.workload.stream, found.load.drain_s) == (False, 1.5)
 
 
 def test_a_rate_replaces_the_files_concurrency_and_back(file: Path) -> None:

@@ -14,7 +14,7 @@ from redline.load.paced.server import PacedServer
 from redline.spec.engine import EngineSpec
 from redline.spec.model import ModelSpec
 
-PLANNED = {"ttft-ms", "itl-ms", "fail-start", "interrupt-start", "die-after-s", "missing"}
+PLANNED = {"slots", "ttft-ms", "itl-ms", "fail-start", "interrupt-start", "die-after-s", "missing"}
 
 
 class Running:
@@ -71,7 +71,10 @@ class PacedEngine:
             raise KeyboardInterrupt
         if flags.get("fail-start"):
             raise EngineStartFailed("it died", log_tail="out of memory", diagnosis="out-of-memory")
-        pace = Pace(ttft_ms=flags.get("ttft-ms", 5.0), itl_ms=flags.get("itl-ms", 2.0), model=start.model.served_name)
+        pace = Pace(
+            ttft_ms=flags.get("ttft-ms", 5.0), itl_ms=flags.get("itl-ms", 2.0), model=start.model.served_name,
+            slots=flags.get("slots", 0),
+        )  # fmt: skip
         # only the first start dies, so that what is left can go on
         die = flags.get("die-after-s") if not PacedEngine.started else None
         running = Running(PacedServer(pace).start(), die)

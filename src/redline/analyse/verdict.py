@@ -8,11 +8,18 @@ from __future__ import annotations
 
 from redline.analyse.case import STATES, Case, Rule
 from redline.analyse.finding import Verdict
-from redline.analyse.rules import asked, client, outcome
+from redline.analyse.rules import asked, cache, calibrated, client, outcome, tokens
 
 __all__ = ["RULES", "STATES", "Case", "judge"]
 
-RULES: tuple[Rule, ...] = (*outcome.RULES, *client.RULES, *asked.RULES)
+RULES: tuple[Rule, ...] = (
+    *outcome.RULES,
+    *client.RULES,
+    *calibrated.RULES,
+    *asked.RULES,
+    *tokens.RULES,
+    *cache.RULES,
+)
 
 
 def judge(case: Case) -> Verdict:

@@ -13,6 +13,7 @@ from redline.spec.experiment import Experiment
 
 if TYPE_CHECKING:
     from redline.report.model import Report
+    from redline.tune.compare import Outcome
 
 STORED = "Stored runs"
 Runs = Annotated[
@@ -102,13 +103,21 @@ def run_and_report(
 ) -> Report:
     """Runs it, prints the table (nothing on stdout when `quiet`) and writes the HTML report; leaves with the code that
     fits the outcome when something failed."""
-    from redline.cli.report import render
     from redline.cli.show import TerminalEvents
-    from redline.errors import INTERRUPTED
     from redline.tune.compare import compare
 
     with TerminalEvents() as events:
         outcome = compare(experiment, db=db, argv=["redline", *sys.argv[1:]], events=events)
+    return report_outcome(outcome, db=db, output=output, as_json=as_json, quiet=quiet)
+
+
+def report_outcome(
+    outcome: Outcome, *, db: Path | None, output: Path | None, as_json: bool, quiet: bool = False
+) -> Report:
+    """The report of a run that just ended, and its exit code."""
+    from redline.cli.report import render
+    from redline.errors import INTERRUPTED
+
     report = render([outcome.run_id], db=db, output=output, as_json=as_json, quiet=quiet)
     if outcome.status == "interrupted":
         raise typer.Exit(INTERRUPTED)

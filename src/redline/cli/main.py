@@ -15,6 +15,7 @@ from redline.errors import INTERRUPTED, RedlineError
 VERBS: dict[str, str] = {
     "compare": "Start each engine in turn, load it, stop it, and say which is better.",
     "bench": "Load a server that is already running.",
+    "resume": "Go on with a run that was cut short.",
     "serve": "Start one engine and leave it in the foreground.",
     "runs": "List what has been measured.",
     "report": "Show a stored run again, as a table, Markdown, HTML, charts or JSON.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -10,16 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 from rich.console import Console
+from rich.live import Live
 from rich.markup import escape
 
+from redline.cli.live import Panel
 from redline.engines.endpoint import Endpoint
 from redline.errors import EngineError, RedlineError, Skipped
 from redline.spec.load import LoadPoint
 from redline.tune.events import Events
 
 if TYPE_CHECKING:
-    from rich.status import Status
-
+    from redline.analyse.summary import PointSummary
     from redline.load.run import LoadProgress
     from redline.tune.preflight import Job
 
@@ -63,55 +65,54 @@ def print_json(value: Any) -> None:
 
 
 class TerminalEvents(Events):
-    """A line for every step done, and one that moves for the step under way (only on a terminal)."""
+    """A line for every step done, and a part that moves for the step under way (only on a terminal)."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or stderr()
-        self._status: Status | None = None
-        self._began = 0.0
+        self._panel = Panel()
+        self._live: Live | None = None
         self._label = ""
-        self._step = ""
         self._said = 0.0
         self._turn = ""
 
     def __enter__(self) -> TerminalEvents:
-        self._status = self.console.status("", spinner="dots")
         if self.console.is_terminal:
-            self._status.start()
+            self._live = Live(self._panel, console=self.console, refresh_per_second=8, transient=True)
+            self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._status is not None:
-            self._status.stop()
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
 
-    def _moving(self, text: str) -> None:
-        if self._status is not None:
-            self._status.update(text)
-        if not self.console.is_terminal and time.monotonic() - self._said > 10:
+    def _sign_of_life(self, text: str) -> None:
+        if self._live is None and time.monotonic() - self._said > 10:
             # a log file wants a sign of life too, but not ten a second
             self._said = time.monotonic()
             self.console.print(text)
 
     def run(self, run_id: str, jobs: list[Job], points: int) -> None:
         able = [job for job in jobs if job.skipped is None]
-        self.console.print(f"run [bold]{run_id}[/]: {len(able)} engine configurations × {points} load points")
+        many = f"{points} load points" if points else "a search"
+        self.console.print(f"run [bold]{run_id}[/]: {len(able)} engine configurations × {many}")
 
     def trial(self, job: Job, repeat: int) -> None:
         self.begin(job.label + (f" · repeat {repeat + 1}" if repeat else ""))
 
     def turn(self, job: Job, number: int) -> None:
-        self._began, self._label = time.monotonic(), f"{job.label} · round {number + 1}"
+        self.begin(f"{job.label} · round {number + 1}")
         self._turn = f"round {number + 1} · {escape(job.spec.label)} · "
 
     def begin(self, label: str) -> None:
         """From here on, phases and points belong to `label`."""
-        self._began = self._said = time.monotonic()
+        self._said = self._panel.began = time.monotonic()
         self._label = label
-        self._moving(f"[bold]{escape(label)}[/] starting")
+        self._panel.start(label, "starting")
 
     def phase(self, text: str) -> None:
-        self._step = escape(text)
-        self._moving(f"[bold]{escape(self._label)}[/] {time.monotonic() - self._began:.0f} s · {self._step}")
+        self._panel.start(self._label, text)
+        self._sign_of_life(f"[bold]{escape(self._label)}[/] {escape(text)}")
 
     def ready(self, endpoint: Endpoint) -> None:
         took = endpoint.startup_ms.get("total", 0.0) / 1000
@@ -119,20 +120,23 @@ class TerminalEvents(Events):
 
     def point(self, point: LoadPoint) -> None:
         self._said = time.monotonic()
-        self._step = point.label
-        self._moving(f"[bold]{escape(self._label)}[/] {point.label}")
+        self._panel.start(self._label, point.label)
 
     def progress(self, progress: LoadProgress) -> None:
+        self._panel.took(progress)
         done = f"{progress.finished}" + (f"/{progress.planned}" if progress.planned else "")
-        failed = f" · [red]{progress.failed} failed[/]" if progress.failed else ""
-        self._moving(
-            f"[bold]{escape(self._label)}[/] {self._step} · {progress.elapsed_s:.0f} s · {done} done"
-            f" · {progress.in_flight} in flight · {progress.tokens_per_s:,.0f} tok/s{failed}"
+        self._sign_of_life(
+            f"[bold]{escape(self._label)}[/] {self._panel.step} · {progress.elapsed_s:.0f} s · {done} done"
+            f" · {progress.in_flight} in flight · {progress.tokens_per_s:,.0f} tok/s · {progress.failed} failed"
         )
 
-    def point_done(self, point: LoadPoint, verdict: str, reasons: tuple[str, ...]) -> None:
-        why = f" ({escape(reasons[0])})" if reasons else ""
-        self.console.print(f"  {self._turn}{point.label}: {MARKS.get(verdict, verdict)}{why}")
+    def point_done(self, point: LoadPoint, summary: PointSummary) -> None:
+        self._panel.start(self._label, "")
+        verdict, numbers = summary.verdict, _numbers(summary)
+        why = f" ({escape(verdict.reasons[0])})" if verdict.reasons else ""
+        self.console.print(
+            f"  {self._turn}{point.label}: {MARKS.get(verdict.state, verdict.state)} {numbers}[dim]{why}[/]"
+        )
 
     def skipped(self, job: Job, skipped: Skipped) -> None:
         self.console.print(f"[bold]{escape(job.label)}[/] [yellow]{escape(str(skipped))}[/]")
@@ -140,3 +144,17 @@ class TerminalEvents(Events):
     def failed(self, job: Job, error: RedlineError) -> None:
         self.console.print(f"[bold]{escape(job.label)}[/] failed")
         show_error(error)
+
+
+def _numbers(summary: PointSummary) -> str:
+    """What one wants to see at once of a point that is done."""
+    shown = [
+        f"{name} {value:,.{digits}f} {unit}"
+        for name, key, unit, digits in (
+            ("", "output_tokens_per_s", "tok/s", 0),
+            ("TTFT p99", "ttft_ms.p99", "ms", 1),
+            ("ITL p50", "itl_ms.p50", "ms", 2),
+        )
+        if math.isfinite(value := summary.value(key))
+    ]
+    return " · ".join(text.strip() for text in shown)

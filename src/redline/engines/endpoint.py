@@ -18,6 +18,8 @@ class Dialect:
     tokenize: bool = False  # POST /tokenize and /detokenize beside /v1
     stream_usage: bool = True  # `stream_options: {"include_usage": true}`
     continuous_usage: bool = False  # `stream_options: {"continuous_usage_stats": true}`: usage on every chunk
+    priority: bool = False  # `priority: 1`; whether it changes the order is the scheduler's matter
+    responses: tuple[str, ...] = ()  # fields beyond OpenAI's that /v1/responses understands: `ignore_eos`, `min_tokens`
 
 
 @dataclass(frozen=True)

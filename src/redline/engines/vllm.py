@@ -38,6 +38,8 @@ DIALECT = Dialect(
     tokenize=True,
     stream_usage=True,
     continuous_usage=True,
+    priority=True,
+    responses=("ignore_eos",),
 )
 OURS = {
     "host": "the engine's field `host`",

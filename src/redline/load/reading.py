@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
+from redline.load import responses
 from redline.load.answer import Answer, error_text, read_stream, read_whole
 from redline.load.counting import CountTexts, resolve_chunks
+from redline.load.embeddings import FINISHED, read_embeddings
 from redline.load.frames import End, RawStream
 from redline.load.record import RequestRecord, Status, TokenSource
 from redline.load.response import Response, read_response
@@ -23,6 +25,10 @@ class Asked:
     stream: bool = True
     warmup: bool = False
     keep_text: bool = False
+    api: str = "completions"
+    inputs: int = 1
+    """Embeddings: how many vectors are to come back."""
+    request_class: str = ""
 
 
 class Reader:
@@ -34,6 +40,9 @@ class Reader:
         self._count = count
         self._source = source
         self._secret = secret
+        self.cached_told = 0
+        """Answers whose usage told of the prefix cache."""
+        self._dimension = 0
 
     def read(self, raw: RawStream, asked: Asked) -> RequestRecord:
         head = raw.head
@@ -46,8 +55,9 @@ class Reader:
             finished_ns=head.ended_ns,
             asked_prompt_tokens=asked.prompt_tokens,
             asked_output_tokens=asked.output_tokens,
-            stamp="kernel" if head.kernel else "user",
+            stamp=head.stamp.name.lower(),
             warmup=asked.warmup,
+            request_class=asked.request_class,
         )
         if not raw.lengths:
             record.status, record.error = _without_bytes(raw)
@@ -68,11 +78,19 @@ class Reader:
             return
         answer = Answer()
         if response.status and not response.fault:
-            answer = _read_answer(response, raw, asked)
+            answer = self._read_answer(response, raw, asked)
         self._fill(record, answer, asked)
-        record.status, record.error = judge(raw, response, answer, record.output_tokens)
+        record.status, record.error = judge(raw, response, answer, record.output_tokens, asked.api)
         if record.status in (Status.OK, Status.EMPTY) and not response.whole:
             record.finished_ns = answer.done_ns  # complete to its [DONE]; what the server did afterwards is not ours
+
+    def _read_answer(self, response: Response, raw: RawStream, asked: Asked) -> Answer:
+        if asked.api != "embeddings":
+            return _read_answer(response, raw, asked)
+        if not response.whole:
+            return Answer()
+        answer, self._dimension = read_embeddings(response, raw.stamps[-1], asked.inputs, self._dimension)
+        return answer
 
     def _fill(self, record: RequestRecord, answer: Answer, asked: Asked) -> None:
         chunks, tokens, output, source = resolve_chunks(answer, self._count, self._source)
@@ -82,6 +100,7 @@ class Reader:
         record.token_source = source
         record.prompt_tokens = answer.prompt_tokens
         record.cached_tokens = answer.cached_tokens
+        self.cached_told += answer.cached_told
         record.finish_reason = answer.finish_reason
         record.shared_stamps = sum(a == b for a, b in pairwise(times))
         thinks = any(chunk.reasoning for chunk in chunks)
@@ -93,25 +112,29 @@ class Reader:
 
 def _read_answer(response: Response, raw: RawStream, asked: Asked) -> Answer:
     if not asked.stream:
-        return read_whole(response, raw.stamps[-1]) if response.whole else Answer()
+        whole = responses.read_whole if asked.api == "responses" else read_whole
+        return whole(response, raw.stamps[-1]) if response.whole else Answer()
     kind = response.headers.get("content-type", "text/event-stream")
     encoding = response.headers.get("content-encoding", "identity")
     if encoding != "identity":
         return Answer(problem=f"the answer is {encoding}-encoded, although identity was asked for")
     if "event-stream" in kind or response.body.lstrip()[:5] in (b"data:", b"event", b""):
-        return read_stream(response, raw.stamps)
+        return read_stream(response, raw.stamps, responses.take_event if asked.api == "responses" else None)
     if not response.whole:
         return Answer()
     return Answer(problem=f"no event stream but {kind}: {error_text(response.body)}")
 
 
-def judge(raw: RawStream, response: Response, answer: Answer, output_tokens: int) -> tuple[Status, str]:
+def judge(
+    raw: RawStream, response: Response, answer: Answer, output_tokens: int, api: str = "completions"
+) -> tuple[Status, str]:
     """How the request ended, and why in words."""
     end = raw.head.end
     if response.fault or answer.problem:
         return Status.MALFORMED, response.fault or answer.problem
     if answer.done_ns or (answer.finish_reason and response.whole):
-        return (Status.OK, "") if output_tokens else (Status.EMPTY, "a complete answer without one token")
+        done = output_tokens or answer.finish_reason == FINISHED
+        return (Status.OK, "") if done else (Status.EMPTY, "a complete answer without one token")
     if end is End.CANCELLED:
         return Status.CANCELLED, ""
     got = f"after {len(answer.chunks)} chunks" if response.status else "before a whole head of an answer"
@@ -120,7 +143,8 @@ def judge(raw: RawStream, response: Response, answer: Answer, output_tokens: int
     if end is End.BAD:
         return Status.MALFORMED, raw.error or "no HTTP: " + error_text(raw.data[:200])
     if response.whole:
-        return Status.RESET, f"the stream ended {got} without finish_reason and without [DONE]"
+        lacks = "without response.completed" if api == "responses" else "without finish_reason and without [DONE]"
+        return Status.RESET, f"the stream ended {got} {lacks}"
     return Status.RESET, f"{raw.error or 'the server closed the connection'} {got}"
 
 

@@ -5,22 +5,25 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from redline.clock import now_ns
 from redline.engines.endpoint import Endpoint
-from redline.errors import EnvironmentFault
+from redline.errors import EnvironmentFault, RedlineError
 from redline.load.arrivals import schedule
-from redline.load.crew import LoadWorker
-from redline.load.frames import Arrivals, Phase, PhaseDone, RawStream, Tick
+from redline.load.body import streams
+from redline.load.cores import CorePlan, plan_cores, wanted_workers
+from redline.load.crew import Crew, Heard
+from redline.load.frames import Arrivals, Phase, PhaseDone, Plant, RawStream, Tick
+from redline.load.limits import check_limits
 from redline.load.progress import LoadProgress, PointOutcome, StoppedBy, Tally
 from redline.load.prompts import PromptSource
 from redline.load.reading import Asked, Reader
 from redline.load.record import RequestRecord, Status, TokenSource
+from redline.load.stamping import Stamper
 from redline.load.supply import Supply
-from redline.load.target import resolve
-from redline.load.worker import open_files_limit
+from redline.load.target import is_loopback, resolve
 from redline.spec.load import LoadPoint, LoadSpec
 from redline.spec.workload import WorkloadSpec
 from redline.units import NS_PER_S
@@ -33,7 +36,6 @@ _HELD_BYTES_MAX = 256 << 20
 _POLL_S = 0.05
 _ALIVE_EVERY_S = 0.5
 _PROGRESS_EVERY_S = 0.25
-_SPARE_FILES = 64
 
 OnRecord = Callable[[RequestRecord], None]
 OnProgress = Callable[[LoadProgress], None]
@@ -53,32 +55,42 @@ def run_point(
     should_stop: Ask = lambda: False,
     alive: Ask = lambda: True,
     api_key: str | None = None,
+    plant: Plant | None = None,
+    before_measuring: Callable[[], None] = lambda: None,
 ) -> PointOutcome:
     """Push `endpoint` at one load point and tell how it went.
 
-    Warm-up requests come first and are recorded as such. `should_stop` is asked at least every 50 ms, `alive` twice a
-    second; when the engine is gone, or refuses connections for a second, the point ends and keeps what was measured.
-    EnvironmentFault when the load worker cannot run here.
+    Warm-up requests come first and are recorded as such; `before_measuring` is called once they are over. `should_stop`
+    is asked at least every 50 ms, `alive` twice a second; when the engine is gone, or refuses connections for a second,
+    the point ends and keeps what was measured. EnvironmentFault when the load worker cannot run here.
     """
-    if point.kind == "closed":
-        _check_files(int(point.value))
-    silent_s = load.idle_timeout_s if workload.stream else load.timeout_s
+    silent_s = load.idle_timeout_s if streams(workload) else load.timeout_s
     target = replace(
-        resolve(endpoint.base_url), timeout_ns=int(load.timeout_s * NS_PER_S), idle_ns=int(silent_s * NS_PER_S)
+        resolve(endpoint.base_url),
+        timeout_ns=int(load.timeout_s * NS_PER_S),
+        idle_ns=int(silent_s * NS_PER_S),
+        timestamps=load.stamps != "user",
+        **(asdict(plant) if plant else {}),
     )
-    with LoadWorker(target) as worker:
-        told = _Told(on_record, on_progress, should_stop, alive)
+    plan = _plan(endpoint, workload, load, point, is_loopback(target))
+    if point.kind == "closed":
+        check_limits(int(point.value), plan.workers)
+    # the ring is open before the first connection is
+    with Stamper(target, load.stamps) as stamper, Crew(target, plan.workers, cores=plan.cores) as worker:
+        told = _Told(on_record, on_progress, should_stop, alive, before_measuring)
         supply = Supply(endpoint, workload, prompts, seed=seed, api_key=api_key)
-        return _Push(worker, load, point, seed, prompts, supply, told, api_key).run()
+        push = _Push(worker, stamper, load, point, seed, prompts, supply, told, api_key)
+        outcome = push.run()
+    outcome.workers, outcome.pinning = plan.workers, plan.note
+    outcome.client_cores, outcome.server_cores = list(plan.cores), list(plan.server)
+    return outcome
 
 
-def _check_files(clients: int) -> None:
-    limit = open_files_limit()
-    if clients + _SPARE_FILES > limit:
-        raise EnvironmentFault(
-            f"{clients} clients need {clients + _SPARE_FILES} open files, and {limit} are allowed",
-            fix=f"ulimit -Hn {clients + _SPARE_FILES} (as root), or LimitNOFILE= of the service",
-        )
+def _plan(endpoint: Endpoint, workload: WorkloadSpec, load: LoadSpec, point: LoadPoint, loopback: bool) -> CorePlan:
+    chunks = workload.output_tokens.mean if workload.stream else 1
+    wanted = wanted_workers(point.kind, point.value, chunks)
+    local = bool(endpoint.pids) or loopback
+    return plan_cores(endpoint.pids, wanted=wanted, asked=load.workers, pin=load.pin == "auto", local=local)
 
 
 @dataclass(frozen=True)
@@ -89,6 +101,7 @@ class _Told:
     on_progress: OnProgress
     should_stop: Ask
     alive: Ask
+    before_measuring: Callable[[], None]
 
 
 class _Push:
@@ -96,7 +109,8 @@ class _Push:
 
     def __init__(
         self,
-        worker: LoadWorker,
+        worker: Crew,
+        stamper: Stamper,
         load: LoadSpec,
         point: LoadPoint,
         seed: int,
@@ -106,6 +120,7 @@ class _Push:
         api_key: str | None,
     ) -> None:
         self._worker, self._load, self._point, self._seed = worker, load, point, seed
+        self._stamper = stamper
         self._prompts, self._supply, self._told = prompts, supply, told
         self._clients = int(point.value) if point.kind == "closed" else 0
         # a tokenizer that loads the server is asked after the measurement, not during it
@@ -164,12 +179,15 @@ class _Push:
         outcome.planned = load.requests if clients else len(phase.offsets_ns)
         self._first, self._sent_before = self._supply.made, self._tally.tick.sent
         self._supply.feed(self._worker, self._supply.first(outcome.planned, clients))
+        self._told.before_measuring()
         self._tally.start_over()
-        cpu, parent_cpu = self._tally.tick.cpu_s, time.process_time()
+        cpu, parent_cpu, pieces = self._worker.cpu_s(), time.process_time(), self._tally.tick.pieces
         self._worker.start(phase)
         done = self._pump("measuring", outcome.planned)
         outcome.measured_from_ns, outcome.sent = done.started_ns, done.sent
-        outcome.client_cpu_s = done.tick.cpu_s - cpu
+        spent = [after - before for after, before in zip(self._worker.cpu_s(), cpu, strict=True)]
+        outcome.client_cpu_s, outcome.worker_cpu_s_max = sum(spent), max(spent)
+        outcome.pieces_measured = done.tick.pieces - pieces
         outcome.parent_cpu_s = time.process_time() - parent_cpu
         outcome.stopped_by = self._why or _reason(done.stopped_by)
         if not clients and outcome.stopped_by == "requests" and outcome.planned != load.requests:
@@ -178,23 +196,35 @@ class _Push:
 
     def _pump(self, phase: Literal["warm-up", "measuring"], planned: int) -> PhaseDone:
         """Hear the worker out until its phase is over."""
+        longest = self._load.duration_s if phase == "measuring" else 0.0
         while True:
-            for heard in self._worker.hear(_POLL_S):
+            for heard in self._hear():
                 if isinstance(heard, RawStream):
-                    self._take(heard)
+                    self._stamper.put(heard)
                 elif isinstance(heard, Tick):
                     self._tally.ticked(heard)
                 else:
+                    self._take(self._stamper.flush())
                     self._tally.ticked(heard.tick)
-                    self._told.on_progress(self._tally.progress(phase, planned))
+                    self._told.on_progress(self._tally.progress(phase, planned, longest))
                     return heard
+            self._take(self._stamper.ready())
             self._watch()
             if phase == "measuring" and self._why is None:
                 self._top_up(planned)
             now = time.monotonic()
             if now >= self._progress_at:
                 self._progress_at = now + _PROGRESS_EVERY_S
-                self._told.on_progress(self._tally.progress(phase, planned))
+                self._told.on_progress(self._tally.progress(phase, planned, longest))
+
+    def _hear(self) -> list[Heard]:
+        """A worker that died may have handed over requests that still wait for their stamps: none is lost."""
+        try:
+            return self._worker.hear(_POLL_S)
+        except RedlineError:
+            self._take(self._stamper.flush())
+            self._read_held()
+            raise
 
     def _watch(self) -> None:
         """Stop when the user has had enough or the engine is gone."""
@@ -219,7 +249,11 @@ class _Push:
         if missing:
             self._supply.feed(self._worker, missing, under_load=True)
 
-    def _take(self, raw: RawStream) -> None:
+    def _take(self, streams: list[RawStream]) -> None:
+        for raw in streams:
+            self._take_one(raw)
+
+    def _take_one(self, raw: RawStream) -> None:
         asked = self._supply.asked.pop(raw.head.number)
         record = self._reader.read(raw, asked)
         self._tally.add(raw, record)
@@ -248,10 +282,20 @@ class _Push:
         outcome.pieces, outcome.bytes_in = tick.pieces, tick.bytes_in
         outcome.starved, outcome.retried = tick.starved, tick.retried
         outcome.short_slice = self._worker.short_slice
+        outcome.stamps = self._stamper.report.as_dict()
         outcome.clock_error_ns, outcome.clock_step_ns = tick.clock_error_ns, tick.clock_step_ns
         outcome.backlog_max_bytes, outcome.spilled_bytes = tick.backlog_max, tick.spilled
+        outcome.cache = self._prompts.cache_declared | {"told_by_usage": self._reader.cached_told}
         outcome.prompts_off, outcome.prompts_unverified = supply.off, supply.unverified
+        outcome.prompt_overhead = self._prompts.overhead
+        outcome.prefixes_used = len(supply.prefixes)
         notes[:0] = self._prompts.notes
+        notes += self._stamper.report.notes()
+        if len(supply.prefixes) > 1:
+            most = supply.prefixes.most_common(1)[0][1] / supply.prefixes.total()
+            notes.append(
+                f"{len(supply.prefixes)} shared prefixes in use, the most popular in {most:.0%} of the prompts"
+            )
         if supply.off:
             notes.append(f"{supply.off} of {supply.made} prompts could not be made exactly as long as asked")
         if tick.starved:

@@ -19,6 +19,7 @@ from redline.report.sections import sections
 from redline.spec.dump import dump_experiment
 from redline.spec.experiment import Experiment
 from redline.spec.load import LoadPoint
+from redline.spec.promise import class_promises, exact_output
 from redline.store.read import Reader
 from redline.store.rows import PointRow, RunRow, TrialRow
 
@@ -53,6 +54,7 @@ def load_report(reader: Reader, run_ids: Sequence[str] = ("last",)) -> Report:
         banners=tuple(text for row in rows for text in _banners(row)),
         missing=missing,
         db=str(reader.path),
+        promises=class_promises(rows[0].experiment),
         sections=sections(reader, rows, models),
     )
 
@@ -91,7 +93,7 @@ def _label(rows: list[RunRow], row: RunRow, trial: TrialRow) -> str:
 def _engine(reader: Reader, label: str, trials: list[tuple[RunRow, TrialRow]]) -> EngineReport:
     points: dict[Load, list[Measured]] = {}
     for row, trial in trials:
-        for point in trial.points:
+        for point in _counting(trials, row, trial):
             points.setdefault((point.kind, point.value), []).append(_measured(reader, row, trial, point))
     ready = [trial for _, trial in trials if trial.flags] or [trials[-1][1]]
     return EngineReport(
@@ -104,6 +106,19 @@ def _engine(reader: Reader, label: str, trials: list[tuple[RunRow, TrialRow]]) -
         starts=tuple(_start(reader, trial) for _, trial in trials),
         points={load: tuple(points[load]) for load in sorted(points)},
     )
+
+
+def _counting(trials: list[tuple[RunRow, TrialRow]], row: RunRow, trial: TrialRow) -> list[PointRow]:
+    """Points of a trial, without those that were cut off and measured again when the run was resumed."""
+    again = {
+        (point.kind, point.value)
+        for run, other in trials
+        if run.id == row.id and other.repeat == trial.repeat
+        for point in other.points
+        if point.complete and _stopped_by(point) != "interrupted"
+    }
+    cut = [point for point in trial.points if not point.complete or _stopped_by(point) == "interrupted"]
+    return [point for point in trial.points if point not in cut or (point.kind, point.value) not in again]
 
 
 def _measured(reader: Reader, row: RunRow, trial: TrialRow, point: PointRow) -> Measured:
@@ -119,7 +134,8 @@ def _measured(reader: Reader, row: RunRow, trial: TrialRow, point: PointRow) -> 
         seed=_seed(row) * 1_000_003 + point.id,
         run_id=row.id,
         asked=(point.kind, point.value),
-        exact_output=bool((row.experiment.get("workload") or {}).get("ignore_eos", True)),
+        exact_output=exact_output(row.experiment),
+        promises=class_promises(row.experiment),
     )
     return Measured(
         run_id=row.id,

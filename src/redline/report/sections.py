@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from redline.report.classes import classes_section
+from redline.report.client import client_section
 from redline.report.costs import cost_section
 from redline.report.model import ModelReport
 from redline.report.rounds import rounds_section
+from redline.report.search import search_section
 from redline.report.section import Maker, Section
+from redline.report.server import server_section
 from redline.report.thresholds import thresholds_section
+from redline.report.tokens import tokens_section
 from redline.store.read import Reader
 from redline.store.rows import RunRow
 
-MAKERS: tuple[Maker, ...] = (rounds_section, thresholds_section, cost_section)
+MAKERS: tuple[Maker, ...] = (
+    rounds_section, thresholds_section, search_section, cost_section, classes_section, server_section, client_section,
+    tokens_section,
+)  # fmt: skip
 
 
 def sections(reader: Reader, rows: Sequence[RunRow], models: Sequence[ModelReport]) -> tuple[Section, ...]:

@@ -14,6 +14,7 @@ from redline.spec.load import LoadSpec
 from redline.spec.model import ModelSpec
 from redline.spec.price import PriceSpec
 from redline.spec.record import Spec, Whole, fault
+from redline.spec.search import SearchSpec
 from redline.spec.slo import SloSpec
 from redline.spec.threshold import parse_threshold
 from redline.spec.workload import WorkloadSpec
@@ -37,6 +38,7 @@ class Experiment(Spec):
     workload: WorkloadSpec = Field(WorkloadSpec(), description="what is asked")
     load: LoadSpec = Field(LoadSpec(), description="how hard is pushed")
     slo: SloSpec = Field(SloSpec(), description="which promise is kept")
+    search: SearchSpec = Field(SearchSpec(), description="a load to look for instead of the listed ones")
     price: PriceSpec = Field(PriceSpec(), description="what the box costs")
     thresholds: list[ThresholdText] = Field(
         default_factory=list, description="what every run must reach: ttft_ms.p99 < 500 @ 8 clients; exit code 5 if not"
@@ -61,6 +63,16 @@ class Experiment(Spec):
                     field=f"{what}.{second}",
                     fix="give each its own name (name: in the file, NAME=ENGINE in a flag)",
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _a_search_has_an_aim(self) -> Self:
+        if self.search.goal == "slo" and not self.slo.terms:
+            raise fault(
+                "a search for the most load under an SLO needs an SLO",
+                field="search.goal",
+                fix="slo: {ttft_ms: 500} (--slo-ttft 500), or goal: knee",
+            )
         return self
 
     def hash(self) -> str:

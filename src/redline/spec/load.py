@@ -44,7 +44,17 @@ class LoadSpec(Spec):
         0, ge=0, description="requests before the measurement; 0 means one per client, at most 16"
     )
     ramp_s: Number = Field(0.0, ge=0, description="closed loop: spread the clients' first requests over this time")
+    calibrate_s: Number = Field(
+        2.0, ge=0, description="time for learning the client's own error before each kind of load point; 0: do not"
+    )
     drain_s: Number = Field(5.0, ge=0, description="time to finish what is in flight at the end")
+    stamps: Literal["auto", "packet", "kernel", "user"] = Field(
+        "auto", description="who says when a token arrived; auto takes the best that this box allows"
+    )
+    workers: Whole = Field(0, ge=0, description="processes that generate the load; 0 sizes them by the load point")
+    pin: Literal["auto", "off"] = Field(
+        "auto", description="auto: load workers on cores of their own, away from the server's, where the box has them"
+    )
     timeout_s: Number = Field(600.0, gt=0, description="a request that takes longer has failed")
     idle_timeout_s: Number = Field(60.0, gt=0, description="a stream that is silent for longer has failed")
 

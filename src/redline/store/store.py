@@ -20,7 +20,7 @@ import orjson
 from redline import __version__
 from redline.clock import now_ns, wall_time
 from redline.engines.endpoint import Endpoint
-from redline.errors import StoreFault
+from redline.errors import StoreFault, UsageError
 from redline.load.record import RequestRecord
 from redline.observe.sample import Sample
 from redline.spec.engine import EngineSpec
@@ -33,7 +33,7 @@ from redline.store.read import Reader
 from redline.store.scrub import Scrubber
 
 _T = TypeVar("_T")
-COMMIT_EVERY_S = 0.25
+COMMIT_EVERY_S = 0.1
 COMMIT_EVERY_ROWS = 200
 BATCH_ROWS = 1000
 
@@ -111,6 +111,14 @@ class Store(Reader):
             self._mine.add(run_id)
             return run_id
 
+    def resume_run(self, run_id: str) -> None:
+        """A run that was cut short is ours now and goes on. UsageError when its process still runs."""
+        if self.run(run_id).status == "running":
+            raise UsageError(f"run {run_id} is still going on", fix="wait for it, or end it with Ctrl-C")
+        me = json_text(process.identity())
+        self._write("UPDATE run SET status = 'running', ended_ns = NULL, process = ? WHERE id = ?", (me, run_id))
+        self._mine.add(run_id)
+
     def begin_trial(self, run_id: str, *, model: str, spec: EngineSpec, repeat: int) -> int:
         asked = json_text(self._scrub.value(spec.model_dump(mode="json")))
         sql = """INSERT INTO trial (run_id, model, engine, engine_kind, repeat, spec, started_ns, status)
@@ -135,7 +143,7 @@ class Store(Reader):
         return self._write(sql, (trial_id, point.kind, point.value, point.label, now_ns()))
 
     def add_request(self, point_id: int, record: RequestRecord) -> None:
-        """Buffered, committed within half a second; `record` must not change any more. Costs about a microsecond."""
+        """Buffered, committed within a fifth of a second; `record` must not change any more. Costs about 1 µs."""
         self._raise_fault()
         self._requests.append((point_id, record))
         if len(self._requests) >= COMMIT_EVERY_ROWS:

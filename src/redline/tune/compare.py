@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,10 +13,11 @@ from redline.spec.experiment import Experiment
 from redline.store.read import default_path
 from redline.store.store import Store
 from redline.tune.events import Events
+from redline.tune.plan import Plan, plan_of
 from redline.tune.preflight import Job, preflight
-from redline.tune.rounds import in_turn, interleaved, run_rounds
+from redline.tune.rounds import in_turn, interleaved, run_rounds, starts
 from redline.tune.stop import Stop
-from redline.tune.trial import Context, run_trial
+from redline.tune.trial import Context, context_of, run_trial
 
 
 @dataclass(frozen=True)
@@ -41,32 +42,41 @@ def compare(
     jobs = preflight(experiment)
     with Store.open(db or default_path()) as store, Stop() as stop:
         run_id = store.begin_run(experiment, facts(), list(argv))
-        context = Context(experiment, store, run_id, stop, events)
-        events.run(run_id, jobs, len(experiment.load.points))
-        status = "failed"
-        try:
-            _all_trials(context, jobs)
-            measured = bool(context.verdicts)
-            status = "interrupted" if stop.asked else "done" if measured else "failed"
-        except KeyboardInterrupt:
-            status = "interrupted"
-        finally:
-            verdict, reasons = _verdict(context, status)
-            store.end_run(run_id, status, verdict, reasons)
-    return Outcome(run_id, status, context.errors)
+        context = context_of(experiment, store, run_id, stop, events)
+        return carry_on(context, jobs, lambda job, repeat: plan_of(experiment))
 
 
-def _all_trials(context: Context, jobs: list[Job]) -> None:
+PlanOf = Callable[[Job, int], Plan]
+"""What one engine with one model still has to go through in one repeat."""
+
+
+def carry_on(context: Context, jobs: list[Job], plans: PlanOf) -> Outcome:
+    """Measures what `plans` hold, and ends the run."""
+    status = "failed"
+    searched = context.experiment.search.goal != "off"
+    context.events.run(context.run_id, jobs, 0 if searched else len(context.experiment.load.points))
+    try:
+        _all_trials(context, jobs, plans)
+        status = "interrupted" if context.stop.asked else "done" if context.verdicts else "failed"
+    except KeyboardInterrupt:
+        status = "interrupted"
+    finally:
+        verdict, reasons = _verdict(context, status)
+        context.store.end_run(context.run_id, status, verdict, reasons)
+    return Outcome(context.run_id, status, context.errors)
+
+
+def _all_trials(context: Context, jobs: list[Job], plans: PlanOf) -> None:
     if interleaved(context.experiment):
         for repeat in range(context.experiment.repeats):
             for model in dict.fromkeys(job.model.served_name for job in jobs):
                 run_rounds(context, [job for job in jobs if job.model.served_name == model], repeat)
         return
     # repeats outermost, in alternating order: drift of the box then spreads over all engines alike
-    for repeat in range(context.experiment.repeats * context.experiment.rounds):
+    for repeat in range(starts(context.experiment)):
         for job in in_turn(jobs, repeat):
             if not context.stop.asked:
-                run_trial(context, job, repeat)
+                run_trial(context, job, repeat, plans(job, repeat))
 
 
 def _verdict(context: Context, status: str) -> tuple[str, list[str]]:

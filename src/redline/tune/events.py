@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from redline.analyse.summary import PointSummary
 from redline.engines.endpoint import Endpoint
 from redline.errors import RedlineError, Skipped
 from redline.spec.load import LoadPoint
@@ -17,7 +18,7 @@ class Events:
     """Silent; a terminal view overrides what it wants to show. Called from the thread that runs the experiment."""
 
     def run(self, run_id: str, jobs: list[Job], points: int) -> None:
-        """The run has its id; everything from here on is kept."""
+        """The run has its id; everything from here on is kept. `points` 0: a search decides how many."""
 
     def trial(self, job: Job, repeat: int) -> None:
         """An engine is about to start."""
@@ -35,7 +36,8 @@ class Events:
 
     def progress(self, progress: LoadProgress) -> None: ...
 
-    def point_done(self, point: LoadPoint, verdict: str, reasons: tuple[str, ...]) -> None: ...
+    def point_done(self, point: LoadPoint, summary: PointSummary) -> None:
+        """A load point is measured, judged and stored."""
 
     def skipped(self, job: Job, skipped: Skipped) -> None: ...
 

@@ -16,6 +16,7 @@ from typing import TypeVar
 from redline.errors import EngineError
 from redline.spec.experiment import Experiment
 from redline.spec.load import LoadPoint
+from redline.tune.plan import plan_of
 from redline.tune.preflight import Job
 from redline.tune.trial import Context, kept_up, run_trial
 
@@ -23,8 +24,14 @@ _T = TypeVar("_T")
 
 
 def interleaved(experiment: Experiment) -> bool:
-    """True when there are rounds and every engine can stay up for all of them."""
-    return experiment.rounds > 1 and all(engine.kind == "url" or engine.keep_up for engine in experiment.engines)
+    """True when there are rounds of listed load points and every engine can stay up for all of them."""
+    listed = experiment.rounds > 1 and experiment.search.goal == "off"
+    return listed and all(engine.kind == "url" or engine.keep_up for engine in experiment.engines)
+
+
+def starts(experiment: Experiment) -> int:
+    """How often each engine is started when they are not interleaved: once for every round."""
+    return experiment.repeats * experiment.rounds
 
 
 def in_turn(items: Sequence[_T], number: int) -> list[_T]:
@@ -46,7 +53,7 @@ def run_rounds(context: Context, jobs: Sequence[Job], repeat: int) -> None:
     able = []
     for job in jobs:
         if job.skipped is not None:
-            run_trial(context, job, repeat)  # says why, and starts nothing
+            run_trial(context, job, repeat, plan_of(context.experiment))  # says why, and starts nothing
         else:
             able.append(job)
     rounds = context.experiment.rounds

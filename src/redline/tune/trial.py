@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import deque
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,17 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from redline.analyse.finding import Verdict
-from redline.analyse.summary import summarise_point
+from redline.analyse.summary import PointSummary
 from redline.engines.engine import Server, Start
-from redline.errors import EngineDied, EngineError, RedlineError
+from redline.errors import EngineDied, EngineError, EnvironmentFault, RedlineError
 from redline.load.prompts import PromptSource, prompt_source
 from redline.load.run import PointOutcome, run_point
+from redline.observe.metrics import ServerWatch
 from redline.observe.sampling import Watch, sampling
 from redline.spec.experiment import Experiment
 from redline.spec.load import LoadPoint
 from redline.spec.resolve import model_hashes, resolve_model
 from redline.store.store import Store
+from redline.tune.calibrate import Calibrator
 from redline.tune.events import Events
+from redline.tune.judge import summary_of
+from redline.tune.plan import Plan
 from redline.tune.preflight import Job
 from redline.tune.stop import Stop
 
@@ -37,26 +41,31 @@ class Context:
     run_id: str
     stop: Stop
     events: Events
+    calibrator: Calibrator
     verdicts: list[Verdict] = field(default_factory=list)
     errors: list[RedlineError] = field(default_factory=list)
     """What went wrong so far: Ctrl-C must not lose it."""
 
 
-def run_trial(context: Context, job: Job, repeat: int) -> None:
-    """All load points of one job. What went wrong goes to `context.errors`; everything measured is in the store.
+def context_of(experiment: Experiment, store: Store, run_id: str, stop: Stop, events: Events) -> Context:
+    return Context(experiment, store, run_id, stop, events, Calibrator(experiment, lambda: stop.asked))
+
+
+def run_trial(context: Context, job: Job, repeat: int, plan: Plan) -> None:
+    """All load points of one job that `plan` asks for. What went wrong goes to
+    `context.errors`; everything measured is in the store.
 
     KeyboardInterrupt (Ctrl-C during start-up) passes through after the engine is gone and the trial is closed.
     """
-    points = deque(enumerate(context.experiment.load.points))
-    if job.skipped is not None:
+    if job.skipped is not None and plan.next() is not None:
         trial = context.store.begin_trial(context.run_id, model=job.model.served_name, spec=job.spec, repeat=repeat)
         context.store.end_trial(trial, "skipped", str(job.skipped))
         context.events.skipped(job, job.skipped)
         return
     for _ in range(STARTS_PER_TRIAL):
-        if not points or context.stop.asked:
+        if context.stop.asked or plan.next() is None:
             break
-        error = _start_and_push(context, job, repeat, points)
+        error = _start_and_push(context, job, repeat, plan)
         if error is not None:
             context.errors.append(error)
             context.events.failed(job, error)
@@ -64,9 +73,7 @@ def run_trial(context: Context, job: Job, repeat: int) -> None:
             break
 
 
-def _start_and_push(
-    context: Context, job: Job, repeat: int, points: deque[tuple[int, LoadPoint]]
-) -> RedlineError | None:
+def _start_and_push(context: Context, job: Job, repeat: int, plan: Plan) -> RedlineError | None:
     store = context.store
     trial = store.begin_trial(context.run_id, model=job.model.served_name, spec=job.spec, repeat=repeat)
     folder = store.artifact_dir(context.run_id) / f"trial-{trial}"
@@ -77,7 +84,7 @@ def _start_and_push(
         start = Start(job.spec, job.model, folder, context.experiment.seed)
         server = job.engine.start(start, context.events.phase)
         try:
-            error = _push(context, job, repeat, points, server, trial)
+            error = _push(context, job, repeat, plan, server, trial)
         finally:
             server.stop()
         status = "failed" if error else "interrupted" if context.stop.asked else "done"
@@ -94,17 +101,15 @@ def _start_and_push(
     return error
 
 
-def _push(
-    context: Context, job: Job, repeat: int, points: deque[tuple[int, LoadPoint]], server: Server, trial: int
-) -> RedlineError | None:
+def _push(context: Context, job: Job, repeat: int, plan: Plan, server: Server, trial: int) -> RedlineError | None:
     """Every load point that is left, until the engine dies or the user has had enough."""
     store, endpoint = context.store, server.endpoint
     store.trial_ready(trial, endpoint, _hashes(job))
     context.events.ready(endpoint)
     with sampling(endpoint.pids, lambda samples: store.add_samples(trial, samples)) as watch:
-        under_load = _UnderLoad(context, job, server, trial, _prompts(context, job, server), watch)
-        while points and not context.stop.asked:
-            index, point = points.popleft()
+        under_load = _UnderLoad(context, job, server, trial, _prompts(context, job, server), watch, plan)
+        while not context.stop.asked and (following := plan.next()) is not None:
+            index, point = following
             outcome = under_load.point(point, _point_seed(context, repeat, index))
             if outcome.stopped_by == "engine-died":
                 return _death(job, server)
@@ -121,15 +126,26 @@ class _UnderLoad:
     trial: int
     prompts: PromptSource
     watch: Watch
+    plan: Plan
 
     def point(self, point: LoadPoint, seed: int) -> PointOutcome:
         store, events = self.context.store, self.context.events
         point_id = store.begin_point(self.trial, point)
+        began = time.monotonic()
+        calibrator = self.context.calibrator
+        with self.context.stop.orderly():
+            events.phase(f"{point.label}: calibrating the client")
+            calibrator.before(point)
         events.point(point)
-        outcome = self._run(point_id, point, seed)
-        as_dict = outcome.as_dict()
+        outcome, server = self._run(point_id, point, seed)
+        as_dict = outcome.as_dict() | {"server": server}
+        with self.context.stop.orderly():
+            as_dict["calibration"] = calibrator.after(point, outcome.chunks_per_s)
+        as_dict["chunks_per_s"] = outcome.chunks_per_s
         as_dict["observe_notes"] = [*self.watch.notes, *map(str, self.watch.skipped)]
-        verdict = self._judge(point_id, point, outcome, as_dict, seed)
+        summary = self._judge(point_id, point, outcome, as_dict, seed)
+        as_dict |= self.plan.took(point, summary, outcome.stopped_by, time.monotonic() - began)
+        verdict = summary.verdict
         store.end_point(
             point_id,
             measured_from_ns=outcome.measured_from_ns,
@@ -140,13 +156,13 @@ class _UnderLoad:
             reasons=list(verdict.reasons),
         )
         self.context.verdicts.append(verdict)
-        events.point_done(point, verdict.state, verdict.reasons)
+        events.point_done(point, summary)
         return outcome
 
-    def _run(self, point_id: int, point: LoadPoint, seed: int) -> PointOutcome:
+    def _run(self, point_id: int, point: LoadPoint, seed: int) -> tuple[PointOutcome, dict[str, Any]]:
         store, experiment, stop = self.context.store, self.context.experiment, self.context.stop
-        with stop.orderly():
-            return run_point(
+        with stop.orderly(), self._server_watch() as server:
+            outcome = run_point(
                 self.server.endpoint,
                 experiment.workload,
                 experiment.load,
@@ -158,23 +174,30 @@ class _UnderLoad:
                 should_stop=lambda: stop.asked,
                 alive=self.server.alive,
                 api_key=_api_key(self.job),
+                before_measuring=server.mark,
             )
+        return outcome, server.as_dict()
+
+    def _server_watch(self) -> ServerWatch:
+        key = _api_key(self.job)
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        url, store = self.server.endpoint.metrics_url, self.context.store
+        return ServerWatch(url, lambda samples: store.add_samples(self.trial, samples), headers)
 
     def _judge(
         self, point_id: int, point: LoadPoint, outcome: PointOutcome, as_dict: dict[str, Any], seed: int
-    ) -> Verdict:
-        slo = self.context.experiment.slo
-        return summarise_point(
-            self.context.store.requests(point_id),
-            window_hint=(outcome.measured_from_ns, outcome.ended_ns),
-            slo=slo.terms,
-            attainment=slo.attainment,
+    ) -> PointSummary:
+        context, window = self.context, (outcome.measured_from_ns, outcome.ended_ns)
+        return summary_of(
+            context.store,
+            context.experiment,
+            context.run_id,
+            point_id,
+            point,
+            window=window,
             outcome=as_dict,
             seed=seed,
-            run_id=self.context.run_id,
-            asked=(point.kind, point.value),
-            exact_output=self.context.experiment.workload.ignore_eos,
-        ).verdict
+        )
 
 
 def _prompts(context: Context, job: Job, server: Server) -> PromptSource:
@@ -249,14 +272,31 @@ def kept_up(context: Context, job: Job, repeat: int) -> Iterator[Callable[[LoadP
             store.add_artifact(context.run_id, path, "engine-log" if path.suffix == ".log" else path.suffix.strip("."))
 
 
+class _Turns:
+    """The plan of an engine that is told from outside what comes next."""
+
+    def next(self) -> tuple[int, LoadPoint] | None:
+        return None
+
+    def took(self, point: LoadPoint, summary: PointSummary, stopped_by: str, seconds: float) -> dict[str, Any]:
+        return {}
+
+
 def _in_turn(
     context: Context, job: Job, server: Server, trial: int, watch: Watch
 ) -> Callable[[LoadPoint, int, int], None]:
-    under_load = _UnderLoad(context, job, server, trial, _prompts(context, job, server), watch)
+    under_load = _UnderLoad(context, job, server, trial, _prompts(context, job, server), watch, _Turns())
 
     def measure(point: LoadPoint, index: int, number: int) -> None:
         context.events.turn(job, number)
-        outcome = under_load.point(point, _point_seed(context, number, index))
+        if not server.alive():  # it may die while the others have their turn
+            raise _death(job, server)
+        try:
+            outcome = under_load.point(point, _point_seed(context, number, index))
+        except EnvironmentFault:
+            if server.alive():
+                raise
+            raise _death(job, server) from None
         if outcome.stopped_by == "engine-died":
             raise _death(job, server)
 

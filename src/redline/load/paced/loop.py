@@ -17,7 +17,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from redline.clock import realtime_offset
-from redline.load.paced.pace import Asked, Faults, Pace, Step, ToyTokenizer, answer, whole
+from redline.load.paced.asking import APIS, asked_of
+from redline.load.paced.pace import Faults, Pace, Step, ToyTokenizer, head, whole
+from redline.load.paced.script import script
+from redline.load.paced.slots import Slots
+from redline.load.paced.world import World
 from redline.load.timer import Timer
 
 _SO_TIMESTAMPNS = 35
@@ -66,6 +70,8 @@ class PacedLoop:
         self.tokenizer = ToyTokenizer()
         self.truths: list[Truth] = []
         self._faults = Faults(pace.faults)
+        self._slots: Slots[_Conn] = Slots(pace.slots)
+        self._world = World(pace)
         self._listener = socket.create_server(("127.0.0.1", port), backlog=4096)
         self._listener.setblocking(False)
         self.port: int = self._listener.getsockname()[1]
@@ -133,6 +139,7 @@ class PacedLoop:
             conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         del self._conns[fd]
         conn.steps = []
+        self._leave(conn)
         conn.sock.close()
 
     def _readable(self, conn: _Conn) -> None:
@@ -182,8 +189,8 @@ class PacedLoop:
         self._emit(conn, whole(status, body, "OK" if status == 200 else "Error"))
 
     def _route(self, conn: _Conn, method: str, path: str, headers: dict[str, str], body: dict[str, Any]) -> None:
-        if path in ("/v1/chat/completions", "/v1/completions") and method == "POST":
-            self._answer(conn, path.endswith("chat/completions"), headers, body)
+        if path in APIS and method == "POST":
+            self._answer(conn, APIS[path], headers, body)
         elif path == "/health":
             self._say(conn, 200, {})
         elif path == "/v1/models":
@@ -192,8 +199,12 @@ class PacedLoop:
         elif path == "/_truth":
             truths = [vars(truth) for truth in self.truths]
             if method == "DELETE":
+                self._world.forget(self.truths)
                 self.truths = []
             self._say(conn, 200, {"requests": truths})
+        elif path == "/metrics" and self.pace.metrics:
+            page = self._world.page(self.truths, self._live()).encode()
+            self._emit(conn, head(200, "text/plain; version=0.0.4", "length", len(page)) + page)
         elif path == "/tokenize" and self.pace.tokenizer:
             special = bool(body.get("add_special_tokens", "messages" not in body))
             text = self.tokenizer.render(body["messages"]) if "messages" in body else str(body["prompt"])
@@ -206,27 +217,18 @@ class PacedLoop:
         else:
             self._say(conn, 404, {"error": {"message": f"no such path: {path}", "code": 404}})
 
-    def _answer(self, conn: _Conn, chat: bool, headers: dict[str, str], body: dict[str, Any]) -> None:
+    def _answer(self, conn: _Conn, api: str, headers: dict[str, str], body: dict[str, Any]) -> None:
         pace = self.pace
         if body.get("model") != pace.model:
             self._say(conn, 404, {"error": {"message": f"no such model: {body.get('model')}", "code": 404}})
             return
-        prompt = self.tokenizer.render(body["messages"]) if chat else body["prompt"]
-        count = self.tokenizer.count(prompt) if isinstance(prompt, str) else len(prompt)
-        options = body.get("stream_options") or {}
-        tokens = int(body.get("max_tokens") or body.get("max_completion_tokens") or pace.tokens)
+        asked = asked_of(api, body, self.tokenizer, pace)
+        count, tokens = asked.prompt_tokens, asked.tokens
         if pace.max_model_len and count + tokens > pace.max_model_len:
             text = f"This model's maximum context length is {pace.max_model_len} tokens, asked {count + tokens}"
             self._say(conn, 400, {"error": {"message": text, "code": 400}})
             return
-        asked = Asked(
-            chat=chat,
-            stream=bool(body.get("stream")),
-            tokens=tokens,
-            prompt_tokens=count,
-            include_usage=bool(options.get("include_usage")),
-            continuous=bool(options.get("continuous_usage_stats")),
-        )
+        asked, pace = self._world.shape(asked, self.tokenizer, conn.arrived_ns, self._live)
         self._answers += 1
         fault = self._faults.next()
         if pace.die_after and self._answers >= pace.die_after:
@@ -234,12 +236,17 @@ class PacedLoop:
         name = headers.get("x-request-id", "")
         truth = Truth(name, self._answers, conn.arrived_ns, count, fault, conn.number)
         self.truths.append(truth)
-        conn.steps, conn.end = answer(pace, asked, fault)
+        conn.steps, conn.end = script(pace, asked, fault)
         conn.position, conn.start_ns, conn.truth = 0, conn.arrived_ns, truth
         if not conn.steps:
             self._drop(conn, reset=True)
             return
-        self._push(conn)
+        if self._slots.enter(conn):
+            self._push(conn)
+
+    def _live(self) -> int:
+        """Requests in flight."""
+        return sum(bool(conn.steps) for conn in self._conns.values())
 
     def _push(self, conn: _Conn) -> None:
         self._sequence += 1
@@ -268,8 +275,15 @@ class PacedLoop:
             truth.finished_ns = before
             self._finish(conn)
 
+    def _leave(self, conn: _Conn) -> None:
+        following = self._slots.leave(conn)
+        if following is not None:
+            following.start_ns = _now()
+            self._push(following)
+
     def _finish(self, conn: _Conn) -> None:
         conn.steps = []
+        self._leave(conn)
         if conn.end == "die":
             os._exit(1)
         if conn.end in ("reset", "close"):

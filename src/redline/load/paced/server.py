@@ -89,6 +89,8 @@ class PacedServer:
             tokenize=self.pace.tokenizer,
             stream_usage=self.pace.usage != "none",
             continuous_usage=self.pace.usage == "continuous",
+            priority=True,
+            responses=("ignore_eos", "min_tokens"),
         )
         return Endpoint(
             base_url=self.base_url,
@@ -96,6 +98,7 @@ class PacedServer:
             engine="paced",
             engine_version="1",
             dialect=dialect,
+            metrics_url=f"http://127.0.0.1:{self.port}/metrics" if self.pace.metrics else None,
             max_model_len=self.pace.max_model_len or None,
         )
 

@@ -1,0 +1,233 @@
+"""The server's own account of a load point: its `/metrics` before, during and after.
+
+Counters and gauges become samples (`server.<name>`) while the point runs; histograms are compared before and after
+only. What a scrape costs is measured and told with the rest. A server without metrics is a note, not an error.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+from redline.clock import now_ns
+from redline.engines.http import try_fetch
+from redline.observe.meanings import COUNTERS, GAUGES, TIMES
+from redline.observe.prometheus import Page, parse
+from redline.observe.sample import Sample
+
+INTERVAL_S = 0.7
+MAX_DUTY = 0.05  # a page that takes long is asked for less often
+MAX_SERIES = 400
+SETTLE_S = 2.0
+_TIMEOUT_S = 5.0
+_SKIPPED = ("python_", "process_", "http_")  # of the web server's process, not of the engine
+
+Keep = Callable[[list[Sample]], None]
+
+
+@dataclass
+class ServerWatch:
+    """Use as a context manager around a load point; call `mark` when the measurement begins."""
+
+    url: str | None
+    keep: Keep
+    headers: Mapping[str, str] = field(default_factory=dict)
+    interval_s: float = INTERVAL_S
+
+    def __post_init__(self) -> None:
+        self._before: Page | None = None
+        self._after: Page | None = None
+        self._gauges: dict[str, list[float]] = {name: [] for name in GAUGES}
+        self._took_ms: list[float] = []
+        self._cpu_s = 0.0
+        self._bytes = 0
+        self._failed = 0
+        self._began_s = time.monotonic()
+        self._seconds = 0.0
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> ServerWatch:
+        if self.url is not None:
+            self._thread = threading.Thread(target=self._loop, name="redline-server-metrics", daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout=_TIMEOUT_S)
+        if self.url is not None and error is None:
+            self._after = self._settled()
+        self._seconds = time.monotonic() - self._began_s
+
+    def mark(self) -> None:
+        """The measurement begins now: what the counters say here is what the point is counted from."""
+        if self.url is not None:
+            with self._lock:
+                for values in self._gauges.values():
+                    values.clear()
+            self._before = self._settled()
+
+    def _settled(self) -> Page | None:
+        """The page once nothing runs and two in a row count the same tokens: engines book the last step a bit late."""
+        until, last = time.monotonic() + SETTLE_S, math.nan
+        while True:
+            page = self._scrape()
+            if page is None or time.monotonic() > until:
+                return page
+            counted = sum(_first(page, COUNTERS[name]) or 0.0 for name in ("prompt_tokens", "generation_tokens"))
+            if counted == last and not _first(page, GAUGES["running"]):
+                return page
+            last = counted
+            time.sleep(0.05)
+
+    def _loop(self) -> None:
+        while not self._stop.is_set():
+            began = time.monotonic()
+            page = self._scrape()
+            if page is not None:
+                with self._lock:
+                    for name, names in GAUGES.items():
+                        value = _first(page, names)
+                        if value is not None:
+                            self._gauges[name].append(value)
+                self.keep(samples(page, now_ns()))
+            took = time.monotonic() - began
+            self._stop.wait(max(self.interval_s - took, took / MAX_DUTY - took))
+
+    def _scrape(self) -> Page | None:
+        began, cpu = time.monotonic(), time.thread_time()
+        reply = try_fetch(self.url or "", headers={**self.headers, "Accept": "text/plain"}, timeout_s=_TIMEOUT_S)
+        page = parse(reply.text) if reply is not None and reply.ok else None
+        with self._lock:
+            if page is None or reply is None:
+                self._failed += 1
+            else:
+                self._bytes = max(self._bytes, len(reply.body))
+                self._took_ms.append((time.monotonic() - began) * 1000)
+                self._cpu_s += time.thread_time() - cpu
+        return page
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the outcome of the point; call it after the `with` block."""
+        if self.url is None:
+            return {"note": "the server has no /metrics: nothing but our own account"}
+        told: dict[str, Any] = {"scrape": self._cost()}
+        if self._before is None or self._after is None:
+            told["note"] = "the server's /metrics did not answer before and after the point"
+            return told
+        with self._lock:
+            gauges = {name: _span(values) for name, values in self._gauges.items() if values}
+        return {**told, **compared(self._before, self._after), "gauges": gauges}
+
+    def _cost(self) -> dict[str, Any]:
+        took = sorted(self._took_ms)
+        return {
+            "count": len(took),
+            "failed": self._failed,
+            "p50_ms": took[len(took) // 2] if took else None,
+            "max_ms": took[-1] if took else None,
+            "page_bytes": self._bytes,
+            "client_cpu_s": self._cpu_s,
+            "share_of_time": sum(took) / 1000 / self._seconds if self._seconds > 0 else None,
+        }
+
+
+def samples(page: Page, t_ns: int) -> list[Sample]:
+    """Counters and gauges of the engine; not the histograms, not what the web framework says of itself."""
+    found = [
+        Sample(t_ns, f"server.{one.name}", one.value, _unit(one.name), dict(one.labels))
+        for one in page.series
+        if one.kind in ("counter", "gauge") and not one.name.startswith(_SKIPPED) and math.isfinite(one.value)
+        if not one.name.endswith(("_created", "_info"))
+    ]
+    return found[:MAX_SERIES]
+
+
+def compared(before: Page, after: Page) -> dict[str, Any]:
+    """`counters` and `times` by meaning, from the differences; `series` has every counter and sum as it was and is."""
+    counters, broken = {}, []
+    for name, names in COUNTERS.items():
+        old, new = _first(before, names), _first(after, names)
+        if new is None:
+            continue
+        if new < (old or 0.0):
+            broken.append(name)
+            continue
+        counters[name] = new - (old or 0.0)
+    told: dict[str, Any] = {"counters": counters, "times": _times(before, after), "series": _series(before, after)}
+    if broken:
+        told["note"] = f"counters went backwards ({', '.join(broken)}): the server was started anew during the point"
+    return told
+
+
+def _times(before: Page, after: Page) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for name, families in TIMES.items():
+        family = next((one for one in families if after.total(f"{one}_count") is not None), None)
+        if family is None:
+            continue
+        count = (after.total(f"{family}_count") or 0.0) - (before.total(f"{family}_count") or 0.0)
+        total = (after.total(f"{family}_sum") or 0.0) - (before.total(f"{family}_sum") or 0.0)
+        if count <= 0:
+            continue
+        old = before.buckets(family)
+        cumulative = [(bound, value - old.get(bound, 0.0)) for bound, value in after.buckets(family).items()]
+        found[name] = {
+            "family": family,
+            "count": count,
+            "mean_ms": total / count * 1000,
+            "p50_ms": quantile(cumulative, 0.5),
+            "p90_ms": quantile(cumulative, 0.9),
+            "buckets_ms": [[bound * 1000 if math.isfinite(bound) else None, value] for bound, value in cumulative],
+        }
+    return found
+
+
+def quantile(cumulative: list[tuple[float, float]], level: float) -> float | None:
+    """In ms, linear inside its bucket (as Prometheus does it); None beyond the last finite bound."""
+    if not cumulative or cumulative[-1][1] <= 0:
+        return None
+    wanted, low, below = level * cumulative[-1][1], 0.0, 0.0
+    for bound, value in cumulative:
+        if value >= wanted:
+            if not math.isfinite(bound):
+                return None
+            return (low + (bound - low) * (wanted - below) / max(value - below, 1e-12)) * 1000
+        low, below = bound, value
+    return None
+
+
+def _series(before: Page, after: Page) -> dict[str, list[float | None]]:
+    """[before, after] of all but buckets, the ones that moved first kept."""
+    old = {one.key: one.value for one in before.series}
+    pairs = {
+        one.key: (old.get(one.key), one.value)
+        for one in after.series
+        if not one.name.endswith(("_bucket", "_created")) and not one.name.startswith(_SKIPPED)
+        if math.isfinite(one.value)
+    }
+    moved = sorted(pairs, key=lambda key: pairs[key][0] == pairs[key][1])[:MAX_SERIES]
+    return {key: list(pairs[key]) for key in moved}
+
+
+def _first(page: Page, names: tuple[str, ...]) -> float | None:
+    return next((value for name in names if (value := page.total(name)) is not None), None)
+
+
+def _span(values: list[float]) -> dict[str, float]:
+    return {"min": min(values), "mean": sum(values) / len(values), "max": max(values)}
+
+
+def _unit(name: str) -> str:
+    return next((unit for word, unit in _UNITS.items() if word in name), "")
+
+
+_UNITS = {"_seconds": "s", "_bytes": "B", "_perc": "share", "_tokens": "tokens", "_requests": "requests"}

@@ -1,0 +1,134 @@
+"""Prometheus text: lines in, series out. Made for pages that are asked for once a second by a client with other work.
+
+What is no sample (a comment, a broken line) is left out and counted: a page that is half understood says so.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+_NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
+_BRACES = r'\{(?:[^"{}]|"(?:[^"\\]|\\.)*")*\}'
+_LINE = re.compile(rf"({_NAME})[ \t]*({_BRACES})?[ \t]*(\S+)(?:[ \t]+-?\d+(?:\.\d+)?)?(?:[ \t]+#.*)?")
+_LABEL = re.compile(r'[ \t]*([a-zA-Z_][a-zA-Z0-9_]*)[ \t]*=[ \t]*"((?:[^"\\\n]|\\.)*)"[ \t]*(,|$)')
+_ESCAPE = re.compile(r"\\(.)")
+_ESCAPED = {"n": "\n", "\\": "\\", '"': '"'}
+_SPECIAL = {"nan": math.nan, "+inf": math.inf, "inf": math.inf, "-inf": -math.inf}
+_PARTS = ("_bucket", "_sum", "_count")
+
+Labels = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One value. `kind` is that of its family: counter, gauge, histogram, summary or untyped."""
+
+    name: str
+    labels: Labels
+    value: float
+    kind: str = "untyped"
+
+    @property
+    def key(self) -> str:
+        """As the page writes it, labels in order of their names."""
+        inner = ",".join(f'{name}="{_escape(value)}"' for name, value in self.labels)
+        return f"{self.name}{{{inner}}}" if inner else self.name
+
+    def label(self, name: str) -> str:
+        return next((value for found, value in self.labels if found == name), "")
+
+
+@dataclass
+class Page:
+    """`broken` counts lines that are neither comments nor samples."""
+
+    series: list[Series] = field(default_factory=list)
+    broken: int = 0
+
+    def total(self, name: str) -> float | None:
+        """Sum over all labels (engines, ranks, models); None when there is no such series."""
+        values = [one.value for one in self.series if one.name == name and not math.isnan(one.value)]
+        return sum(values) if values else None
+
+    def buckets(self, family: str) -> dict[float, float]:
+        """Cumulative counts of a histogram by upper bound, over all labels."""
+        found: dict[float, float] = {}
+        for one in self.series:
+            if one.name == f"{family}_bucket" and (bound := _number(one.label("le"))) is not None:
+                found[bound] = found.get(bound, 0.0) + one.value
+        return dict(sorted(found.items()))
+
+
+def parse(text: str) -> Page:
+    """Everything a page says, in its order."""
+    page, kinds = Page(), {}
+    for raw in text.split("\n"):
+        line = raw.strip()
+        if not line:
+            continue
+        if line.startswith("#"):
+            words = line.split(None, 3)
+            if len(words) == 4 and words[1] == "TYPE":
+                kinds[words[2]] = words[3].strip().lower()
+            continue
+        match = _LINE.fullmatch(line)
+        value = _number(match[3]) if match else None
+        labels = _labels(match[2]) if match else None
+        if match is None or value is None or labels is None:
+            page.broken += 1
+            continue
+        page.series.append(Series(match[1], labels, value, _kind(match[1], kinds)))
+    return page
+
+
+def _kind(name: str, kinds: dict[str, str]) -> str:
+    if name in kinds:
+        return kinds[name]
+    for part in _PARTS:
+        if name.endswith(part) and kinds.get(name.removesuffix(part)) in ("histogram", "summary"):
+            return kinds[name.removesuffix(part)]
+    # OpenMetrics names the family without its ending
+    for part in ("_total", "_created"):
+        if name.endswith(part) and name.removesuffix(part) in kinds:
+            return kinds[name.removesuffix(part)] if part == "_total" else "gauge"
+    return "untyped"
+
+
+def _labels(text: str | None) -> Labels | None:
+    """Sorted by name; None when the braces hold something else."""
+    if not text:
+        return ()
+    inner = text[1:-1].strip()
+    found: list[tuple[str, str]] = []
+    for match in _matches(inner):
+        if match is None:
+            return None
+        found.append((match[1], _ESCAPE.sub(lambda m: _ESCAPED.get(m[1], m[0]), match[2])))
+    return tuple(sorted(found))
+
+
+def _matches(inner: str) -> Iterator[re.Match[str] | None]:
+    at = 0
+    while at < len(inner):
+        match = _LABEL.match(inner, at)
+        yield match
+        if match is None:
+            return
+        at = match.end()
+
+
+def _number(text: str) -> float | None:
+    special = _SPECIAL.get(text.lower())
+    if special is not None:
+        return special
+    try:
+        return float(text) if "_" not in text else None
+    except ValueError:
+        return None
+
+
+def _escape(value: str) -> str:
+    return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
