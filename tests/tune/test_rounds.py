@@ -102,16 +102,17 @@ def test_one_that_does_not_start_is_left_out(tmp_path: Path) -> None:
 
 
 def test_a_slower_server_is_found_by_rounds_and_an_equal_one_is_not(tmp_path: Path) -> None:
+    """With real servers on a box that may be busy, so the planted change is large; `test_effect` has the fine ones."""
     db = tmp_path / "r.db"
-    flags = {"itl-ms": 8.0, "ttft-ms": 10.0}
-    plan = experiment(flags, flags, {**flags, "itl-ms": 8.4}, rounds=5, requests=16, concurrency=[2])
+    flags = {"itl-ms": 10.0, "ttft-ms": 10.0}
+    plan = experiment(flags, flags, {**flags, "itl-ms": 30.0}, rounds=4, requests=10, concurrency=[2])
     run_id = compare(plan, db=db).run_id
-    same = compare_runs(f"{run_id}:e0", f"{run_id}:e1", db=db, metrics=["itl_ms.p50", "output_tokens_per_s"])
-    slow = compare_runs(f"{run_id}:e0", f"{run_id}:e2", db=db, metrics=["itl_ms.p50", "output_tokens_per_s"])
-    assert {one.method for *_, one in slow.effects()} == {"paired by 5 rounds"}
-    assert "itl_ms.p50" in {one.metric for *_, one in slow.regressions}
-    # a box that is busy with other things moves both; a tenth of the planted change is far more than that leaves
-    assert all(abs(one.ratio - 1) < 0.02 for *_, one in same.effects() if one.metric == "itl_ms.p50")
+    same, slow = (compare_runs(f"{run_id}:e0", f"{run_id}:{b}", db=db, metrics=["e2e_ms.p50"]) for b in ("e1", "e2"))
+    (found,), (equal,) = ([one for *_, one in versus.effects()] for versus in (slow, same))
+    assert found.method == "paired by 4 rounds"
+    assert found.regression
+    assert found.ratio > 1.5
+    assert abs(np.log(equal.ratio)) < np.log(found.ratio) / 2
 
 
 @pytest.mark.parametrize(("power", "rounds"), [(1, 4), (2, 8)], ids=["steady", "curved"])

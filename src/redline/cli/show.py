@@ -73,6 +73,7 @@ class TerminalEvents(Events):
         self._live: Live | None = None
         self._label = ""
         self._said = 0.0
+        self._turn = ""
 
     def __enter__(self) -> TerminalEvents:
         if self.console.is_terminal:
@@ -101,6 +102,7 @@ class TerminalEvents(Events):
 
     def turn(self, job: Job, number: int) -> None:
         self.begin(f"{job.label} · round {number + 1}")
+        self._turn = f"round {number + 1} · {escape(job.spec.label)} · "
 
     def begin(self, label: str) -> None:
         """From here on, phases and points belong to `label`."""
@@ -132,7 +134,9 @@ class TerminalEvents(Events):
         self._panel.start(self._label, "")
         verdict, numbers = summary.verdict, _numbers(summary)
         why = f" ({escape(verdict.reasons[0])})" if verdict.reasons else ""
-        self.console.print(f"  {point.label}: {MARKS.get(verdict.state, verdict.state)} {numbers}[dim]{why}[/]")
+        self.console.print(
+            f"  {self._turn}{point.label}: {MARKS.get(verdict.state, verdict.state)} {numbers}[dim]{why}[/]"
+        )
 
     def skipped(self, job: Job, skipped: Skipped) -> None:
         self.console.print(f"[bold]{escape(job.label)}[/] [yellow]{escape(str(skipped))}[/]")

@@ -36,8 +36,9 @@ def resume(which: str = "last", *, db: Path | None = None, events: Events | None
         experiment = _experiment(row)
         if interleaved(experiment):
             raise UsageError(
-                f"run {row.id} took turns in {experiment.rounds} rounds, and a round that was broken has no pair",
-                fix="run it again; what it measured stays in the results file",
+                f"run {row.id} was measured in rounds, which belong together in time",
+                why="rounds measured later would be paired with nothing",
+                fix="run it again; what it has is kept and can be reported",
             )
         done = _Done(store, row, experiment)
         jobs = preflight(experiment)

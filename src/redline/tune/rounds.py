@@ -24,15 +24,14 @@ _T = TypeVar("_T")
 
 
 def interleaved(experiment: Experiment) -> bool:
-    """True when there are rounds and every engine can stay up for all of them."""
-    if experiment.rounds < 2 or experiment.search.goal != "off":
-        return False
-    return all(engine.kind == "url" or engine.keep_up for engine in experiment.engines)
+    """True when there are rounds of listed load points and every engine can stay up for all of them."""
+    listed = experiment.rounds > 1 and experiment.search.goal == "off"
+    return listed and all(engine.kind == "url" or engine.keep_up for engine in experiment.engines)
 
 
 def starts(experiment: Experiment) -> int:
-    """How often each engine is started where it does not stay up: once per round of every repeat."""
-    return experiment.repeats * (1 if interleaved(experiment) else experiment.rounds)
+    """How often each engine is started when they are not interleaved: once for every round."""
+    return experiment.repeats * experiment.rounds
 
 
 def in_turn(items: Sequence[_T], number: int) -> list[_T]:

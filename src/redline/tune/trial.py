@@ -13,7 +13,7 @@ from typing import Any
 from redline.analyse.finding import Verdict
 from redline.analyse.summary import PointSummary
 from redline.engines.engine import Server, Start
-from redline.errors import EngineDied, EngineError, RedlineError
+from redline.errors import EngineDied, EngineError, EnvironmentFault, RedlineError
 from redline.load.measured import level_twin
 from redline.load.prompts import PromptSource, prompt_source
 from redline.load.run import PointOutcome, run_point
@@ -28,7 +28,7 @@ from redline.store.store import Store
 from redline.tune.calibrate import Calibrator
 from redline.tune.events import Events
 from redline.tune.judge import summary_of
-from redline.tune.plan import Listed, Plan
+from redline.tune.plan import Plan
 from redline.tune.preflight import Job
 from redline.tune.stop import Stop
 
@@ -278,15 +278,31 @@ def kept_up(context: Context, job: Job, repeat: int) -> Iterator[Callable[[LoadP
             store.add_artifact(context.run_id, path, "engine-log" if path.suffix == ".log" else path.suffix.strip("."))
 
 
+class _Turns:
+    """The plan of an engine that is told from outside what comes next."""
+
+    def next(self) -> tuple[int, LoadPoint] | None:
+        return None
+
+    def took(self, point: LoadPoint, summary: PointSummary, stopped_by: str, seconds: float) -> dict[str, Any]:
+        return {}
+
+
 def _in_turn(
     context: Context, job: Job, server: Server, trial: int, watch: Watch
 ) -> Callable[[LoadPoint, int, int], None]:
-    plan = Listed([])
-    under_load = _UnderLoad(context, job, server, trial, _prompts(context, job, server), watch, plan)
+    under_load = _UnderLoad(context, job, server, trial, _prompts(context, job, server), watch, _Turns())
 
     def measure(point: LoadPoint, index: int, number: int) -> None:
         context.events.turn(job, number)
-        outcome = under_load.point(point, _point_seed(context, number, index))
+        if not server.alive():  # it may die while the others have their turn
+            raise _death(job, server)
+        try:
+            outcome = under_load.point(point, _point_seed(context, number, index))
+        except EnvironmentFault:
+            if server.alive():
+                raise
+            raise _death(job, server) from None
         if outcome.stopped_by == "engine-died":
             raise _death(job, server)
 
