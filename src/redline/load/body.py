@@ -15,8 +15,11 @@ def path_of(workload: WorkloadSpec) -> str:
     return "/chat/completions" if workload.api == "chat" else "/completions"
 
 
-def body_fields(endpoint: Endpoint, workload: WorkloadSpec, prompt: Prompt, *, seed: int = 0) -> dict[str, Any]:
-    """What the body of one request says. `seed` goes along only where sampling makes it matter."""
+def body_fields(
+    endpoint: Endpoint, workload: WorkloadSpec, prompt: Prompt, *, seed: int = 0, logprobs: bool = False
+) -> dict[str, Any]:
+    """What the body of one request says. `seed` goes along only where sampling makes it matter, `logprobs` only where
+    the server has them."""
     dialect = endpoint.dialect
     fields: dict[str, Any] = {"model": endpoint.model}
     if workload.api == "chat":
@@ -33,6 +36,8 @@ def body_fields(endpoint: Endpoint, workload: WorkloadSpec, prompt: Prompt, *, s
             fields["ignore_eos"] = True
         if dialect.min_tokens:
             fields["min_tokens"] = prompt.output_tokens
+    if logprobs and dialect.logprobs:
+        fields["logprobs"] = True if workload.api == "chat" else 1
     fields["stream"] = workload.stream
     options: dict[str, bool] = {}
     if workload.stream and dialect.stream_usage:
@@ -44,5 +49,5 @@ def body_fields(endpoint: Endpoint, workload: WorkloadSpec, prompt: Prompt, *, s
     return fields
 
 
-def body(endpoint: Endpoint, workload: WorkloadSpec, prompt: Prompt, *, seed: int = 0) -> bytes:
-    return orjson.dumps(body_fields(endpoint, workload, prompt, seed=seed))
+def body(endpoint: Endpoint, workload: WorkloadSpec, prompt: Prompt, *, seed: int = 0, logprobs: bool = False) -> bytes:
+    return orjson.dumps(body_fields(endpoint, workload, prompt, seed=seed, logprobs=logprobs))

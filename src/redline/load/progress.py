@@ -85,6 +85,12 @@ class PointOutcome:
     spilled_bytes: int = 0
     cache: dict[str, Any] = field(default_factory=dict)
     """What was declared of the prefix cache, what all prompts share, and whether usage told of it."""
+    canary: dict[str, Any] = field(default_factory=dict)
+    """Fixed prompts in the load against their answers alone; see `load/canary.py`."""
+    answers: dict[str, Any] = field(default_factory=dict)
+    """What ordinary answers look like, measured and before."""
+    warmup: dict[str, Any] = field(default_factory=dict)
+    """The cold start and what it took to get over it; see `load/warm.py`."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

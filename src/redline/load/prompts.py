@@ -10,6 +10,7 @@ from typing import Any
 
 from redline.engines.endpoint import Endpoint
 from redline.errors import EnvironmentFault, SpecError, Unsupported, UsageError
+from redline.load.canary import Canaries, canaries_for
 from redline.load.counting import CountTexts
 from redline.load.datasets import Item, read_items
 from redline.load.prompt import Prompt
@@ -37,6 +38,9 @@ class PromptSource:
     composer: Composer
     items: list[Item] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    canaries: Canaries | None = None
+    warmed: bool = False
+    """A load point has warmed this server up already."""
     made: int = 0
     off: int = 0
 
@@ -187,7 +191,7 @@ def prompt_source(
         salt_key=salt_key,
         warm_share=workload.warm_share,
     )
-    source = PromptSource(endpoint, workload, tokenizer, composer, notes=notes)
+    source = PromptSource(endpoint, workload, tokenizer, composer, notes=notes, canaries=canaries_for(workload))
     if workload.kind == "synthetic":
         _check_lengths(endpoint, workload, vocabulary, notes)
     else:

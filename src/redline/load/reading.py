@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -23,17 +24,24 @@ class Asked:
     stream: bool = True
     warmup: bool = False
     keep_text: bool = False
+    canary: int = -1
 
 
 class Reader:
-    """Reads the streams of one load point. `secret` is blotted out of every error text."""
+    """Reads the streams of one load point. `secret` is blotted out of every error text, `hear` gets every answer."""
 
     def __init__(
-        self, *, count: CountTexts | None = None, source: TokenSource = TokenSource.TOKENIZER, secret: str | None = None
+        self,
+        *,
+        count: CountTexts | None = None,
+        source: TokenSource = TokenSource.TOKENIZER,
+        secret: str | None = None,
+        hear: Callable[[RequestRecord, Answer], None] | None = None,
     ) -> None:
         self._count = count
         self._source = source
         self._secret = secret
+        self._hear = hear
         self.cached_told = 0
         """Answers whose usage told of the prefix cache."""
 
@@ -50,6 +58,7 @@ class Reader:
             asked_output_tokens=asked.output_tokens,
             stamp="kernel" if head.kernel else "user",
             warmup=asked.warmup,
+            canary=asked.canary,
         )
         if not raw.lengths:
             record.status, record.error = _without_bytes(raw)
@@ -75,6 +84,8 @@ class Reader:
         record.status, record.error = judge(raw, response, answer, record.output_tokens)
         if record.status in (Status.OK, Status.EMPTY) and not response.whole:
             record.finished_ns = answer.done_ns  # complete to its [DONE]; what the server did afterwards is not ours
+        if self._hear is not None:
+            self._hear(record, answer)
 
     def _fill(self, record: RequestRecord, answer: Answer, asked: Asked) -> None:
         chunks, tokens, output, source = resolve_chunks(answer, self._count, self._source)

@@ -12,6 +12,7 @@ from redline.clock import now_ns
 from redline.engines.endpoint import Endpoint
 from redline.errors import EnvironmentFault
 from redline.load.arrivals import schedule
+from redline.load.canary import Canaries, Listener, affordable, ordinary_alone
 from redline.load.crew import LoadWorker
 from redline.load.frames import Arrivals, Phase, PhaseDone, RawStream, Tick
 from redline.load.progress import LoadProgress, PointOutcome, StoppedBy, Tally
@@ -20,6 +21,7 @@ from redline.load.reading import Asked, Reader
 from redline.load.record import RequestRecord, Status, TokenSource
 from redline.load.supply import Supply
 from redline.load.target import resolve
+from redline.load.warm import AGAIN_ALIKE, ALIKE, STABLE_BATCH, Batch, batch_of, decay, settled, token_seconds
 from redline.load.worker import open_files_limit
 from redline.spec.load import LoadPoint, LoadSpec
 from redline.spec.workload import WorkloadSpec
@@ -112,7 +114,8 @@ class _Push:
         self._clients = int(point.value) if point.kind == "closed" else 0
         # a tokenizer that loads the server is asked after the measurement, not during it
         during = None if prompts.loads_server else prompts.count_texts
-        self._reader = Reader(count=during, source=prompts.token_source, secret=api_key)
+        self._listener = Listener(prompts.canaries)
+        self._reader = Reader(count=during, source=prompts.token_source, secret=api_key, hear=self._listener.hear)
         self._late_reader = Reader(count=prompts.count_texts, source=prompts.token_source, secret=api_key)
         self._held: list[tuple[RawStream, Asked]] = []
         self._held_bytes = 0
@@ -121,10 +124,14 @@ class _Push:
         self._why: StoppedBy | None = None
         self._alive_at = self._progress_at = 0.0
         self._first = self._sent_before = 0
+        self._warming: list[RequestRecord] = []
 
     def run(self) -> PointOutcome:
         outcome = self._outcome
         done = self._warm_up()
+        canaries = self._prompts.canaries
+        if self._why is None and canaries is not None and not canaries.alone:
+            self._ask_alone(canaries)
         if self._why is None:
             done = self._measure()
         outcome.ended_ns = done.ended_ns
@@ -135,35 +142,79 @@ class _Push:
         return outcome
 
     def _warm_up(self) -> PhaseDone:
-        wanted = self._load.warmup_requests or min(_WARMUP_MAX, self._clients or max(1, math.ceil(self._point.value)))
-        at_once = min(self._clients or _OPEN_WARMUP_CLIENTS, wanted)
-        self._supply.feed(self._worker, wanted, warmup=True)
-        self._worker.start(Phase(Arrivals.CLOSED, clients=at_once, requests=wanted))
-        done = self._pump("warm-up", wanted)
-        if self._why is None and done.stopped_by == "refused":
-            self._why = "engine-died"
+        """Batch after batch until they take the same time, where that is asked for; else one."""
+        load, batches = self._load, list[Batch]()
+        auto = load.warmup == "auto" and bool(self._prompts.endpoint.pids) and not load.warmup_requests
+        stable = load.warmup == "stable" or auto
+        in_a_row = AGAIN_ALIKE if self._prompts.warmed else ALIKE
+        first, began, is_settled = None, time.monotonic(), False
+        while True:
+            done = self._warm_batch(at_least=STABLE_BATCH if stable else 1)
+            first = first or next(iter(sorted(self._warming, key=lambda record: record.index)), None)
+            batch = batch_of(self._warming)
+            batches += [batch] if batch else []
+            is_settled = settled(batches, in_a_row=in_a_row)
+            late = time.monotonic() - began > load.warmup_s
+            if self._why is not None or batch is None or late or is_settled or not stable:
+                break
         self._outcome.stopped_by = self._why or "requests"
+        self._outcome.warmup = decay(
+            batches,
+            first,
+            mode="stable" if stable else "fixed",
+            seconds=time.monotonic() - began,
+            is_settled=is_settled,
+        )
+        self._prompts.warmed = self._prompts.warmed or is_settled
         if self._tally.finished and self._tally.failed == self._tally.finished:
             self._outcome.notes.append(f"all {self._tally.failed} warm-up requests failed")
         return done
 
+    def _warm_batch(self, at_least: int = 1) -> PhaseDone:
+        usual = min(_WARMUP_MAX, self._clients or max(1, math.ceil(self._point.value)))
+        wanted = self._load.warmup_requests or max(usual, at_least)
+        at_once = min(self._clients or _OPEN_WARMUP_CLIENTS, wanted)
+        self._warming.clear()
+        self._supply.feed(self._worker, wanted, warmup=True)
+        self._worker.start(Phase(Arrivals.CLOSED, clients=at_once, requests=wanted))
+        return self._end_warm(self._pump("warm-up", wanted))
+
+    def _end_warm(self, done: PhaseDone) -> PhaseDone:
+        if self._why is None and done.stopped_by == "refused":
+            self._why = "engine-died"
+        return done
+
+    def _ask_alone(self, canaries: Canaries) -> None:
+        """What canaries are answered without any other load; then the server is warmed up again."""
+        token_s = token_seconds(self._warming)
+        numbers, ordinary = affordable(canaries, token_s), ordinary_alone(self._prompts.workload, token_s)
+        self._supply.feed_canaries(self._worker, numbers)
+        self._supply.feed(self._worker, ordinary, warmup=True)
+        self._worker.start(Phase(Arrivals.CLOSED, clients=1, requests=len(numbers) + ordinary))
+        self._listener.alone = True
+        self._end_warm(self._pump("warm-up", len(numbers) + ordinary))
+        self._listener.alone = False
+        if self._why is None:
+            self._warm_batch()
+        self._outcome.stopped_by = self._why or "requests"
+
     def _measure(self) -> PhaseDone:
         load, outcome, clients = self._load, self._outcome, self._clients
         duration_ns = int(load.duration_s * NS_PER_S)
+        canaries = self._prompts.canaries
+        requests = load.requests + (canaries.beside(load.requests) if canaries and load.requests else 0)
         phase = Phase(
             Arrivals.CLOSED if clients else Arrivals.OPEN,
             clients=clients or 1,
-            requests=load.requests,
+            requests=requests,
             duration_ns=duration_ns,
             drain_ns=int(load.drain_s * NS_PER_S),
             ramp_ns=int(load.ramp_s * NS_PER_S),
             preconnect=bool(clients),
         )
         if not clients:
-            phase.offsets_ns = schedule(
-                self._point, seed=self._seed, duration_s=load.duration_s, requests=load.requests
-            )
-        outcome.planned = load.requests if clients else len(phase.offsets_ns)
+            phase.offsets_ns = schedule(self._point, seed=self._seed, duration_s=load.duration_s, requests=requests)
+        outcome.planned = requests if clients else len(phase.offsets_ns)
         self._first, self._sent_before = self._supply.made, self._tally.tick.sent
         self._supply.feed(self._worker, self._supply.first(outcome.planned, clients))
         self._told.before_measuring()
@@ -175,7 +226,7 @@ class _Push:
         outcome.client_cpu_s = done.tick.cpu_s - cpu
         outcome.parent_cpu_s = time.process_time() - parent_cpu
         outcome.stopped_by = self._why or _reason(done.stopped_by)
-        if not clients and outcome.stopped_by == "requests" and outcome.planned != load.requests:
+        if not clients and outcome.stopped_by == "requests" and outcome.planned != requests:
             outcome.stopped_by = "duration"  # the schedule was as long as the time
         return done
 
@@ -226,6 +277,8 @@ class _Push:
     def _take(self, raw: RawStream) -> None:
         asked = self._supply.asked.pop(raw.head.number)
         record = self._reader.read(raw, asked)
+        if asked.warmup and asked.canary < 0:
+            self._warming.append(record)
         self._tally.add(raw, record)
         countable = record.status is Status.OK and record.token_source is TokenSource.CHUNKS
         if countable and self._prompts.loads_server and self._held_bytes < _HELD_BYTES_MAX:
@@ -254,6 +307,7 @@ class _Push:
         outcome.short_slice = self._worker.short_slice
         outcome.clock_error_ns, outcome.clock_step_ns = tick.clock_error_ns, tick.clock_step_ns
         outcome.backlog_max_bytes, outcome.spilled_bytes = tick.backlog_max, tick.spilled
+        outcome.canary, outcome.answers = self._listener.canary(), self._listener.answers()
         outcome.cache = self._prompts.cache_declared | {"told_by_usage": self._reader.cached_told}
         outcome.prompts_off, outcome.prompts_unverified = supply.off, supply.unverified
         notes[:0] = self._prompts.notes

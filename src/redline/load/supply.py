@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 
 from redline.engines.endpoint import Endpoint
 from redline.load.body import body, path_of
@@ -34,6 +35,9 @@ class Supply:
         self._head = request_head(endpoint.base_url, path_of(workload), api_key=api_key, stream=workload.stream)
         self._name = f"redline-{secrets.token_hex(4)}"
         self._mean_bytes = 1024.0
+        self._canaries = prompts.canaries
+        self._greedy = workload.model_copy(update={"temperature": 0.0, "ignore_eos": True})
+        self._measured = 0
         self.asked: dict[int, Asked] = {}
         """By request number; whoever reads the answer takes it out."""
         self.made = 0
@@ -56,6 +60,10 @@ class Supply:
         verify = not (under_load and prompts.loads_server)
         requests = []
         for prompt in prompts.prompts(self._seed, self.made, count, verify=verify):
+            canary = -1 if warmup else self._canary_due()
+            if canary >= 0:
+                requests.append(self._canary(canary, warmup=False))
+                continue
             number = self.made
             self.made += 1
             self.off += not prompt.exact
@@ -64,6 +72,22 @@ class Supply:
             data = body(self._endpoint, workload, prompt, seed=self._seed + number)
             requests.append(Outgoing(number, request_bytes(self._head, f"{self._name}-{number}", data)))
         return requests
+
+    def feed_canaries(self, worker: LoadWorker, numbers: Sequence[int]) -> None:
+        """These canaries, to be asked alone."""
+        worker.feed([self._canary(number, warmup=True) for number in numbers])
+
+    def _canary_due(self) -> int:
+        self._measured += 1
+        return self._canaries.due(self._measured - 1) if self._canaries is not None else -1
+
+    def _canary(self, canary: int, *, warmup: bool) -> Outgoing:
+        assert self._canaries is not None
+        prompt, number = self._canaries.prompts[canary], self.made
+        self.made += 1
+        self.asked[number] = Asked(0, prompt.output_tokens, self._workload.stream, warmup, canary=canary)
+        data = body(self._endpoint, self._greedy, prompt, logprobs=True)
+        return Outgoing(number, request_bytes(self._head, f"{self._name}-{number}", data))
 
     def _bounded(self, count: int, clients: int) -> int:
         """As many as memory should hold, yet never fewer than keep every client busy."""

@@ -126,7 +126,7 @@ class _UnderLoad:
         events.point(point)
         began = time.monotonic()
         outcome, server = self._run(point_id, point, seed)
-        as_dict = outcome.as_dict() | {"server": server}
+        as_dict = outcome.as_dict() | {"server": server, "random_weights": _random_weights(self.job)}
         as_dict["observe_notes"] = [*self.watch.notes, *map(str, self.watch.skipped)]
         summary = self._judge(point_id, point, outcome, as_dict, seed)
         as_dict |= self.plan.took(point, summary, outcome.stopped_by, time.monotonic() - began)
@@ -211,6 +211,10 @@ def _hashes(job: Job) -> dict[str, str]:
         return {}
     path = resolve_model(job.model).path
     return model_hashes(Path(path)) if path else {}
+
+
+def _random_weights(job: Job) -> bool:
+    return job.spec.kind != "url" and (job.model.random_weights or job.model.id.startswith("shape:"))
 
 
 def _point_seed(context: Context, repeat: int, index: int) -> int:
