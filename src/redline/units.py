@@ -85,6 +85,18 @@ _ALL = [
         "share",
         "prompt tokens that the server took from its prefix cache / prompt tokens, as it reports",
     ),
+    Definition(
+        "client_error@1",
+        "ms",
+        "what the client reports − what the paced server did, of the same requests in the calibration of this run",
+        "lower",
+    ),
+    Definition(
+        "sustains_chunks_per_s@1",
+        "chunks/s",
+        "chunks / CPU time of the load worker, in a flood by the paced server: what one core of this client can take",
+        "higher",
+    ),
     Definition("startup_s@1", "s", "process start to the first real answer", "lower"),
     Definition(
         "rss_bytes@1",

@@ -58,7 +58,8 @@ def test_on_a_terminal_it_moves_and_leaves_lines(tmp_path: Path) -> None:
     with PacedServer(Pace(ttft_ms=20, itl_ms=4)) as server:
         command = [
             sys.executable, "-m", "redline", "bench", "--url", server.base_url, "--model", "paced",
-            "--db", str(tmp_path / "r.db"), "--concurrency", "2", "--duration", "2", "--output-tokens", "16",
+            "--db", str(tmp_path / "r.db"), "--concurrency", "2", "--duration", "2",
+            "--output-tokens", "16", "--calibrate", "0",
         ]  # fmt: skip
         environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "120"}
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs, env=environment) as process:

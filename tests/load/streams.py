@@ -6,7 +6,7 @@ import itertools
 import json
 from typing import Any
 
-from redline.load.frames import End, RawStream, StreamHead
+from redline.load.frames import End, RawStream, Stamp, StreamHead
 
 MS = 1_000_000
 SENT = 1_000 * MS
@@ -21,7 +21,7 @@ def head(end: End = End.COMPLETE, **changes: Any) -> StreamHead:
         "sent_ns": SENT,
         "ended_ns": SENT + 500 * MS,
         "end": end,
-        "kernel": True,
+        "stamp": Stamp.KERNEL,
         "retried": 0,
     }
     return StreamHead(**{**values, **changes})

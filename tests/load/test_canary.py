@@ -16,12 +16,11 @@ from redline.load.record import Status
 from tests.load.columns import verdict
 from tests.load.servers import Result, closed, fast, push, workload
 
-SPEC = {"canary_share": 0.05, "output_tokens": {"mean": 16}}
 
-
-def pushed(clients: int = 6, requests: int = 80, **pace: Any) -> Result:
+def pushed(clients: int = 8, requests: int = 80, share: float = 0.05, **pace: Any) -> Result:
+    work = workload(canary_share=share, output_tokens={"mean": 16})
     with PacedServer(fast(by_prompt=True, **pace)) as server:
-        return push(server, closed(clients), requests=requests, work=workload(**SPEC))
+        return push(server, closed(clients), requests=requests, work=work)
 
 
 @given(st.floats(0.001, 0.5), st.integers(1, 3000))
@@ -81,8 +80,8 @@ def test_canaries_are_load_and_no_latency_is_taken_of_them() -> None:
     ],
 )
 def test_corruption_under_load_is_caught(damage: str, state: str, word: str) -> None:
-    """The server answers well alone and in the warm-up, and badly with five others in flight."""
-    result = pushed(damage=damage, damage_above=3)
+    """The server answers well alone and in the warm-up, and badly with others in flight."""
+    result = pushed(damage=damage, damage_above=2, share=0.2)
     found = verdict(result)
     told = dict(zip(found.reasons, found.levels, strict=True))
     (reason,) = [reason for reason in told if word in reason]

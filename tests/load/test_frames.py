@@ -8,6 +8,7 @@ from redline.load.frames import (
     FrameReader,
     Kind,
     Outgoing,
+    Stamp,
     pack,
     pack_bodies,
     pack_stream,
@@ -28,7 +29,7 @@ def test_frames_survive_any_split(frames: list[tuple[Kind, bytes]], marks: list[
 
 @given(st.lists(st.tuples(st.binary(min_size=1, max_size=20), NS, NS)), st.sampled_from(End), st.text(max_size=50))
 def test_streams_come_back_as_they_were(pieces: list[tuple[bytes, int, int]], end: End, error: str) -> None:
-    told = head(end, connect_ns=5, retried=2, kernel=False)
+    told = head(end, connect_ns=5, retried=2, stamp=Stamp.USER, port=4711, wire_from=99)
     data, stamps, seen = [p[0] for p in pieces], [p[1] for p in pieces], [p[2] for p in pieces]
     [(kind, payload)] = FrameReader().feed(pack_stream(told, error, data, stamps, seen))
     back = unpack_stream(payload)

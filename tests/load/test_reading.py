@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redline.load.frames import End, RawStream
+from redline.load.frames import End, RawStream, Stamp
 from redline.load.reading import Asked, Reader
 from redline.load.record import RequestRecord, Status, TokenSource
 from tests.load.streams import (
@@ -225,7 +225,7 @@ def test_the_api_key_never_shows() -> None:
 
 
 def test_user_space_stamps_are_labelled() -> None:
-    assert read(raw([OK_HEAD, *chunked(*THREE, FINISH, DONE)], kernel=False)).stamp == "user"
+    assert read(raw([OK_HEAD, *chunked(*THREE, FINISH, DONE)], stamp=Stamp.USER)).stamp == "user"
 
 
 def test_texts_are_counted_when_the_server_does_not() -> None:

@@ -45,7 +45,7 @@ def test_a_closed_loop_sends_what_was_asked(server: PacedServer) -> None:
 
 
 def test_a_client_goes_on_the_instant_it_is_free(server: PacedServer) -> None:
-    result = push(server, closed(1), requests=20)
+    result = push(server, closed(1), requests=20, stamps="kernel")
     for before, after in itertools.pairwise(result.measured):
         assert after.intended_ns == before.finished_ns
         assert (before.connected_ns == 0) == (before.index > 0 or not before.warmup)

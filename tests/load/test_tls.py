@@ -18,7 +18,9 @@ from redline.load.crew import LoadWorker
 from redline.load.frames import Arrivals, End, Outgoing, Phase, PhaseDone, RawStream, Target
 from redline.load.reading import Asked, Reader
 from redline.load.record import Status
+from redline.load.stamping import Stamper
 from redline.load.target import request_bytes, request_head
+from tests.load.rings import needs_ring
 from tests.load.streams import DONE, OK_HEAD, chunked, text_event
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
@@ -122,6 +124,29 @@ def test_segment_times_hold_under_tls(
         seen = Reader().read(replace(raw, stamps=raw.seen), Asked(0, 10)).chunk_ns
         user += [abs(a - b) for a, b in zip(seen, sent, strict=True)]
     assert sorted(kernel)[len(kernel) * 3 // 4] < sorted(user)[len(user) * 3 // 4] / 3
+
+
+@needs_ring
+def test_under_tls_a_freeze_of_200_ms_costs_the_packet_tier_nothing(
+    server: TlsServer, certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten records are read at once after each freeze; every one gets the time of its own segment."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+    target = Target(socket.AF_INET, ("127.0.0.1", server.port), "localhost", stall_every_ms=100.0, stall_ms=200.0)
+    with Stamper(target, "packet", 1 << 20) as stamper:
+        plain = collect(target, 8)
+        for raw in plain:
+            stamper.put(raw)
+        better = stamper.flush()
+    assert (stamper.report.restamped, stamper.report.fell_back) == (8, 0)
+    packet, kernel = [], []
+    for raw, old in zip(better, plain, strict=True):
+        record, before = Reader().read(raw, Asked(0, 10)), Reader().read(old, Asked(0, 10))
+        assert (record.status, record.stamp, record.shared_stamps) == (Status.OK, "packet", 0)
+        sent = min(server.sent_ns, key=lambda times: abs(times[0] - record.chunk_ns[0]))
+        packet += [abs(a - b) for a, b in zip(record.chunk_ns, sent, strict=True)]
+        kernel += [abs(a - b) for a, b in zip(before.chunk_ns, sent, strict=True)]
+    assert sorted(packet)[len(packet) * 3 // 4] < sorted(kernel)[len(kernel) * 3 // 4] / 10
 
 
 def test_a_certificate_that_nobody_vouches_for(server: TlsServer, monkeypatch: pytest.MonkeyPatch) -> None:

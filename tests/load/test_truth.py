@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from redline.load.crew import LoadWorker
-from redline.load.frames import Arrivals, End, Outgoing, Phase, PhaseDone, RawStream, Target
+from redline.load.frames import Arrivals, End, Outgoing, Phase, PhaseDone, RawStream, Stamp, Target
 from redline.load.paced.loop import Truth
 from redline.load.paced.pace import Pace
 from redline.load.paced.server import PacedServer
@@ -70,7 +70,7 @@ def test_kernel_stamps_survive_a_client_that_freezes() -> None:
     with PacedServer(Pace(ttft_ms=30, itl_ms=20)) as server:
         streams = collect(server, 20, 60, stall_every_ms=15.0, stall_ms=10.0)
         found = errors(streams, server.truth())
-    assert all(raw.head.kernel for raw in streams)
+    assert all(raw.head.stamp is Stamp.KERNEL for raw in streams)
     assert len(found.itl) == 60 * (TOKENS - 1)
     for mine, theirs in ((found.ttft, found.user_ttft), (found.itl, found.user_itl)):
         assert np.percentile(mine, 75) < np.percentile(theirs, 75) / 5
@@ -88,7 +88,7 @@ def test_a_client_that_keeps_up_is_right_about_everything() -> None:
 def test_without_kernel_stamps_the_record_says_so() -> None:
     with PacedServer(Pace(ttft_ms=5, itl_ms=2)) as server:
         streams = collect(server, 3, 6, timestamps=False)
-    assert not any(raw.head.kernel for raw in streams)
+    assert all(raw.head.stamp is Stamp.USER for raw in streams)
     assert all(list(raw.stamps) == list(raw.seen) for raw in streams)
 
 

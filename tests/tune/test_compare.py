@@ -3,13 +3,11 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from redline import hooks
 from redline.errors import EngineDied, EngineStartFailed, Unsupported, UsageError
 from redline.spec.engine import EngineSpec
 from redline.spec.experiment import Experiment
@@ -20,23 +18,11 @@ from redline.store.read import Reader
 from redline.tune.compare import compare
 from tests.tune.paced_engine import PacedEngine
 
-
-@pytest.fixture(autouse=True)
-def paced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setitem(hooks.ENGINES, "paced", "tests.tune.paced_engine:PacedEngine")
-    monkeypatch.setattr("redline.tune.trial.resolve_model", lambda model: _Nowhere())
-    PacedEngine.started.clear()
-    yield
-    assert all(running.stops for running in PacedEngine.started), "an engine was left running"
-
-
-class _Nowhere:
-    path = None
-    tokenizer_path = None
+pytestmark = pytest.mark.usefixtures("paced")
 
 
 def experiment(*engines: dict[str, Any], repeats: int = 1, **load: Any) -> Experiment:
-    load = {"concurrency": [1, 4], "requests": 8, "duration_s": 20, "warmup_requests": 1, **load}
+    load = {"concurrency": [1, 4], "requests": 8, "duration_s": 20, "warmup_requests": 1, "calibrate_s": 0, **load}
     return Experiment(
         models=[ModelSpec(id="paced")],
         engines=[EngineSpec(kind="paced", name=f"e{i}", flags=flags) for i, flags in enumerate(engines)],

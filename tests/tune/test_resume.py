@@ -6,54 +6,50 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from redline import hooks
+from redline.analyse.summary import PointSummary
 from redline.errors import UsageError
 from redline.load.paced.pace import Pace
 from redline.load.paced.server import PacedServer
+from redline.load.progress import LoadProgress
 from redline.report.assemble import load_report
+from redline.spec.load import LoadPoint
 from redline.store.read import Reader
 from redline.tune.compare import compare
+from redline.tune.events import Events
 from redline.tune.resume import resume
-from tests.tune.paced_engine import PacedEngine
 from tests.tune.test_search import experiment
 
 
-@pytest.fixture
-def paced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setitem(hooks.ENGINES, "paced", "tests.tune.paced_engine:PacedEngine")
-    monkeypatch.setattr("redline.tune.trial.resolve_model", lambda model: _Nowhere())
-    PacedEngine.started.clear()
-    yield
-    assert all(running.stops for running in PacedEngine.started), "an engine was left running"
+class InterruptAfter(Events):
+    """Ctrl-C in the middle of the point that follows so many."""
 
+    def __init__(self, points: int) -> None:
+        self.left = points
 
-class _Nowhere:
-    path = None
-    tokenizer_path = None
+    def point_done(self, point: LoadPoint, summary: PointSummary) -> None:
+        self.left -= 1
 
-
-def interrupt_after(seconds: float) -> None:
-    threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT)).start()
+    def progress(self, progress: LoadProgress) -> None:
+        if self.left == 0 and progress.phase == "measuring" and progress.finished:
+            self.left = -1
+            os.kill(os.getpid(), signal.SIGINT)
 
 
 @pytest.mark.usefixtures("paced")
 def test_after_ctrl_c_only_what_is_left_is_measured(tmp_path: Path) -> None:
     db = tmp_path / "r.db"
     plan = experiment(concurrency=[1, 2, 3], duration=1.0, repeats=2)
-    interrupt_after(3.0)
-    first = compare(plan, db=db)
+    first = compare(plan, db=db, events=InterruptAfter(2))
     assert first.status == "interrupted"
     with Reader.open(db) as reader:
         before = [point for trial in reader.run(first.run_id).trials for point in trial.points]
     kept = [point.id for point in before if point.complete and point.stopped_by != "interrupted"]
-    assert 0 < len(kept) < 6
+    assert len(kept) == 2
     second = resume(first.run_id, db=db)
     assert (second.run_id, second.status) == (first.run_id, "done")
     with Reader.open(db) as reader:
@@ -75,8 +71,7 @@ def test_after_ctrl_c_only_what_is_left_is_measured(tmp_path: Path) -> None:
 def test_a_search_goes_on_from_what_it_has_seen(tmp_path: Path) -> None:
     db = tmp_path / "r.db"
     plan = experiment(flags={"slots": 6, "itl-ms": 4, "ttft-ms": 30}, search="knee", search_precision=0.3)
-    interrupt_after(4.0)
-    first = compare(plan, db=db)
+    first = compare(plan, db=db, events=InterruptAfter(3))
     assert first.status == "interrupted"
     with Reader.open(db) as reader:
         before = [point for trial in reader.run(first.run_id).trials for point in trial.points]
@@ -106,6 +101,7 @@ def test_after_kill_9_in_the_middle_of_a_point(tmp_path: Path) -> None:
         command = [
             sys.executable, "-m", "redline", "bench", "--url", server.base_url, "--model", "paced", "--db", str(db),
             "--concurrency", "1,2,3", "--duration", "1.5", "--prompt-tokens", "16", "--output-tokens", "16", "--json",
+            "--calibrate", "0",
         ]  # fmt: skip
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
             _wait_for_points(db, 2, process)

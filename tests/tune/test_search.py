@@ -3,34 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from redline import hooks
 from redline.errors import SpecError
 from redline.report.assemble import load_report
 from redline.spec.experiment import Experiment
 from redline.spec.overrides import experiment_from
 from redline.store.read import Reader
 from redline.tune.compare import compare
-from tests.tune.paced_engine import PacedEngine
 
-
-@pytest.fixture(autouse=True)
-def paced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setitem(hooks.ENGINES, "paced", "tests.tune.paced_engine:PacedEngine")
-    monkeypatch.setattr("redline.tune.trial.resolve_model", lambda model: _Nowhere())
-    PacedEngine.started.clear()
-    yield
-    assert all(running.stops for running in PacedEngine.started), "an engine was left running"
-
-
-class _Nowhere:
-    path = None
-    tokenizer_path = None
+pytestmark = pytest.mark.usefixtures("paced")
 
 
 def experiment(**values: Any) -> Experiment:
@@ -39,7 +24,7 @@ def experiment(**values: Any) -> Experiment:
         None,
         {
             "model": ["paced"], "engines": "paced", "engine_flag": flags, "prompt_tokens": 16, "output_tokens": 16,
-            "duration": 1.0, "drain": 0.5, "warmup_requests": 1, **values,
+            "duration": 1.0, "drain": 0.5, "warmup_requests": 1, "calibrate": 0, **values,
         },
     )  # fmt: skip
 

@@ -51,8 +51,8 @@ class Canaries:
     prompts: list[Prompt]
     share: float
     alone: dict[int, list[Said]] = field(default_factory=dict)
-    ordinary: Census = field(default_factory=Census)
-    """What ordinary prompts answered alone looks like."""
+    looks: Census = field(default_factory=Census)
+    """Of everything that was answered alone."""
 
     def due(self, number: int) -> int:
         """Which canary is the `number`-th measured request; -1 for an ordinary one.
@@ -118,7 +118,7 @@ class Listener:
         if record.canary >= 0 and self._canaries is not None:
             self._hear_canary(self._canaries, record, Said(text, tuple(answer.logprobs)))
         elif record.status is Status.OK and self.alone and self._canaries is not None:
-            self._canaries.ordinary.add(features(text))
+            self._canaries.looks.add(features(text))
         elif record.status is Status.OK:
             self._heard += 1
             if self._heard <= _SAMPLED_WHOLE or self._heard % _SAMPLED_EVERY == 0:
@@ -129,6 +129,7 @@ class Listener:
             self._broken += record.failed and not record.warmup
         elif record.warmup:
             canaries.alone.setdefault(record.canary, []).append(said)
+            canaries.looks.add(features(said.text))
         else:
             self._loaded.append((record.canary, said))
 
@@ -141,7 +142,7 @@ class Listener:
     def answers(self) -> dict[str, Any]:
         """The features of ordinary answers: measured, in the warm-up, and had alone."""
         told = {"measured": self._measured.as_dict(), "warmup": self._warm.as_dict()}
-        return told | ({"alone": self._canaries.ordinary.as_dict()} if self._canaries is not None else {})
+        return told | ({"alone": self._canaries.looks.as_dict()} if self._canaries is not None else {})
 
 
 def compared(alone: dict[int, list[Said]], loaded: list[tuple[int, Said]]) -> dict[str, Any]:

@@ -46,6 +46,14 @@ class End(IntEnum):
     BAD = 7  # no HTTP, or more bytes than any answer may have
 
 
+class Stamp(IntEnum):
+    """Who said when bytes arrived."""
+
+    USER = 0  # we did, after reading them
+    KERNEL = 1  # the kernel, of the newest byte in each read
+    PACKET = 2  # the kernel, of every segment
+
+
 class Arrivals(StrEnum):
     CLOSED = "closed"
     OPEN = "open"
@@ -66,6 +74,14 @@ class Target:
     """Ask the kernel for receive stamps; False shows what a user-space client would report."""
     stall_every_ms: float = 0.0
     """Freeze the loop every so often, for `stall_ms`: how a client's own hiccups show is tested with it."""
+    stall_ms: float = 0.0
+
+
+@dataclass(frozen=True)
+class Plant:
+    """Faults of the client that are planted on purpose, to see that they show: `stall_ms` frozen every so often."""
+
+    stall_every_ms: float = 0.0
     stall_ms: float = 0.0
 
 
@@ -151,16 +167,21 @@ class StreamHead(NamedTuple):
     sent_ns: int
     ended_ns: int
     end: End
-    kernel: bool
+    stamp: Stamp
     retried: int
+    port: int = 0
+    """Ours of the connection."""
+    wire_from: int = 0
+    """Bytes that had arrived on the connection before those of this answer."""
 
 
 @dataclass
 class RawStream:
     """A finished request with everything that came back.
 
-    Piece i is `lengths[i]` bytes of `data`, stamped by the kernel (`head.kernel`, else by us) at `stamps[i]`, and read
-    by us at `seen[i]`: the difference is the error of a client that stamps in user space.
+    Piece i is `lengths[i]` bytes of `data`, stamped at `stamps[i]` by whom `head.stamp` says, and read by us at
+    `seen[i]`: the difference is the error of a client that stamps in user space. Under TLS `wire[i]` is how many bytes
+    had come over the wire for this answer when piece i was whole; otherwise it is empty, for those are the same bytes.
     """
 
     head: StreamHead
@@ -169,11 +190,12 @@ class RawStream:
     lengths: Sequence[int]
     stamps: Sequence[int]
     seen: Sequence[int]
+    wire: Sequence[int] = ()
 
 
 _FRAME = struct.Struct("<IB")
 _BODY = struct.Struct("<IIqqI")
-_HEAD = struct.Struct("<IqqqqqBBHHI")
+_HEAD = struct.Struct("<IqqqqqBBHHQHIB")
 
 
 def pack(kind: Kind, payload: bytes) -> bytes:
@@ -204,29 +226,34 @@ def unpack_bodies(payload: bytes) -> Iterator[Outgoing]:
         at += size
 
 
-def pack_stream(head: StreamHead, error: str, data: list[bytes], stamps: list[int], seen: list[int]) -> bytes:
+def pack_stream(
+    head: StreamHead, error: str, data: list[bytes], stamps: list[int], seen: list[int], wire: Sequence[int] = ()
+) -> bytes:
     said = error.encode()[:2000]
     parts = (
-        _HEAD.pack(*head, len(said), len(data)),
+        _HEAD.pack(*head, len(said), len(data), bool(wire)),
         said,
         array("I", map(len, data)).tobytes(),
         array("q", stamps).tobytes(),
         array("q", seen).tobytes(),
+        array("q", wire).tobytes(),
         *data,
     )
     return b"".join((_FRAME.pack(sum(map(len, parts)), Kind.STREAM), *parts))
 
 
 def unpack_stream(payload: bytes) -> RawStream:
-    number, intended, connect, connected, sent, ended, end, kernel, retried, error_size, pieces = _HEAD.unpack_from(
-        payload
+    number, intended, connect, connected, sent, ended, end, stamp, retried, port, wire_from, error_size, pieces, tls = (
+        _HEAD.unpack_from(payload)
     )
-    head = StreamHead(number, intended, connect, connected, sent, ended, End(end), bool(kernel), retried)
+    head = StreamHead(
+        number, intended, connect, connected, sent, ended, End(end), Stamp(stamp), retried, port, wire_from
+    )
     at = _HEAD.size
     error = payload[at : at + error_size].decode("utf-8", "replace")
     at += error_size
     columns: list[array[int]] = []
-    for code, width in (("I", 4), ("q", 8), ("q", 8)):
+    for code, width in (("I", 4), ("q", 8), ("q", 8), *([("q", 8)] if tls else [])):
         column: array[int] = array(code)
         column.frombytes(payload[at : at + width * pieces])
         columns.append(column)

@@ -15,11 +15,26 @@ from collections import deque
 from collections.abc import Callable
 
 from redline.clock import now_ns
-from redline.load.frames import End, Kind, Outgoing, Phase, PhaseDone, StreamHead, Target, Tick, pack_json, pack_stream
+from redline.load.frames import (
+    End,
+    Kind,
+    Outgoing,
+    Phase,
+    PhaseDone,
+    Stamp,
+    StreamHead,
+    Target,
+    Tick,
+    pack_json,
+    pack_stream,
+)
+from redline.load.health import Health
 from redline.load.outbox import Outbox
 from redline.load.phase import PhaseRun
+from redline.load.pool import IDLE_REUSE_NS, IdlePool
 from redline.load.stamps import StampClock
 from redline.load.timer import Agenda
+from redline.load.tls import Tls
 from redline.load.wire import (
     ANCILLARY_BYTES,
     LAST_CHUNK,
@@ -27,10 +42,8 @@ from redline.load.wire import (
     Connection,
     Framing,
     State,
-    Tls,
     meaning,
     open_socket,
-    unpack_timespec,
 )
 
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
@@ -38,7 +51,6 @@ _CHUNKED, _RECEIVING = Framing.CHUNKED, State.RECEIVING  # an enum's members cos
 _BATCH = 64  # events between two looks at the clock: about a millisecond of work
 _HOUSEKEEPING_NS = 100_000_000
 _FROZEN_NS = 1_000_000_000
-_IDLE_REUSE_NS = 3_000_000_000  # servers close idle connections after 5 s (uvicorn) or so; do not race them
 _RETRY_IDLE_NS = 500_000_000
 _PRECONNECT_NS = 300_000  # per connection: about what opening one takes, on a slow box
 
@@ -55,7 +67,6 @@ class LoadLoop:
         self.bodies: deque[Outgoing] = deque()
         self.active = 0
         self.tick = Tick()
-        self._pieces = self._bytes = 0
         self._finished: deque[tuple[StreamHead, str, Pieces]] = deque()
         self._control = control
         self._control_mask = _IN
@@ -64,9 +75,10 @@ class LoadLoop:
         self._epoll = select.epoll()
         self.agenda = Agenda()
         self._conns: dict[int, Connection] = {}
-        self._idle: list[Connection] = []
+        self._idle = IdlePool(self._drop)
         self._tls = ssl.create_default_context() if target.tls_name else None
         self._clock = StampClock(target.timestamps)
+        self._health = Health(self.tick, self._clock, outbox)
         self._epoll.register(control.fileno(), _IN)
         self._epoll.register(self.agenda.timer.fd, _IN)
         self.agenda.at(now_ns() + _HOUSEKEEPING_NS, self._housekeeping, now_ns() + _HOUSEKEEPING_NS)
@@ -122,18 +134,8 @@ class LoadLoop:
         self._clock.reread()
         if now - due_ns < _FROZEN_NS:  # a loop that was frozen has bytes to read before it may call anybody silent
             self._sweep(now)
-        self._look_at_self()
-        self.outbox.put(pack_json(Kind.TICK, self.tick))
+        self.outbox.put(pack_json(Kind.TICK, self._health.look(self.active, self._conns.values())))
         self.agenda.at(now + _HOUSEKEEPING_NS, self._housekeeping, now + _HOUSEKEEPING_NS)
-
-    def _look_at_self(self) -> None:
-        tick, clock = self.tick, self._clock
-        tick.cpu_s = time.process_time()
-        tick.in_flight = self.active
-        tick.pieces = self._pieces + sum(len(conn.data) for conn in self._conns.values())
-        tick.bytes_in = self._bytes + sum(conn.size for conn in self._conns.values())
-        tick.clock_error_ns, tick.clock_steps, tick.clock_step_ns = clock.error_ns, clock.steps, clock.step_ns
-        tick.backlog_max, tick.spilled = self.outbox.waiting_max, self.outbox.spilled
 
     def _stall(self, _: None) -> None:
         time.sleep(self.target.stall_ms / 1e3)
@@ -142,7 +144,7 @@ class LoadLoop:
     def _sweep(self, now: int) -> None:
         for conn in list(self._conns.values()):
             if conn.state is State.IDLE:
-                if now - conn.idle_since_ns > _IDLE_REUSE_NS:
+                if now - conn.idle_since_ns > IDLE_REUSE_NS:
                     self._drop(conn)
             elif (end := conn.overdue(now, self.target)) is not None:
                 endless = conn.size > self.target.answer_bytes_max
@@ -177,7 +179,7 @@ class LoadLoop:
         self._phase = None
         self.bodies.clear()
         self._ship(len(self._finished))
-        self._look_at_self()
+        self._health.look(self.active, self._conns.values())
         self.outbox.put(pack_json(Kind.PHASE_DONE, done))
 
     # -- requests
@@ -187,22 +189,13 @@ class LoadLoop:
         self.active += 1
         self.tick.sent += 1
         now = now_ns()
-        conn = self._pooled(now)
+        conn = self._idle.take(now)
         if conn is None:
             self._open(client, index, request, intended_ns)
             return
         conn.reuse(client, now)
         conn.take(index, request, intended_ns, now)
         self._send(conn)
-
-    def _pooled(self, now: int) -> Connection | None:
-        while self._idle:
-            conn = self._idle.pop()
-            if conn.state is State.IDLE:
-                if now - conn.idle_since_ns < _IDLE_REUSE_NS:
-                    return conn
-                self._drop(conn)
-        return None
 
     def _open(self, client: int, index: int, request: bytes, intended_ns: int, retried: int = 0) -> None:
         target, now = self.target, now_ns()
@@ -211,8 +204,8 @@ class LoadLoop:
         except OSError as error:
             if index == NOBODY:
                 return
-            head = StreamHead(index, intended_ns, now, 0, 0, now, End.CONNECT, True, retried)
-            self._over(head, meaning(error.errno), ([], [], []), client, now, good=False)
+            head = StreamHead(index, intended_ns, now, 0, 0, now, End.CONNECT, Stamp.KERNEL, retried)
+            self._over(head, meaning(error.errno), ([], [], [], []), client, now, good=False)
             return
         conn = Connection(sock, client)
         conn.connect_ns, conn.retried = now, retried
@@ -257,7 +250,11 @@ class LoadLoop:
             conn.state = State.HANDSHAKE
             self._handshake(conn)
             return
+        self._established(conn)
+
+    def _established(self, conn: Connection) -> None:
         conn.connected_ns = now_ns()
+        conn.port = conn.sock.getsockname()[1]
         self._ready(conn)
 
     def _ready(self, conn: Connection) -> None:
@@ -266,8 +263,7 @@ class LoadLoop:
             self._send(conn)
             return
         self._listen(conn, _IN)
-        conn.state, conn.idle_since_ns = State.IDLE, conn.connected_ns
-        self._idle.append(conn)
+        self._idle.put(conn, conn.connected_ns)
 
     def _handshake(self, conn: Connection) -> None:
         try:
@@ -279,8 +275,7 @@ class LoadLoop:
             return
         self._listen(conn, _IN)
         if done:
-            conn.connected_ns = now_ns()
-            self._ready(conn)
+            self._established(conn)
 
     def _send(self, conn: Connection) -> None:
         conn.state = State.SENDING
@@ -308,39 +303,45 @@ class LoadLoop:
             self._hung_up(conn)
             return
         if ancillary:
-            seconds, nanos = unpack_timespec(ancillary[0][2])
-            stamp = seconds * 1_000_000_000 + nanos - self._clock.offset_ns
-            if not conn.sent_ns <= stamp <= seen:  # the wall clock was set
-                stamp = self._clock.second_try(seconds * 1_000_000_000 + nanos, conn.sent_ns, seen) or seen
-                conn.kernel = conn.kernel and stamp != seen
+            stamp = self._clock.of(ancillary[0][2], conn.sent_ns, seen)
+            if stamp == seen:
+                conn.stamp = Stamp.USER
         else:
             stamp = seen
-            conn.kernel = False
-        if conn.tls is not None and not (data := self._decrypt(conn, data)):
-            return
+            conn.stamp = Stamp.USER
+        if conn.tls is None:
+            self._take(conn, data, stamp, seen)
+        else:
+            self._take_sealed(conn, data, stamp, seen)
+
+    def _take(self, conn: Connection, data: bytes, stamp: int, seen: int) -> bool:
+        """Keep a piece of an answer; True when the answer is over with it."""
         conn.size += len(data)
         conn.data.append(data)
         conn.stamps.append(stamp)
         conn.seen.append(seen)
         if conn.framing is _CHUNKED and len(data) >= 5 and not data.endswith(LAST_CHUNK):
-            return
+            return False
         end = conn.is_over(data)
         if end is not None:
             self._finish(conn, end)
+        return end is not None
 
-    def _decrypt(self, conn: Connection, data: bytes) -> bytes:
-        assert conn.tls is not None
-        conn.tls.fed(data)
+    def _take_sealed(self, conn: Connection, data: bytes, stamp: int, seen: int) -> None:
+        tls = conn.tls
+        assert tls is not None
         try:
-            plain, goodbye = conn.tls.plain()
+            for plain, received in tls.open(data):
+                conn.wire.append(received - conn.wire_from)
+                conn.received = received
+                if self._take(conn, plain, stamp, seen):
+                    return
         except ssl.SSLError as error:
             self._finish(conn, End.RESET, f"TLS: {error}")
-            return b""
-        if goodbye:
+            return
+        if tls.goodbye:
             conn.keep_alive = False
-            if not plain:
-                self._hung_up(conn)
-        return plain
+            self._hung_up(conn)
 
     def _hung_up(self, conn: Connection) -> None:
         """The server closed its side."""
@@ -369,12 +370,13 @@ class LoadLoop:
             return
         whole = end is End.COMPLETE or (end is End.CLOSED and conn.framing is Framing.CLOSE)
         ended = conn.stamps[-1] if whole else now
-        head, pieces = conn.head(end, ended), (conn.data, conn.stamps, conn.seen)
-        self._bytes += conn.size
+        head, pieces = conn.head(end, ended), (conn.data, conn.stamps, conn.seen, conn.wire)
+        self._health.finished(conn)
+        if conn.tls is None:
+            conn.received += conn.size
         conn.forget()
         if end is End.COMPLETE and conn.keep_alive and conn.state is State.RECEIVING:
-            conn.state, conn.idle_since_ns = State.IDLE, now
-            self._idle.append(conn)
+            self._idle.put(conn, now)
         else:
             self._drop(conn)
         self._over(head, error, pieces, conn.client, conn.begun_ns, good=whole and 200 <= conn.status < 300)
@@ -383,7 +385,6 @@ class LoadLoop:
         """The next request goes out at once; this one goes to the parent when there is time."""
         self.active -= 1
         self.tick.ended += 1
-        self._pieces += len(pieces[0])
         self._finished.append((head, error, pieces))
         phase = self._phase
         if phase is not None:
@@ -397,4 +398,4 @@ class LoadLoop:
             conn.sock.close()
 
 
-Pieces = tuple[list[bytes], list[int], list[int]]
+Pieces = tuple[list[bytes], list[int], list[int], list[int]]

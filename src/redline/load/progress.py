@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import Counter, deque
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -71,6 +71,8 @@ class PointOutcome:
     read_lag_ms_max: float = 0.0
     pieces: int = 0
     """Reads that brought bytes of answers."""
+    pieces_measured: int = 0
+    """Those of the measurement, without the warm-up's."""
     bytes_in: int = 0
     starved: int = 0
     retried: int = 0
@@ -79,6 +81,8 @@ class PointOutcome:
     clock_error_ns: int = 0
     clock_step_ns: int = 0
     stamp: str = "kernel"
+    stamps: dict[str, Any] = field(default_factory=dict)
+    """Who stamped, and what the packet ring did; see `stamping.StampReport`."""
     short_slice: bool = False
     """The kernel gave the worker short time slices (Linux 6.12 and later): it wakes up earlier on a busy box."""
     backlog_max_bytes: int = 0
@@ -91,6 +95,12 @@ class PointOutcome:
     """What ordinary answers look like, measured and before."""
     warmup: dict[str, Any] = field(default_factory=dict)
     """The cold start and what it took to get over it; see `load/warm.py`."""
+
+    @property
+    def chunks_per_s(self) -> float:
+        """Reads that brought bytes of answers, per second of the measurement."""
+        seconds = (self.ended_ns - self.measured_from_ns) / NS_PER_S
+        return self.pieces_measured / seconds if seconds > 0 else 0.0
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -112,12 +122,13 @@ class Tally:
         self._recent: deque[tuple[int, int]] = deque()
         self._busy: deque[tuple[int, float]] = deque()
         self._newest: deque[tuple[int, int, float]] = deque(maxlen=_NEWEST)
-        self.user_stamped = 0
+        self._stamps: Counter[str] = Counter()
 
     def start_over(self) -> None:
         """The warm-up is over."""
         self.began_ns = now_ns()
-        self.finished = self.failed = self.user_stamped = 0
+        self.finished = self.failed = 0
+        self._stamps.clear()
         self._newest.clear()
 
     def ticked(self, tick: Tick) -> None:
@@ -134,7 +145,7 @@ class Tally:
         self.failed += record.failed
         self._tokens += record.output_tokens
         self._pieces_of_finished += len(raw.lengths)
-        self.user_stamped += record.stamp != "kernel"
+        self._stamps[record.stamp] += 1
         if record.status is Status.OK and record.chunk_ns:
             first, tokens = record.chunk_ns[0], record.output_tokens - record.chunk_tokens[0]
             tpot = (record.chunk_ns[-1] - first) / tokens if tokens > 0 else math.nan
@@ -189,4 +200,5 @@ class Tally:
             p50, p99, most = np.percentile(lags, [50, 99, 100]) / NS_PER_MS
             outcome.read_lag_ms_p50, outcome.read_lag_ms_p99 = float(p50), float(p99)
             outcome.read_lag_ms_max = float(most)
-        outcome.stamp = "user" if self.user_stamped * 2 > self.finished else "kernel"
+        if self._stamps:
+            outcome.stamp = self._stamps.most_common(1)[0][0]

@@ -56,7 +56,7 @@ class Reader:
             finished_ns=head.ended_ns,
             asked_prompt_tokens=asked.prompt_tokens,
             asked_output_tokens=asked.output_tokens,
-            stamp="kernel" if head.kernel else "user",
+            stamp=head.stamp.name.lower(),
             warmup=asked.warmup,
             canary=asked.canary,
         )

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from redline.clock import now_ns
 from redline.engines.endpoint import Endpoint
 from redline.errors import EnvironmentFault
 from redline.load.arrivals import schedule
-from redline.load.canary import Canaries, Listener, affordable, ordinary_alone
+from redline.load.canary import Listener
 from redline.load.crew import LoadWorker
-from redline.load.frames import Arrivals, Phase, PhaseDone, RawStream, Tick
+from redline.load.frames import Arrivals, Phase, PhaseDone, Plant, RawStream, Tick
 from redline.load.progress import LoadProgress, PointOutcome, StoppedBy, Tally
 from redline.load.prompts import PromptSource
 from redline.load.reading import Asked, Reader
 from redline.load.record import RequestRecord, Status, TokenSource
+from redline.load.stamping import Stamper
 from redline.load.supply import Supply
 from redline.load.target import resolve
-from redline.load.warm import AGAIN_ALIKE, ALIKE, STABLE_BATCH, Batch, batch_of, decay, settled, token_seconds
+from redline.load.warming import WarmUp
 from redline.load.worker import open_files_limit
 from redline.spec.load import LoadPoint, LoadSpec
 from redline.spec.workload import WorkloadSpec
@@ -29,8 +29,6 @@ from redline.units import NS_PER_S
 
 __all__ = ["LoadProgress", "PointOutcome", "PromptSource", "run_point"]
 
-_WARMUP_MAX = 16
-_OPEN_WARMUP_CLIENTS = 4
 _HELD_BYTES_MAX = 256 << 20
 _POLL_S = 0.05
 _ALIVE_EVERY_S = 0.5
@@ -56,6 +54,7 @@ def run_point(
     alive: Ask = lambda: True,
     api_key: str | None = None,
     before_measuring: Callable[[], None] = lambda: None,
+    plant: Plant | None = None,
 ) -> PointOutcome:
     """Push `endpoint` at one load point and tell how it went.
 
@@ -67,12 +66,17 @@ def run_point(
         _check_files(int(point.value))
     silent_s = load.idle_timeout_s if workload.stream else load.timeout_s
     target = replace(
-        resolve(endpoint.base_url), timeout_ns=int(load.timeout_s * NS_PER_S), idle_ns=int(silent_s * NS_PER_S)
+        resolve(endpoint.base_url),
+        timeout_ns=int(load.timeout_s * NS_PER_S),
+        idle_ns=int(silent_s * NS_PER_S),
+        timestamps=load.stamps != "user",
+        **(asdict(plant) if plant else {}),
     )
-    with LoadWorker(target) as worker:
+    # the ring is open before the first connection is
+    with Stamper(target, load.stamps) as stamper, LoadWorker(target) as worker:
         told = _Told(on_record, on_progress, should_stop, alive, before_measuring)
         supply = Supply(endpoint, workload, prompts, seed=seed, api_key=api_key)
-        return _Push(worker, load, point, seed, prompts, supply, told, api_key).run()
+        return _Push(worker, stamper, load, point, seed, prompts, supply, told, api_key).run()
 
 
 def _check_files(clients: int) -> None:
@@ -101,6 +105,7 @@ class _Push:
     def __init__(
         self,
         worker: LoadWorker,
+        stamper: Stamper,
         load: LoadSpec,
         point: LoadPoint,
         seed: int,
@@ -110,6 +115,7 @@ class _Push:
         api_key: str | None,
     ) -> None:
         self._worker, self._load, self._point, self._seed = worker, load, point, seed
+        self._stamper = stamper
         self._prompts, self._supply, self._told = prompts, supply, told
         self._clients = int(point.value) if point.kind == "closed" else 0
         # a tokenizer that loads the server is asked after the measurement, not during it
@@ -124,14 +130,16 @@ class _Push:
         self._why: StoppedBy | None = None
         self._alive_at = self._progress_at = 0.0
         self._first = self._sent_before = 0
-        self._warming: list[RequestRecord] = []
+        self._warm_up = WarmUp(worker, load, point, prompts, supply, self._listener)
 
     def run(self) -> PointOutcome:
         outcome = self._outcome
-        done = self._warm_up()
-        canaries = self._prompts.canaries
-        if self._why is None and canaries is not None and not canaries.alone:
-            self._ask_alone(canaries)
+        done = self._warm_up.run(lambda wanted: self._pump("warm-up", wanted), outcome, lambda: self._why)
+        if self._why is None and done.stopped_by == "refused":
+            self._why = "engine-died"
+        outcome.stopped_by = self._why or "requests"
+        if self._tally.finished and self._tally.failed == self._tally.finished:
+            outcome.notes.append(f"all {self._tally.failed} warm-up requests failed")
         if self._why is None:
             done = self._measure()
         outcome.ended_ns = done.ended_ns
@@ -140,63 +148,6 @@ class _Push:
         self._tally.fill(outcome)
         self._remark(done.tick)
         return outcome
-
-    def _warm_up(self) -> PhaseDone:
-        """Batch after batch until they take the same time, where that is asked for; else one."""
-        load, batches = self._load, list[Batch]()
-        auto = load.warmup == "auto" and bool(self._prompts.endpoint.pids) and not load.warmup_requests
-        stable = load.warmup == "stable" or auto
-        in_a_row = AGAIN_ALIKE if self._prompts.warmed else ALIKE
-        first, began, is_settled = None, time.monotonic(), False
-        while True:
-            done = self._warm_batch(at_least=STABLE_BATCH if stable else 1)
-            first = first or next(iter(sorted(self._warming, key=lambda record: record.index)), None)
-            batch = batch_of(self._warming)
-            batches += [batch] if batch else []
-            is_settled = settled(batches, in_a_row=in_a_row)
-            late = time.monotonic() - began > load.warmup_s
-            if self._why is not None or batch is None or late or is_settled or not stable:
-                break
-        self._outcome.stopped_by = self._why or "requests"
-        self._outcome.warmup = decay(
-            batches,
-            first,
-            mode="stable" if stable else "fixed",
-            seconds=time.monotonic() - began,
-            is_settled=is_settled,
-        )
-        self._prompts.warmed = self._prompts.warmed or is_settled
-        if self._tally.finished and self._tally.failed == self._tally.finished:
-            self._outcome.notes.append(f"all {self._tally.failed} warm-up requests failed")
-        return done
-
-    def _warm_batch(self, at_least: int = 1) -> PhaseDone:
-        usual = min(_WARMUP_MAX, self._clients or max(1, math.ceil(self._point.value)))
-        wanted = self._load.warmup_requests or max(usual, at_least)
-        at_once = min(self._clients or _OPEN_WARMUP_CLIENTS, wanted)
-        self._warming.clear()
-        self._supply.feed(self._worker, wanted, warmup=True)
-        self._worker.start(Phase(Arrivals.CLOSED, clients=at_once, requests=wanted))
-        return self._end_warm(self._pump("warm-up", wanted))
-
-    def _end_warm(self, done: PhaseDone) -> PhaseDone:
-        if self._why is None and done.stopped_by == "refused":
-            self._why = "engine-died"
-        return done
-
-    def _ask_alone(self, canaries: Canaries) -> None:
-        """What canaries are answered without any other load; then the server is warmed up again."""
-        token_s = token_seconds(self._warming)
-        numbers, ordinary = affordable(canaries, token_s), ordinary_alone(self._prompts.workload, token_s)
-        self._supply.feed_canaries(self._worker, numbers)
-        self._supply.feed(self._worker, ordinary, warmup=True)
-        self._worker.start(Phase(Arrivals.CLOSED, clients=1, requests=len(numbers) + ordinary))
-        self._listener.alone = True
-        self._end_warm(self._pump("warm-up", len(numbers) + ordinary))
-        self._listener.alone = False
-        if self._why is None:
-            self._warm_batch()
-        self._outcome.stopped_by = self._why or "requests"
 
     def _measure(self) -> PhaseDone:
         load, outcome, clients = self._load, self._outcome, self._clients
@@ -219,11 +170,12 @@ class _Push:
         self._supply.feed(self._worker, self._supply.first(outcome.planned, clients))
         self._told.before_measuring()
         self._tally.start_over()
-        cpu, parent_cpu = self._tally.tick.cpu_s, time.process_time()
+        cpu, parent_cpu, pieces = self._tally.tick.cpu_s, time.process_time(), self._tally.tick.pieces
         self._worker.start(phase)
         done = self._pump("measuring", outcome.planned)
         outcome.measured_from_ns, outcome.sent = done.started_ns, done.sent
         outcome.client_cpu_s = done.tick.cpu_s - cpu
+        outcome.pieces_measured = done.tick.pieces - pieces
         outcome.parent_cpu_s = time.process_time() - parent_cpu
         outcome.stopped_by = self._why or _reason(done.stopped_by)
         if not clients and outcome.stopped_by == "requests" and outcome.planned != requests:
@@ -236,13 +188,15 @@ class _Push:
         while True:
             for heard in self._worker.hear(_POLL_S):
                 if isinstance(heard, RawStream):
-                    self._take(heard)
+                    self._stamper.put(heard)
                 elif isinstance(heard, Tick):
                     self._tally.ticked(heard)
                 else:
+                    self._take(self._stamper.flush())
                     self._tally.ticked(heard.tick)
                     self._told.on_progress(self._tally.progress(phase, planned, longest))
                     return heard
+            self._take(self._stamper.ready())
             self._watch()
             if phase == "measuring" and self._why is None:
                 self._top_up(planned)
@@ -274,11 +228,15 @@ class _Push:
         if missing:
             self._supply.feed(self._worker, missing, under_load=True)
 
-    def _take(self, raw: RawStream) -> None:
+    def _take(self, streams: list[RawStream]) -> None:
+        for raw in streams:
+            self._take_one(raw)
+
+    def _take_one(self, raw: RawStream) -> None:
         asked = self._supply.asked.pop(raw.head.number)
         record = self._reader.read(raw, asked)
         if asked.warmup and asked.canary < 0:
-            self._warming.append(record)
+            self._warm_up.records.append(record)
         self._tally.add(raw, record)
         countable = record.status is Status.OK and record.token_source is TokenSource.CHUNKS
         if countable and self._prompts.loads_server and self._held_bytes < _HELD_BYTES_MAX:
@@ -305,6 +263,7 @@ class _Push:
         outcome.pieces, outcome.bytes_in = tick.pieces, tick.bytes_in
         outcome.starved, outcome.retried = tick.starved, tick.retried
         outcome.short_slice = self._worker.short_slice
+        outcome.stamps = self._stamper.report.as_dict()
         outcome.clock_error_ns, outcome.clock_step_ns = tick.clock_error_ns, tick.clock_step_ns
         outcome.backlog_max_bytes, outcome.spilled_bytes = tick.backlog_max, tick.spilled
         outcome.canary, outcome.answers = self._listener.canary(), self._listener.answers()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import socket
+import struct
 
 from redline.clock import realtime_offset
 
 SO_TIMESTAMPNS = 35  # SO_TIMESTAMPNS_OLD: a timespec of two longs, on every 64-bit Linux
 _STEP_NS = 1_000_000
+_unpack = struct.Struct("=qq").unpack  # struct timespec
 
 
 class StampClock:
@@ -35,11 +37,16 @@ class StampClock:
         self.offset_ns = offset.offset_ns
         self.error_ns = max(self.error_ns, offset.error_ns)
 
-    def second_try(self, realtime_ns: int, earliest_ns: int, latest_ns: int) -> int:
-        """A stamp that was outside of what is possible, after another look at the clocks; 0 when it still is."""
-        self.reread()
+    def of(self, timespec: bytes, earliest_ns: int, latest_ns: int) -> int:
+        """The stamp in monotonic ns, known to lie between the send and the read; `latest_ns` where it does not."""
+        seconds, nanos = _unpack(timespec)
+        realtime_ns = seconds * 1_000_000_000 + nanos
+        stamp: int = realtime_ns - self.offset_ns
+        if earliest_ns <= stamp <= latest_ns:
+            return stamp
+        self.reread()  # the wall clock was set
         stamp = realtime_ns - self.offset_ns
-        return stamp if earliest_ns <= stamp <= latest_ns else 0
+        return stamp if earliest_ns <= stamp <= latest_ns else latest_ns
 
 
 def _guard() -> socket.socket:

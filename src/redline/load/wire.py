@@ -10,15 +10,14 @@ import errno
 import os
 import re
 import socket
-import ssl
-import struct
 from enum import IntEnum
 from typing import Any
 
 import httptools
 
-from redline.load.frames import End, StreamHead, Target
+from redline.load.frames import End, Stamp, StreamHead, Target
 from redline.load.stamps import SO_TIMESTAMPNS
+from redline.load.tls import Tls
 
 ANCILLARY_BYTES = 64
 READ_BYTES = 65536
@@ -26,7 +25,6 @@ HEAD_BYTES_MAX = 256 << 10
 _SUSPICIOUS_NS = 100_000_000
 
 LAST_CHUNK = b"0\r\n\r\n"
-unpack_timespec = struct.Struct("=qq").unpack
 
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding:[^\r\n]*chunked", re.IGNORECASE)
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)", re.IGNORECASE)
@@ -80,44 +78,6 @@ class _Ends:
         self.count += 1
 
 
-class Tls:
-    """TLS over memory buffers, so that the socket, and with it the kernel's stamps, stays ours."""
-
-    def __init__(self, context: ssl.SSLContext, name: str) -> None:
-        self._incoming = ssl.MemoryBIO()
-        self._outgoing = ssl.MemoryBIO()
-        self._object = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name)
-
-    def handshake(self) -> bool:
-        """True when it is done. ssl.SSLError when it failed."""
-        try:
-            self._object.do_handshake()
-        except ssl.SSLWantReadError:
-            return False
-        return True
-
-    def fed(self, data: bytes) -> None:
-        self._incoming.write(data)
-
-    def plain(self) -> tuple[bytes, bool]:
-        """Everything that can be decrypted by now, and whether the server said goodbye."""
-        parts = []
-        try:
-            while piece := self._object.read(READ_BYTES):
-                parts.append(piece)
-        except ssl.SSLWantReadError:
-            return b"".join(parts), False
-        except ssl.SSLZeroReturnError:
-            pass
-        return b"".join(parts), True
-
-    def seal(self, data: bytes) -> None:
-        self._object.write(data)
-
-    def to_send(self) -> bytes:
-        return self._outgoing.read()
-
-
 class Connection:
     """State of one socket and of the request on it. The loop drives it; nothing in here blocks.
 
@@ -141,11 +101,12 @@ class Connection:
         "intended_ns",
         "interim",
         "keep_alive",
-        "kernel",
         "mask",
         "need",
         "outgoing",
         "parser",
+        "port",
+        "received",
         "recvmsg",
         "request",
         "retried",
@@ -154,11 +115,14 @@ class Connection:
         "sent_ns",
         "size",
         "sock",
+        "stamp",
         "stamps",
         "state",
         "status",
         "tls",
         "whole_request",
+        "wire",
+        "wire_from",
     )
 
     def __init__(self, sock: socket.socket, client: int) -> None:
@@ -174,6 +138,7 @@ class Connection:
         self.connect_ns = self.connected_ns = 0
         self.retried = 0
         self.idle_gap_ns = 0
+        self.port = self.received = 0
         self.take(-1, b"", 0, 0)
 
     def take(self, index: int, request: bytes, intended_ns: int, now_ns: int) -> None:
@@ -189,7 +154,8 @@ class Connection:
         self.head_end = self.need = self.fed = self.status = 0
         self.framing = Framing.UNKNOWN
         self.keep_alive = True
-        self.kernel = True
+        self.stamp = Stamp.KERNEL
+        self.wire_from = self.received
         self.parser: Any = None
         self.interim = 0
         self.ends = _Ends()
@@ -199,6 +165,7 @@ class Connection:
         self.data: list[bytes] = []
         self.stamps: list[int] = []
         self.seen: list[int] = []
+        self.wire: list[int] = []
         self.size = 0
 
     def reuse(self, client: int, now_ns: int) -> None:
@@ -226,16 +193,15 @@ class Connection:
     def shake_hands(self, *, readable: bool) -> bool:
         """One step of the TLS handshake; True when it is done. OSError (ssl.SSLError is one) when it failed."""
         assert self.tls is not None
-        if readable:
-            data = self.sock.recv(READ_BYTES)
-            if not data:
-                raise ConnectionResetError(0, "closed by the server")
-            self.tls.fed(data)
-        done = self.tls.handshake()
+        data = self.sock.recv(READ_BYTES) if readable else b""
+        if readable and not data:
+            raise ConnectionResetError(0, "closed by the server")
+        done = self.tls.shake_hands(data)
         self.outgoing = memoryview(self.tls.to_send())
         self.push_raw()
         if done:
             self.outgoing = memoryview(self.request)
+            self.received = self.wire_from = self.tls.received
         return done
 
     def overdue(self, now_ns: int, target: Target) -> End | None:
@@ -319,6 +285,8 @@ class Connection:
             sent_ns=self.sent_ns,
             ended_ns=ended_ns,
             end=end,
-            kernel=self.kernel,
+            stamp=self.stamp,
             retried=self.retried,
+            port=self.port,
+            wire_from=self.wire_from,
         )

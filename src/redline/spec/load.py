@@ -50,7 +50,13 @@ class LoadSpec(Spec):
     )
     warmup_s: Number = Field(30.0, gt=0, description="longest stable warm-up per load point")
     ramp_s: Number = Field(0.0, ge=0, description="closed loop: spread the clients' first requests over this time")
+    calibrate_s: Number = Field(
+        2.0, ge=0, description="time for learning the client's own error before each kind of load point; 0: do not"
+    )
     drain_s: Number = Field(5.0, ge=0, description="time to finish what is in flight at the end")
+    stamps: Literal["auto", "packet", "kernel", "user"] = Field(
+        "auto", description="who says when a token arrived; auto takes the best that this box allows"
+    )
     timeout_s: Number = Field(600.0, gt=0, description="a request that takes longer has failed")
     idle_timeout_s: Number = Field(60.0, gt=0, description="a stream that is silent for longer has failed")
 

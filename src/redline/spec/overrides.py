@@ -131,6 +131,8 @@ FLAGS: tuple[Flag, ...] = (
     Flag("--warmup-time", "load.warmup_s", "Load"),
     Flag("--ramp", "load.ramp_s", "Load"),
     Flag("--drain", "load.drain_s", "Load"),
+    Flag("--calibrate", "load.calibrate_s", "Load"),
+    Flag("--stamps", "load.stamps", "Load"),
     Flag("--timeout", "load.timeout_s", "Load"),
     Flag("--idle-timeout", "load.idle_timeout_s", "Load"),
     Flag("--workload", "workload.kind", "Workload"),

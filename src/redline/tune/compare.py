@@ -16,7 +16,7 @@ from redline.tune.events import Events
 from redline.tune.plan import Plan, plan_of
 from redline.tune.preflight import Job, preflight
 from redline.tune.stop import Stop
-from redline.tune.trial import Context, run_trial
+from redline.tune.trial import Context, context_of, run_trial
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ def compare(
     jobs = preflight(experiment)
     with Store.open(db or default_path()) as store, Stop() as stop:
         run_id = store.begin_run(experiment, facts(), list(argv))
-        return carry_on(Context(experiment, store, run_id, stop, events), jobs, lambda job, repeat: plan_of(experiment))
+        context = context_of(experiment, store, run_id, stop, events)
+        return carry_on(context, jobs, lambda job, repeat: plan_of(experiment))
 
 
 PlanOf = Callable[[Job, int], Plan]

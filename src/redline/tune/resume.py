@@ -19,7 +19,7 @@ from redline.tune.judge import summary_of
 from redline.tune.plan import Listed, Plan, Searched
 from redline.tune.preflight import Job, preflight
 from redline.tune.stop import Stop
-from redline.tune.trial import Context
+from redline.tune.trial import context_of
 
 _BLOTTED = "***"
 
@@ -39,7 +39,7 @@ def resume(which: str = "last", *, db: Path | None = None, events: Events | None
         if not any(done.plan(job, repeat).next() for repeat in range(experiment.repeats) for job in able):
             raise UsageError(f"nothing is left to measure in run {row.id}", fix=f"redline report {row.id}")
         store.resume_run(row.id)
-        context = Context(experiment, store, row.id, stop, events or Events())
+        context = context_of(experiment, store, row.id, stop, events or Events())
         context.verdicts += [Verdict(point.verdict, point.reasons) for point in done.points if point.verdict]
         return carry_on(context, jobs, done.plan)
 

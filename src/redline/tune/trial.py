@@ -20,6 +20,7 @@ from redline.spec.experiment import Experiment
 from redline.spec.load import LoadPoint
 from redline.spec.resolve import model_hashes, resolve_model
 from redline.store.store import Store
+from redline.tune.calibrate import Calibrator
 from redline.tune.events import Events
 from redline.tune.judge import summary_of
 from redline.tune.plan import Plan
@@ -38,9 +39,14 @@ class Context:
     run_id: str
     stop: Stop
     events: Events
+    calibrator: Calibrator
     verdicts: list[Verdict] = field(default_factory=list)
     errors: list[RedlineError] = field(default_factory=list)
     """What went wrong so far: Ctrl-C must not lose it."""
+
+
+def context_of(experiment: Experiment, store: Store, run_id: str, stop: Stop, events: Events) -> Context:
+    return Context(experiment, store, run_id, stop, events, Calibrator(experiment, lambda: stop.asked))
 
 
 def run_trial(context: Context, job: Job, repeat: int, plan: Plan) -> None:
@@ -123,10 +129,17 @@ class _UnderLoad:
     def point(self, point: LoadPoint, seed: int) -> PointOutcome:
         store, events = self.context.store, self.context.events
         point_id = store.begin_point(self.trial, point)
-        events.point(point)
         began = time.monotonic()
+        calibrator = self.context.calibrator
+        with self.context.stop.orderly():
+            events.phase(f"{point.label}: calibrating the client")
+            calibrator.before(point)
+        events.point(point)
         outcome, server = self._run(point_id, point, seed)
         as_dict = outcome.as_dict() | {"server": server, "random_weights": _random_weights(self.job)}
+        with self.context.stop.orderly():
+            as_dict["calibration"] = calibrator.after(point, outcome.chunks_per_s)
+        as_dict["chunks_per_s"] = outcome.chunks_per_s
         as_dict["observe_notes"] = [*self.watch.notes, *map(str, self.watch.skipped)]
         summary = self._judge(point_id, point, outcome, as_dict, seed)
         as_dict |= self.plan.took(point, summary, outcome.stopped_by, time.monotonic() - began)

@@ -45,7 +45,7 @@ def starved(case: Case) -> Said:
 
 def user_stamps(case: Case) -> Said:
     good = case.good
-    share = float((good.stamp != "kernel").mean()) if len(good) else 0.0
+    share = float((good.stamp == "user").mean()) if len(good) else 0.0
     if share <= 0.01:
         return None
     text = f"arrivals of {share:.0%} of the answers were stamped in user space, not by the kernel"

@@ -1,0 +1,118 @@
+"""Who stamps arrivals, and the way of a finished stream through the packet ring, where there is one.
+
+The ring hands blocks over a few hundredths of a second after the packets in them came. A stream that is finished
+waits here for so long, and leaves with the stamps of its own segments; one whose segments are not all there keeps the
+stamps of the socket, and is counted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import asdict, dataclass
+from types import TracebackType
+from typing import Any, Literal
+
+from redline.clock import now_ns
+from redline.errors import EnvironmentFault, Skipped
+from redline.load.frames import RawStream, Stamp, Target
+from redline.load.ring import RING_BYTES, PacketRing, open_ring
+from redline.load.segments import SegmentLog
+
+Tier = Literal["auto", "packet", "kernel", "user"]
+_DRAIN_EVERY_NS = 40_000_000
+_FLUSH_S = 1.0
+
+
+@dataclass
+class StampReport:
+    """What the ring did during a load point. `tier` is the best one that was open, `why_not` says why none better."""
+
+    asked: str
+    tier: str
+    ring_bytes: int = 0
+    segments: int = 0
+    dropped: int = 0
+    """Segments that the ring had no room for."""
+    restamped: int = 0
+    fell_back: int = 0
+    """Streams that kept the socket's stamps, because not all of their segments were in the ring."""
+    why_not: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Stamper:
+    """EnvironmentFault when `packet` is asked for and cannot be had."""
+
+    def __init__(self, target: Target, asked: Tier, ring_bytes: int = RING_BYTES) -> None:
+        self._ring: PacketRing | None = None
+        self.report = StampReport(asked, "user" if asked == "user" else "kernel")
+        if asked in ("auto", "packet"):
+            self._open(target, asked, ring_bytes)
+        self._log = SegmentLog()
+        self._waiting: deque[RawStream] = deque()
+        self._drained_ns = 0
+
+    def _open(self, target: Target, asked: Tier, ring_bytes: int) -> None:
+        ring = open_ring(target, ring_bytes)
+        if isinstance(ring, PacketRing):
+            self._ring = ring
+            self.report.tier, self.report.ring_bytes = "packet", ring_bytes
+        elif asked == "packet":
+            raise EnvironmentFault(ring.reason, fix=f"{ring.how_to_get_it}; or stamps: auto")
+        else:
+            self.report.why_not = _said(ring)
+
+    def __enter__(self) -> Stamper:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self._ring is not None:
+            self._ring.close()
+
+    def put(self, raw: RawStream) -> None:
+        """A stream that is over."""
+        self._waiting.append(raw)
+
+    def ready(self) -> list[RawStream]:
+        """Streams whose stamps are as good as they get. Call it often: it empties the ring too."""
+        ring = self._ring
+        if ring is None:
+            streams, self._waiting = list(self._waiting), deque()
+            return streams
+        if now_ns() - self._drained_ns > _DRAIN_EVERY_NS:
+            self._drain(ring)
+        streams = []
+        while self._waiting and self._waiting[0].head.ended_ns <= ring.settled_ns:
+            streams.append(self._restamped(self._waiting.popleft()))
+        return streams
+
+    def flush(self) -> list[RawStream]:
+        """All that still wait."""
+        streams, end = self.ready(), time.monotonic() + _FLUSH_S
+        while self._waiting and time.monotonic() < end:
+            time.sleep(_DRAIN_EVERY_NS / 2e9)
+            streams += self.ready()
+        streams += [self._restamped(raw) for raw in self._waiting]
+        self._waiting.clear()
+        return streams
+
+    def _drain(self, ring: PacketRing) -> None:
+        for segments in ring.drain():
+            self._log.add(segments)
+        self._drained_ns = now_ns()
+        self.report.segments, self.report.dropped = ring.packets, ring.drops
+
+    def _restamped(self, raw: RawStream) -> RawStream:
+        if not raw.data or raw.head.stamp is Stamp.USER:
+            return raw
+        better = self._log.restamp(raw)
+        self.report.restamped += better is not None
+        self.report.fell_back += better is None
+        return better or raw
+
+
+def _said(skipped: Skipped) -> str:
+    return f"{skipped.reason} ({skipped.how_to_get_it})"
