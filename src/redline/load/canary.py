@@ -18,7 +18,7 @@ from typing import Any
 import orjson
 
 from redline.load.answer import Answer
-from redline.load.features import Census, features
+from redline.load.features import Census, census, features
 from redline.load.prompt import Prompt
 from redline.load.record import RequestRecord, Status
 from redline.spec.workload import WorkloadSpec
@@ -29,8 +29,7 @@ ROUNDS = 2
 ORDINARY_ALONE = 4
 _HEAD_START = 3.0
 _HEAD_START_OVER = 20
-_SAMPLED_WHOLE = 500
-_SAMPLED_EVERY = 10
+_SAMPLE = 400
 _SHOWN = 3
 _SHOWN_CHARACTERS = 80
 _OUGHT_TO_ANSWER_S = 8.0
@@ -101,6 +100,23 @@ def affordable(canaries: Canaries, token_s: float) -> list[int]:
     return (numbers * ROUNDS)[: most if most < len(numbers) else most // len(numbers) * len(numbers)]
 
 
+class Sample:
+    """Some hundred texts, evenly over all answers however many come. Looked at afterwards: it takes too long during."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self._every, self._seen = 1, 0
+
+    def offer(self, answer: Answer) -> None:
+        self._seen += 1
+        if self._seen % self._every:
+            return
+        self.texts.append(_text(answer))
+        if len(self.texts) >= _SAMPLE:
+            del self.texts[::2]
+            self._every *= 2
+
+
 class Listener:
     """Hears every answer of one load point: canaries as a whole, of the others only the features."""
 
@@ -108,21 +124,17 @@ class Listener:
         self._canaries = canaries
         self._loaded: list[tuple[int, Said]] = []
         self._broken = 0
-        self._measured, self._warm = Census(), Census()
-        self._heard = 0
+        self._measured, self._warm = Sample(), Sample()
         self.alone = False
         """Only one request is in flight at a time now."""
 
     def hear(self, record: RequestRecord, answer: Answer) -> None:
-        text = "".join(chunk.text for chunk in answer.chunks)
         if record.canary >= 0 and self._canaries is not None:
-            self._hear_canary(self._canaries, record, Said(text, tuple(answer.logprobs)))
+            self._hear_canary(self._canaries, record, Said(_text(answer), tuple(answer.logprobs)))
         elif record.status is Status.OK and self.alone and self._canaries is not None:
-            self._canaries.looks.add(features(text))
+            self._canaries.looks.add(features(_text(answer)))
         elif record.status is Status.OK:
-            self._heard += 1
-            if self._heard <= _SAMPLED_WHOLE or self._heard % _SAMPLED_EVERY == 0:
-                (self._warm if record.warmup else self._measured).add(features(text))
+            (self._warm if record.warmup else self._measured).offer(answer)
 
     def _hear_canary(self, canaries: Canaries, record: RequestRecord, said: Said) -> None:
         if record.status is not Status.OK:
@@ -141,7 +153,7 @@ class Listener:
 
     def answers(self) -> dict[str, Any]:
         """The features of ordinary answers: measured, in the warm-up, and had alone."""
-        told = {"measured": self._measured.as_dict(), "warmup": self._warm.as_dict()}
+        told = {"measured": census(self._measured.texts).as_dict(), "warmup": census(self._warm.texts).as_dict()}
         return told | ({"alone": self._canaries.looks.as_dict()} if self._canaries is not None else {})
 
 
@@ -167,6 +179,10 @@ def compared(alone: dict[int, list[Said]], loaded: list[tuple[int, Said]]) -> di
         "unlike_alone": sum(len({one.text for one in said}) > 1 for said in alone.values()),
         "examples": [[number, _short(want.text), _short(got.text)] for number, want, got in off[:_SHOWN]],
     }
+
+
+def _text(answer: Answer) -> str:
+    return "".join(chunk.text for chunk in answer.chunks)
 
 
 def _agreed(want: str, got: str) -> float:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 ODD_SHARE = 0.1
 LOOP_SHARE = 0.5
-_LONGEST = 4000
+_LONGEST = 1000
 _LOOP = re.compile(r"(.{1,24}?)\1{5,}", re.DOTALL)
 _ODD = re.compile("[\ufffd\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ue000-\uf8ff]")
 

@@ -20,7 +20,7 @@ _WARMUP_MAX = 16
 _OPEN_WARMUP_CLIENTS = 4
 
 Pump = Callable[[int], PhaseDone]
-"""Hears the worker out until the phase is over; takes the number of requests."""
+"""Hears the worker out until the phase is over; takes the number of requests so far."""
 
 
 class WarmUp:
@@ -39,6 +39,7 @@ class WarmUp:
         self._supply, self._listener = supply, listener
         self._clients = int(point.value) if point.kind == "closed" else 0
         self._usual = min(_WARMUP_MAX, self._clients or max(1, math.ceil(point.value)))
+        self._planned = 0
         self.records: list[RequestRecord] = []
 
     def run(self, pump: Pump, outcome: PointOutcome, stopped: Callable[[], object]) -> PhaseDone:
@@ -84,7 +85,8 @@ class WarmUp:
         self._supply.feed(self._worker, wanted, warmup=True)
         at_once = min(self._clients or _OPEN_WARMUP_CLIENTS, wanted)
         self._worker.start(Phase(Arrivals.CLOSED, clients=at_once, requests=wanted))
-        return pump(wanted)
+        self._planned += wanted
+        return pump(self._planned)
 
     def _ask_alone(self, canaries: Canaries, pump: Pump) -> PhaseDone:
         """What canaries, and a few ordinary prompts, are answered without any other load."""
@@ -94,6 +96,7 @@ class WarmUp:
         self._supply.feed(self._worker, ordinary, warmup=True)
         self._worker.start(Phase(Arrivals.CLOSED, clients=1, requests=len(numbers) + ordinary))
         self._listener.alone = True
-        done = pump(len(numbers) + ordinary)
+        self._planned += len(numbers) + ordinary
+        done = pump(self._planned)
         self._listener.alone = False
         return done
