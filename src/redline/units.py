@@ -47,6 +47,13 @@ _ALL = [
         "output_tokens_per_s@1", "tok/s", "output tokens that arrived in the steady window / its length", "higher"
     ),
     Definition(
+        "input_tokens_per_s@1",
+        "tok/s",
+        "prompt tokens of requests whose first token (of embeddings: whose answer) fell into the steady window / its "
+        "length",
+        "higher",
+    ),
+    Definition(
         "total_tokens_per_s@1",
         "tok/s",
         "output tokens in the steady window plus prompt tokens of requests whose first token fell into it / its length",

@@ -81,6 +81,14 @@ CASES: list[tuple[str, list[Row], dict[str, Any], str, str]] = [
     ("user stamps, read late", rows(stamp="user"), {"outcome": {"read_lag_ms_p99": 9.0}}, "client-bound", "9.00 ms"),
     ("user stamps, read soon", rows(stamp="user"), {"outcome": {"read_lag_ms_p99": 0.4}}, "degraded", "0.40 ms late"),
     ("starved", rows(), {"outcome": {"starved": 30, "sent": 200}}, "client-bound", "30 requests were due before"),
+    ("never left", rows(), {"outcome": {"never_left": 3}}, "client-bound", "3 requests never left"),
+    (
+        "shared stamps of a frozen client",
+        rows(shared_stamps=4),
+        {"outcome": {"client_cpu_s": 3.0, "read_lag_ms_p99": 180.0}},
+        "degraded",
+        "40% of the chunks",
+    ),
     ("shared stamps", rows(shared_stamps=4), {"outcome": {"client_cpu_s": 60.0}}, "degraded", "40% of the chunks"),
     ("few", rows(50), {}, "degraded", "p99 of 50 requests is their maximum"),
     ("load not reached", rows(), {"asked": ("closed", 4.0)}, "degraded", "1.0 in flight instead of 4"),
@@ -111,6 +119,7 @@ def test_send_lag_is_measured_when_it_is_not_told() -> None:
         (rows(asked_output_tokens=20, token_source="chunks"), {"exact_output": True}),  # no count, no judgement
         (rows(), {"outcome": {"send_lag_ms_p99": 0.9}}),
         (rows(shared_stamps=4), {"outcome": {"client_cpu_s": 3.0}}),  # an idle client: the server sends them together
+        (rows(shared_stamps=4, stamp="packet"), {"outcome": {"client_cpu_s": 60.0}}),  # each segment has its own stamp
         (rows(), {"outcome": {"starved": 1, "sent": 200}}),
         (rows(), {"asked": ("closed", 1.0)}),
         (rows(), {"asked": ("poisson", 2.05), "sent_per_s": 2.0}),

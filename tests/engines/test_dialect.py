@@ -66,6 +66,15 @@ def test_one_that_reads_the_field_refuses_a_wrong_type(prober: Callable[..., Pro
     assert probe_dialect(prober(answer)).ignore_eos
 
 
+def test_what_responses_understands_is_asked_for_itself(prober: Callable[..., Prober]) -> None:
+    def answer(path: str, body: dict[str, Any]) -> tuple[int, Any]:
+        checked = path == "/v1/responses"
+        return (400, {}) if checked and not isinstance(body.get("ignore_eos", True), bool) else (200, OK)
+
+    dialect = probe_dialect(prober(answer))
+    assert (dialect.ignore_eos, dialect.responses) == (False, ("ignore_eos",))
+
+
 def test_one_that_breaks_at_a_wrong_type_does_not_prove_that_it_reads_it(prober: Callable[..., Prober]) -> None:
     def answer(path: str, body: dict[str, Any]) -> tuple[int, Any]:
         return (200, OK) if isinstance(body.get("ignore_eos", True), bool) else (500, {"error": "oops"})
@@ -127,4 +136,4 @@ def test_chat_only(prober: Callable[..., Prober]) -> None:
         return (200, OK) if "messages" in body else (404, {})
 
     assert not probe_dialect(prober(answer, chat_only=True)).token_id_prompts
-    assert paths == {"/v1/chat/completions", "/tokenize"}
+    assert paths == {"/v1/chat/completions", "/v1/responses", "/tokenize"}

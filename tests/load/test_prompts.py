@@ -20,6 +20,7 @@ from redline.load.record import TokenSource
 from redline.load.synthetic import Composer
 from redline.load.vocabulary import learn
 from redline.spec.workload import LengthSpec, WorkloadSpec
+from tests.load.servers import closed, push, workload
 from tests.load.tokenizers import FakeTokenizer, across_words, by_character, by_word, in_pairs, never_odd
 
 ENDPOINT = Endpoint("http://127.0.0.1:1/v1", "m", "e", "1", dialect=Dialect())
@@ -101,7 +102,7 @@ def test_a_shared_prefix_is_shared_to_the_token(monkeypatch: pytest.MonkeyPatch)
     tokenizer = FakeTokenizer(by_word)
     made = source(monkeypatch, tokenizer, shared_prefix_tokens=20)
     texts = [prompt.text for prompt in made.prompts(1, 0, 50) + made.prompts(2, 0, 50)]
-    prefix = made.composer._prefix
+    prefix = made.composer.prefix(0)
     assert len(by_word(" " + " ".join(prefix))) == 20
     assert all(text.startswith(" ".join(prefix) + " ") for text in texts)
     assert len({text.split()[len(prefix)] for text in texts}) > 50  # the salt comes right behind it
@@ -249,3 +250,33 @@ def test_prompts_that_do_not_fit_are_left_out_and_counted(monkeypatch: pytest.Mo
     path = write(tmp_path / "q.jsonl", {"prompt": "long " * 200})
     with pytest.raises(UsageError, match="no prompt"):
         source(monkeypatch, FakeTokenizer(by_word), small, kind="jsonl", path=path)
+
+
+@pytest.mark.parametrize("skew", [0.0, 1.2])
+def test_several_shared_prefixes_are_exact_distinct_and_as_popular_as_asked(
+    monkeypatch: pytest.MonkeyPatch, skew: float
+) -> None:
+    tokenizer = FakeTokenizer(by_word)
+    made = source(monkeypatch, tokenizer, shared_prefix_tokens=20, prefixes=50, prefix_skew=skew)
+    prompts = made.prompts(1, 0, 1000)
+    words = {which: " ".join(made.composer.prefix(which)) for which in range(50)}
+    assert len(set(words.values())) == 50
+    assert len({tuple(text.split()[:3]) for text in words.values()}) == 50
+    assert {len(by_word(" " + text)) for text in words.values()} == {20}
+    assert {length(tokenizer, prompt) for prompt in prompts} == {64}
+    assert all(prompt.text.startswith(words[prompt.prefix] + " ") for prompt in prompts)
+    counts = [sum(prompt.prefix == which for prompt in prompts) for which in range(50)]
+    if skew:
+        assert counts[0] > 3 * counts[5] > 0
+        assert counts[0] == pytest.approx(1000 / sum((i + 1) ** -skew for i in range(50)), rel=0.25)
+    else:
+        assert max(counts) < 3 * min(counts)
+
+
+def test_the_prefixes_in_use_are_counted() -> None:
+    with PacedServer(Pace(ttft_ms=1, itl_ms=1)) as server:
+        work = workload(shared_prefix_tokens=8, prefixes=5)
+        result = push(server, closed(4), work=work, requests=60, warmup_requests=4)
+    assert result.outcome.prefixes_used == 5
+    assert any("5 shared prefixes in use" in note for note in result.outcome.notes)
+    assert {record.prompt_tokens for record in result.measured} == {32}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -16,13 +17,13 @@ from numpy.typing import NDArray
 
 from redline.errors import Skipped
 from redline.load.crew import LoadWorker
-from redline.load.frames import Arrivals, End, Outgoing, Phase, PhaseDone, RawStream, Stamp, Target
+from redline.load.frames import Arrivals, End, Outgoing, Phase, PhaseDone, RawStream, Stamp, StreamHead, Target
 from redline.load.paced.loop import Truth
 from redline.load.paced.pace import Pace
 from redline.load.paced.server import PacedServer
 from redline.load.reading import Asked, Reader
 from redline.load.record import Status
-from redline.load.ring import PacketRing, open_ring
+from redline.load.ring import PacketRing, Segments, open_ring
 from redline.load.stamping import Stamper
 from redline.load.target import request_bytes, request_head, resolve
 from tests.load.rings import needs_ring
@@ -153,6 +154,54 @@ def test_the_kernel_tier_is_taken_where_no_ring_can_be_had(monkeypatch: pytest.M
 
 
 @needs_ring
+@pytest.mark.parametrize("bound", ["::1", "127.0.0.1"], ids=["IPv6", "IPv4 mapped"])
+def test_ipv6(bound: str) -> None:
+    """Forty bytes of header instead of twenty, and addresses of IPv4 that only look like IPv6."""
+    family = socket.AF_INET6 if ":" in bound else socket.AF_INET
+    try:
+        listener = socket.create_server((bound, 0), family=family)
+    except OSError:
+        pytest.skip("no IPv6 on this box")
+    host = bound if ":" in bound else f"::ffff:{bound}"
+    sent: list[int] = []
+    with listener, Stamper(Target(socket.AF_INET6, (host, listener.getsockname()[1], 0, 0)), "packet") as stamper:
+        client = socket.create_connection((host, listener.getsockname()[1]))
+        server, _ = listener.accept()
+        with client, server:
+            asked = time.monotonic_ns()
+            for _ in range(5):
+                sent.append(time.monotonic_ns())
+                server.sendall(b"x" * 100)
+                time.sleep(0.01)
+            seen, data = time.monotonic_ns(), client.recv(1000)
+            head = StreamHead(
+                0, asked, 0, 0, asked, seen, End.COMPLETE, Stamp.KERNEL, 0, int(client.getsockname()[1]), 0
+            )
+            stamper.put(RawStream(head, "", data, [len(data)], [seen], [seen]))
+            [raw] = stamper.flush()
+    assert (raw.head.stamp, list(raw.lengths)) == (Stamp.PACKET, [100] * 5)
+    assert all(0 <= stamp - at < 5_000_000 for stamp, at in zip(raw.stamps, sent, strict=True))
+    assert list(raw.seen) == [seen] * 5
+
+
+@needs_ring
+def test_a_server_behind_address_translation_is_said_to_be() -> None:
+    """The ring waits for another address than the packets come from: docker's published ports are like that."""
+    with (
+        PacedServer(Pace(ttft_ms=5, itl_ms=1)) as server,
+        PacedServer(Pace()) as other,
+        Stamper(resolve(other.base_url), "auto") as stamper,
+    ):
+        for raw in drive(server, 1, 2)[0]:
+            stamper.put(raw)
+        better = stamper.flush()
+    assert {raw.head.stamp for raw in better} == {Stamp.KERNEL}
+    [note] = stamper.report.notes()
+    assert note.startswith("2 of 2 answers kept")
+    assert "address translation" in note
+
+
+@needs_ring
 def test_packets_of_other_servers_stay_out() -> None:
     with PacedServer(Pace(ttft_ms=5, itl_ms=1)) as server, PacedServer(Pace(ttft_ms=5, itl_ms=1)) as other:
         ring = open_ring(resolve(other.base_url), 1 << 20)
@@ -161,6 +210,19 @@ def test_packets_of_other_servers_stay_out() -> None:
         time.sleep(0.1)
         assert sum(map(len, ring.drain())) == 0
         ring.close()
+
+
+@needs_ring
+def test_segments_that_the_device_put_together_are_counted() -> None:
+    with Stamper(Target(2, ("127.0.0.1", 9)), "packet", 1 << 20) as stamper:
+        ring = stamper._ring
+        assert ring is not None
+        ring._mtu[7] = 1500
+        column = np.array([1460, 1461, 5000], np.int64)
+        ring._look_for_merged(Segments(column, column, column, column, column < 0), 7)
+        stamper.ready()
+        assert stamper.report.merged == 2
+        assert "gro off" in stamper.report.notes()[0]
 
 
 def test_nothing_of_the_ring_outlives_it() -> None:

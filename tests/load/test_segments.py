@@ -80,8 +80,8 @@ def test_answers_one_after_the_other_and_a_port_used_again() -> None:
     log.add(segments([(1, PORT, 99, 0, True), (10, PORT, 100, 5, False), (20, PORT, 105, 5, False)]))
     log.add(segments([(30, PORT, 110, 4, False), (50, PORT, 7, 0, True), (60, PORT, 8, 3, False)]))
     first = log.restamp(stream(b"x" * 10, ended_ns=20))
-    second = log.restamp(stream(b"y" * 4, wire_from=10, sent_ns=25, ended_ns=31))
-    third = log.restamp(stream(b"z" * 3, sent_ns=55, ended_ns=61))
+    second = log.restamp(stream(b"y" * 4, wire_from=10, sent_ns=25, ended_ns=30))
+    third = log.restamp(stream(b"z" * 3, sent_ns=55, ended_ns=60))
     assert first is not None
     assert second is not None
     assert third is not None
@@ -105,10 +105,51 @@ def test_memory_is_given_back_when_streams_are_over() -> None:
     log.add(segments([(1, PORT, 0, 0, True)]))
     for i in range(200):
         log.add(segments([(10 * i + j + 10, PORT, seq + j, 1, False) for j in range(10)]))
-        found = log.restamp(stream(b"0123456789", wire_from=seq - 1, sent_ns=10 * i + 5, ended_ns=10 * i + 19))
-        assert found is not None
+        raw = stream(b"0123456789", wire_from=seq - 1, sent_ns=10 * i + 5, ended_ns=10 * i + 19)
+        assert log.restamp(raw) is not None
+        log.forget(raw)
         seq += 10
     assert log.held <= 34 * 10
+
+
+def test_streams_that_fell_back_give_their_memory_back_too() -> None:
+    log = SegmentLog()
+    log.add(segments([(1, PORT, 0, 0, True)]))
+    for i in range(200):
+        log.add(segments([(10 * i + j + 10, PORT, 5 + 20 * i + j, 1, False) for j in range(10)]))
+        raw = stream(b"0123456789", wire_from=20 * i, sent_ns=10 * i + 5, ended_ns=10 * i + 19)
+        assert log.restamp(raw) is None  # the first four bytes are missing
+        log.forget(raw)
+    assert log.held <= 34 * 10
+
+
+def test_a_wall_clock_that_was_set_in_between_is_noticed() -> None:
+    """Stamps are realtime: a step before the ring is read moves them past the read, or before the request."""
+    second = 10**9
+    for step in (-second, 0, second):
+        log, at = SegmentLog(), 100 * second
+        log.add(segments([(1, PORT, 0, 0, True), (at + step, PORT, 1, 5, False)]))
+        found = log.restamp(stream(b"hello", sent_ns=at - 1000, ended_ns=at + 10))
+        assert (found is None) == (step != 0)
+
+
+def test_segments_of_the_connection_before_and_after_stay_out() -> None:
+    """The port was used three times, and the sequence numbers of all three lie close together."""
+    log = SegmentLog()
+    log.add(segments([(1, PORT, 0, 0, True), (5, PORT, 1, 8, False), (10, PORT, 0, 0, True), (20, PORT, 1, 4, False)]))
+    log.add(segments([(30, PORT, 5, 4, False), (50, PORT, 0, 0, True), (60, PORT, 1, 8, False)]))
+    found = log.restamp(stream(b"x" * 8, sent_ns=15, ended_ns=30))
+    assert found is not None
+    assert list(found.stamps) == [20, 30]
+
+
+def test_both_sides_agree_on_the_last_stamp() -> None:
+    """It is one stamp of the kernel, brought to monotonic time over two readings of the clocks."""
+    log = SegmentLog()
+    log.add(segments([(1, PORT, 0, 0, True), (1000, PORT, 1, 4, False), (9000, PORT, 5, 4, False)]))
+    found = log.restamp(stream(b"x" * 8, sent_ns=5, ended_ns=9300))
+    assert found is not None
+    assert (list(found.stamps), found.head.ended_ns) == ([1300, 9300], 9300)
 
 
 def test_nothing_of_it_came() -> None:

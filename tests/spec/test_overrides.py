@@ -61,8 +61,24 @@ def test_flags_are_distinct_and_documented() -> None:
     by_name = {flag.name: flag for flag in FLAGS}
     assert by_name["--drain"].help.endswith("[seconds; default 5]")
     assert by_name["--prompt-tokens"].default == 128
-    assert by_name["--workload"].choices == ("synthetic", "text", "jsonl", "sharegpt")
+    assert by_name["--workload"].choices == ("synthetic", "text", "jsonl", "sharegpt", "hub")
     assert by_name["--stream"].negative == "--no-stream"
+
+
+_NEEDS: dict[str, dict[str, Any]] = {
+    "--embedding-batch": {"api": "embeddings"},
+    "--images-per-request": {"api": "chat"},
+    "--prefixes": {"shared_prefix_tokens": 4},
+}
+"""Flags that mean nothing without another."""
+
+
+_NEEDS: dict[str, dict[str, Any]] = {
+    "--embedding-batch": {"api": "embeddings"},
+    "--images-per-request": {"api": "chat"},
+    "--prefixes": {"shared_prefix_tokens": 4},
+}
+"""Flags that mean nothing without another."""
 
 
 def test_each_plain_flag_sets_its_field() -> None:
@@ -82,6 +98,7 @@ def test_each_plain_flag_sets_its_field() -> None:
             values = base | {flag.python: value}
             if flag.name == "--workload":
                 values["workload_path"] = "f"
+            values = _NEEDS.get(flag.name, {}) | values
             if flag.name == "--search":
                 values["slo_ttft"] = 100
             if flag.name in ("--search-low", "--search-high"):

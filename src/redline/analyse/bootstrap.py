@@ -34,8 +34,10 @@ def generator(seed: int, name: str) -> np.random.Generator:
     return np.random.default_rng([seed, zlib.crc32(name.encode())])
 
 
-def percentile_draws(values: Floats, level: float, rng: np.random.Generator) -> Floats:
+def percentile_draws(values: Floats, level: float, rng: np.random.Generator, *, in_order: bool = False) -> Floats:
     """Replicates of the percentile of n values resampled with replacement; none from fewer than `FEWEST`.
+
+    `in_order`: the values are sorted already.
 
     The r-th smallest of n uniform draws is Beta(r, n − r + 1), and a uniform draw u picks the ⌈n u⌉-th value.
     """
@@ -45,8 +47,7 @@ def percentile_draws(values: Floats, level: float, rng: np.random.Generator) -> 
     at = rank(n, level)
     picked = np.ceil(n * rng.beta(at, n - at + 1, REPLICATES)).astype(np.int64)
     positions = np.clip(picked, 1, n) - 1
-    needed = np.unique(positions)
-    ordered = np.partition(values, needed)
+    ordered = values if in_order else np.partition(values, np.unique(positions))
     return np.asarray(ordered[positions], np.float64)
 
 
@@ -73,45 +74,61 @@ def gap_draws(gaps: Gaps, levels: list[float], rng: np.random.Generator) -> list
     owner, groups = np.arange(n), n
     if n > GROUPS:
         owner, groups = rng.permutation(n) % GROUPS, GROUPS
-    real = np.bincount(owner[gaps.owner], minlength=groups)
-    sizes = np.bincount(owner, weights=gaps.zeros + gaps.missing, minlength=groups).astype(np.float64) + real
-    zeros = np.bincount(owner, weights=gaps.zeros, minlength=groups).astype(np.float64)
+    by_group = _ByGroup(gaps, owner, groups)
+    zeros, sizes = by_group.sums(gaps.zeros), by_group.sums(gaps.per_owner())
     weights = _weights(groups, rng)
     totals = weights @ sizes
-    order = np.argsort(gaps.ms)
-    ordered, whose = gaps.ms[order], owner[gaps.owner[order]]
     draws = []
     for level in levels:
-        cuts = _cuts(ordered, whose, sizes, zeros, level)
-        grid = np.concatenate(([0.0], ordered[cuts], [np.inf]))
-        below = np.column_stack((zeros, _below(whose, cuts, zeros), sizes))
+        values = gaps.ordered[_cuts(by_group, sizes, zeros, level)]
+        grid = np.concatenate(([0.0], values, [np.inf]))
+        below = np.column_stack((zeros, by_group.below(values) + zeros[:, None], sizes))
         enough = weights @ below >= level * totals[:, None] - 1e-6
         draws.append(grid[enough.argmax(axis=1)])
     return draws
 
 
-def _below(whose: Ints, cuts: Ints, zeros: Floats) -> Floats:
-    """[groups, cuts]: how many gaps of each group are at or below the gap at each position."""
-    groups = len(zeros)
-    if len(cuts) == 0:
-        return np.empty((groups, 0))
-    bucket = np.searchsorted(cuts, np.arange(cuts[-1] + 1))
-    flat = whose[: len(bucket)] * len(cuts) + bucket
-    counts = np.bincount(flat, minlength=groups * len(cuts)).reshape(groups, len(cuts))
-    return np.asarray(counts.cumsum(axis=1) + zeros[:, None], np.float64)
+class _ByGroup:
+    """Gaps counted by group of requests. Only those around an estimate are looked at one by one."""
+
+    def __init__(self, gaps: Gaps, owner: Ints, groups: int) -> None:
+        self.gaps, self._owner, self._groups = gaps, owner, groups
+        self.real = self.sums(gaps.real)
+
+    def sums(self, per_request: Ints) -> Floats:
+        return np.bincount(self._owner, weights=per_request, minlength=self._groups).astype(np.float64)
+
+    def below(self, values: Floats) -> Floats:
+        """[groups, values]: how many gaps of each group are at or below each of the rising values."""
+        ms, k = self.gaps.ms, len(values)
+        if k == 0:
+            return np.empty((self._groups, 0))
+        # the first and the last value are the extremes: what lies between them and the rest needs no look
+        low, high = (values[1], values[-2]) if k > 2 else (values[0], values[-1])
+        inside = np.flatnonzero((ms > low) & (ms <= high))
+        bucket = np.searchsorted(values, ms[inside])
+        whose = self._owner[self.gaps.owner[inside]]
+        counts = np.bincount(whose * k + bucket, minlength=self._groups * k).reshape(self._groups, k)
+        found = counts.cumsum(axis=1) + self.sums(self.gaps.below(float(low)))[:, None]
+        if k > 2:
+            lowest = np.flatnonzero(ms <= values[0])
+            found[:, 0] = np.bincount(self._owner[self.gaps.owner[lowest]], minlength=self._groups)
+            found[:, -1] = self.real
+        return np.asarray(found, np.float64)
 
 
-def _cuts(ordered: Floats, whose: Ints, sizes: Floats, zeros: Floats, level: float) -> Ints:
-    """Positions in `ordered` that a replicate's percentile may fall on: ± 8 standard errors around the estimate.
+def _cuts(by_group: _ByGroup, sizes: Floats, zeros: Floats, level: float) -> Ints:
+    """Positions in the sorted gaps that a replicate's percentile may fall on: ± 8 standard errors around the estimate.
 
     The standard error is that of the share of gaps below the estimate, by the ratio of sums over groups.
     """
+    ordered = by_group.gaps.ordered
     m = len(ordered)
     if m == 0:
         return np.empty(0, np.int64)
     total, none = sizes.sum(), zeros.sum()
     centre = min(max(rank(int(total), level) - none - 1, 0), m - 1)
-    below = np.bincount(whose[: int(centre) + 1], minlength=len(sizes)) + zeros
+    below = by_group.sums(by_group.gaps.below(float(ordered[int(centre)]))) + zeros
     share = below.sum() / total
     error = math.sqrt(float(((below - share * sizes) ** 2).sum())) / total
     spread = np.linspace(-8, 8, 161) * max(error, 1 / total)

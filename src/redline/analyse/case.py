@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from redline.analyse.latency import Latencies
@@ -32,7 +33,7 @@ class Case:
     asked: tuple[str, float] | None = None
     exact_output: bool = True
 
-    @property
+    @cached_property
     def good(self) -> Requests:
         """The measured requests that succeeded."""
         return self.requests.pick(self.latencies.row[~self.latencies.failed])

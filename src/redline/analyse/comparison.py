@@ -24,7 +24,7 @@ Load = tuple[str, float]
 """Kind and value of a load point."""
 
 COMPARED = (
-    "output_tokens_per_s", "total_tokens_per_s", "requests_per_s", "goodput_per_s",
+    "output_tokens_per_s", "input_tokens_per_s", "total_tokens_per_s", "requests_per_s", "goodput_per_s",
     "ttft_ms.p50", "ttft_ms.p99", "ttft_ms.sent.p50", "ttft_ms.sent.p99",
     "itl_ms.p50", "itl_ms.p99", "tpot_ms.p50", "tpot_ms.p99", "e2e_ms.p50", "e2e_ms.p99",
 )  # fmt: skip
@@ -126,6 +126,12 @@ class Comparison:
 
     def model(self, name: str) -> ModelComparison:
         return next(model for model in self.models if model.model == name)
+
+
+def only_vectors(point: PointComparison) -> bool:
+    """Whether every answer of the point was an embedding, so that no token was put out."""
+    known = [engine for engine in point.engines if engine.value("input_tokens_per_s") > 0]
+    return bool(known) and all(engine.value("output_tokens") == 0 for engine in known)
 
 
 def compare_engines(results: Sequence[EngineResult], seed: int = 0) -> Comparison:

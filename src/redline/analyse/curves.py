@@ -12,9 +12,9 @@ from itertools import pairwise
 import numpy as np
 
 from redline.analyse.gaps import Gaps
-from redline.analyse.latency import counted, first_chunk_ns, latencies_of
+from redline.analyse.latency import Latencies, counted, first_chunk_ns, latencies_of
 from redline.analyse.percentile import Floats, percentile
-from redline.analyse.window import SteadyWindow, in_flight, slice_counts, token_arrivals
+from redline.analyse.window import SteadyWindow, in_flight, slice_counts, slice_of, token_arrivals
 from redline.store.requests import Ints, Requests
 from redline.units import NS_PER_MS, NS_PER_S
 
@@ -48,9 +48,9 @@ class Timeline:
     steady: tuple[float, float]
 
 
-def distributions(requests: Requests) -> dict[str, Distribution]:
-    """Of TTFT, ITL and E2E over the counted requests."""
-    latencies = latencies_of(requests)
+def distributions(requests: Requests, latencies: Latencies | None = None) -> dict[str, Distribution]:
+    """Of TTFT, ITL and E2E over the counted requests. `latencies` are those of the same requests, when at hand."""
+    latencies = latencies or latencies_of(requests)
     found = {metric: _of_values(latencies.headline(metric)) for metric in ("ttft_ms", "e2e_ms")}
     found["itl_ms"] = _of_gaps(latencies.gaps)
     return found
@@ -66,8 +66,9 @@ def timeline(requests: Requests, window: SteadyWindow, measured_from_ns: int, en
     first = first_chunk_ns(measured)
     came = first > 0
     ttft = _sliced(first[came], (first - measured.intended_ns)[came] / NS_PER_MS, start, end)
-    owner = np.repeat(np.arange(len(measured)), np.diff(measured.chunk_start))
-    follows = owner[1:] == owner[:-1]
+    follows = np.ones(max(len(measured.chunk_ns) - 1, 0), np.bool_)
+    some = np.diff(measured.chunk_start) > 0
+    follows[measured.chunk_start[:-1][some][1:] - 1] = False
     gaps = _sliced(measured.chunk_ns[1:][follows], np.diff(measured.chunk_ns)[follows] / NS_PER_MS, start, end)
     return Timeline(
         (edges[:-1] + edges[1:]) / 2 / NS_PER_S - start / NS_PER_S,
@@ -104,11 +105,10 @@ def _of_gaps(gaps: Gaps) -> Distribution:
 
 def _sliced(at_ns: Ints, values: Floats, start: int, end: int) -> list[Floats]:
     """The values of each slice."""
-    inside = (at_ns >= start) & (at_ns < end)
-    part = ((at_ns[inside] - start) * SLICES // (end - start)).astype(np.int64)
+    part = slice_of(at_ns, start, end, SLICES).astype(np.uint8)  # small integers are sorted by counting
     order = np.argsort(part, kind="stable")
-    cuts = np.searchsorted(part[order], np.arange(1, SLICES))
-    return list(np.split(np.asarray(values[inside][order], np.float64), cuts))
+    cuts = np.cumsum(np.bincount(part, minlength=SLICES + 1))
+    return list(np.split(np.asarray(values[order], np.float64), cuts[:SLICES]))[:SLICES]
 
 
 def _each(slices: list[Floats], level: float) -> Floats:

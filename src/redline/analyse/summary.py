@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 
 from redline.analyse.bootstrap import gap_draws, generator, interval, mean_draws, percentile_draws, rate_draws
+from redline.analyse.classes import ClassSummary, class_summaries, met_by_class
 from redline.analyse.finding import Finding, Interval, Verdict
 from redline.analyse.gaps import Gaps, tokens_per_chunk
 from redline.analyse.latency import DEFINITION, METRICS, Latencies, latencies_of
 from redline.analyse.percentile import LEVELS, Floats, enough_to_bound, percentile
-from redline.analyse.slo import met, wilson
+from redline.analyse.slo import wilson
 from redline.analyse.throughput import SLICES, block_length, mean_in_flight, rates_of
 from redline.analyse.verdict import Case, judge
 from redline.analyse.window import SteadyWindow, find_window
+from redline.spec.promise import Promise
 from redline.store.requests import Bools, Names, Requests
 from redline.units import DEFINITIONS
 
@@ -40,6 +42,8 @@ class PointSummary:
     verdict: Verdict
     notes: tuple[str, ...] = ()
     draws: dict[str, Floats] = field(default_factory=dict, repr=False)
+    classes: dict[str, ClassSummary] = field(default_factory=dict)
+    """The classes of a mixed workload, each by itself."""
 
     def value(self, name: str) -> float:
         """NaN when there is no such finding."""
@@ -86,16 +90,18 @@ def summarise_point(
     run_id: str,
     asked: tuple[str, float] | None = None,
     exact_output: bool = True,
+    promises: Mapping[str, Promise] | None = None,
 ) -> PointSummary:
     """`window_hint` is when the warm-up was over and when the point ended; `asked` the load point's kind and value;
-    `exact_output` whether every answer was to be exactly as long as asked. The same input gives the same output."""
+    `exact_output` whether every answer was to be exactly as long as asked; `promises` what each class of a mixed
+    workload is promised: a request is good by the terms of its class. The same input gives the same output."""
     measured_from, ended = window_hint
     latencies = latencies_of(requests)
     window = find_window(requests, measured_from, ended)
     book = _Book(seed, run_id)
     _latencies(book, latencies)
     _gaps(book, latencies.gaps)
-    good = met(latencies, slo) if slo else None
+    good = met_by_class(requests, latencies, slo, promises or {})
     _rates(book, requests, latencies, window, good)
     in_flight = mean_in_flight(requests, window, ended)
     book.write("in_flight", in_flight, "in_flight@1")
@@ -109,6 +115,7 @@ def summarise_point(
     return PointSummary(
         book.findings, _counts(requests, latencies), tokens_per_chunk(finished), _tally(finished.token_source),
         _tally(measured.stamp[measured.sent_ns > 0]), window, judge(case), _notes(outcome), book.draws,
+        class_summaries(requests, window, promises or {}, seed=seed, run_id=run_id),
     )  # fmt: skip
 
 

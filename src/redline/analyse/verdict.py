@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from redline.analyse.case import STATES, Case, Rule
 from redline.analyse.finding import Verdict
-from redline.analyse.rules import asked, cache, calibrated, client, outcome, quality
+from redline.analyse.rules import asked, cache, calibrated, client, outcome, quality, tokens
 
 __all__ = ["RULES", "STATES", "Case", "judge"]
 
@@ -17,6 +17,7 @@ RULES: tuple[Rule, ...] = (
     *client.RULES,
     *calibrated.RULES,
     *asked.RULES,
+    *tokens.RULES,
     *cache.RULES,
     *quality.RULES,
 )

@@ -18,7 +18,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
+from redline.analyse.embedding import embeddings
 from redline.analyse.percentile import Floats
 from redline.store.requests import Bools, Ints, Requests
 from redline.units import NS_PER_S
@@ -54,12 +56,13 @@ class Steps:
 
     def inside(self, start_ns: int, end_ns: int) -> tuple[Ints, Floats]:
         """Levels that hold somewhere in [start, end), and for how many ns."""
-        edges = np.clip(
-            np.append(self.t_ns, max(end_ns, int(self.t_ns[-1]) if len(self.t_ns) else 0)), start_ns, end_ns
-        )
+        first = max(int(np.searchsorted(self.t_ns, start_ns, "right")) - 1, 0)
+        last = int(np.searchsorted(self.t_ns, end_ns))
+        until = int(self.t_ns[last]) if last < len(self.t_ns) else end_ns
+        edges = np.clip(np.append(self.t_ns[first:last], until), start_ns, end_ns)
         length = np.diff(edges).astype(np.float64)
         held = length > 0
-        return self.level[held], length[held]
+        return self.level[first:last][held], length[held]
 
     def mean(self, start_ns: int, end_ns: int) -> float:
         if end_ns <= start_ns:
@@ -118,32 +121,48 @@ class Arrivals(NamedTuple):
 
     at_ns: Ints
     tokens: Floats
-    owner: Ints
+    owner: NDArray[np.int32] | NDArray[np.int64]
 
 
 def token_arrivals(requests: Requests) -> Arrivals:
     """When tokens arrived and how many, over all the requests given.
 
     Chunks are scaled to the request's output tokens where the two disagree, since the server's count is the better
-    one. An answer that came in one piece arrived when it was finished.
+    one. An answer that came in one piece arrived when it was finished; of an embedding it is the prompt that counts.
     """
-    owner = np.repeat(np.arange(len(requests)), np.diff(requests.chunk_start))
-    by_chunk = np.bincount(owner, weights=requests.chunk_tokens, minlength=len(requests))
+    chunks = np.diff(requests.chunk_start)
+    owner = np.repeat(np.arange(len(requests), dtype=np.int32), chunks)
+    by_chunk = np.zeros(len(requests))
+    if len(requests.chunk_tokens):
+        by_chunk[chunks > 0] = np.add.reduceat(requests.chunk_tokens, requests.chunk_start[:-1][chunks > 0])
     trusted = (requests.output_tokens > 0) & (requests.status == "ok") & (by_chunk > 0)
     scale = np.where(trusted, requests.output_tokens / np.maximum(by_chunk, 1), 1.0)
-    whole = np.flatnonzero((by_chunk == 0) & (requests.output_tokens > 0) & (requests.finished_ns > 0))
+    carried = np.where(embeddings(requests), np.maximum(requests.prompt_tokens, 1), requests.output_tokens)
+    whole = np.flatnonzero((by_chunk == 0) & (carried > 0) & (requests.finished_ns > 0))
+    tokens = requests.chunk_tokens.astype(np.float64)
+    if (scale != 1).any():
+        tokens *= np.repeat(scale, chunks)
+    if len(whole) == 0:
+        return Arrivals(requests.chunk_ns, tokens, owner)
     return Arrivals(
         np.concatenate((requests.chunk_ns, requests.finished_ns[whole])),
-        np.concatenate((requests.chunk_tokens * scale[owner], requests.output_tokens[whole].astype(np.float64))),
+        np.concatenate((tokens, carried[whole].astype(np.float64))),
         np.concatenate((owner, whole)),
     )
 
 
 def slice_counts(times: Ints, weights: Floats, start_ns: int, end_ns: int, slices: int) -> Floats:
     """Sum of `weights` in each of `slices` equal parts of [start, end)."""
-    inside = (times >= start_ns) & (times < end_ns)
-    part = (times[inside] - start_ns) * slices // max(end_ns - start_ns, 1)
-    return np.bincount(part, weights=weights[inside], minlength=slices).astype(np.float64)
+    part = slice_of(times, start_ns, end_ns, slices)
+    return np.bincount(part, weights=weights, minlength=slices + 1)[:slices].astype(np.float64)
+
+
+def slice_of(times: Ints, start_ns: int, end_ns: int, slices: int) -> Ints:
+    """Which of the equal parts of [start, end) each time is in; `slices` outside of them all."""
+    part = (times - start_ns) * slices
+    part //= max(end_ns - start_ns, 1)
+    part[(times < start_ns) | (times >= end_ns)] = slices
+    return part
 
 
 def _held(steps: Steps, start: int, end: int, level: float) -> tuple[int, int]:

@@ -44,6 +44,20 @@ class Prober:
     def ask(self, **extra: object) -> Reply | None:
         return try_fetch(self.root_url + self.path, body=self.body(**extra), headers=self.headers, timeout_s=TIMEOUT_S)
 
+    def reads_response(self, field: str, good: object, wrong: object) -> bool:
+        """The same for /v1/responses, which need not understand what the other endpoints do."""
+        body = {"model": self.model, "input": "Hello", "max_output_tokens": 16, "temperature": 0}
+
+        def ask(value: object) -> Reply | None:
+            url = self.root_url + "/v1/responses"
+            return try_fetch(url, body={**body, field: value}, headers=self.headers, timeout_s=TIMEOUT_S)
+
+        taken = ask(good)
+        if taken is None or not taken.ok:
+            return False
+        refused = ask(wrong)
+        return refused is not None and 400 <= refused.status < 500
+
     def reads(self, field: str, good: object, wrong: object) -> bool:
         """True when the field is taken with a good value and refused with a wrong one."""
         taken = self.ask(**{field: good})
@@ -97,6 +111,12 @@ def probe_dialect(prober: Prober, engine: str = "") -> Dialect:
         stream_usage=prober.stream_usage(include_usage=True)[0],
         continuous_usage=continuous,
         logprobs=prober.tells_logprobs(),
+        priority=prober.reads("priority", 1, "high"),
+        responses=tuple(
+            field
+            for field, good, wrong in (("ignore_eos", True, "neither"), ("min_tokens", 1, "few"))
+            if prober.reads_response(field, good, wrong)
+        ),
     )
 
 

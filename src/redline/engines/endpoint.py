@@ -19,6 +19,8 @@ class Dialect:
     stream_usage: bool = True  # `stream_options: {"include_usage": true}`
     logprobs: bool = False  # `logprobs` gives the log-probabilities of the answer's tokens
     continuous_usage: bool = False  # `stream_options: {"continuous_usage_stats": true}`: usage on every chunk
+    priority: bool = False  # `priority: 1`; whether it changes the order is the scheduler's matter
+    responses: tuple[str, ...] = ()  # fields beyond OpenAI's that /v1/responses understands: `ignore_eos`, `min_tokens`
 
 
 @dataclass(frozen=True)

@@ -170,13 +170,23 @@ def _models(process: ManagedProcess, waiting: Waiting, watch: Stopwatch) -> list
 
 
 def one_token(root_url: str, model: str, headers: Mapping[str, str], timeout_s: float) -> Reply:
-    """Asks for one token: a completion, or a chat where there are no completions."""
+    """Asks for one token: a completion, a chat where there are no completions, or a vector where there are neither."""
     ask = {"model": model, "max_tokens": 1, "temperature": 0}
     reply = fetch(f"{root_url}/v1/completions", body={**ask, "prompt": "Hello"}, headers=headers, timeout_s=timeout_s)
     if reply.status in (404, 405, 501):
         chat = {**ask, "messages": [{"role": "user", "content": "Hello"}]}
-        return fetch(f"{root_url}/v1/chat/completions", body=chat, headers=headers, timeout_s=timeout_s)
+        reply = fetch(f"{root_url}/v1/chat/completions", body=chat, headers=headers, timeout_s=timeout_s)
+    if reply.status in (404, 405, 501):
+        vector = {"model": model, "input": "Hello"}
+        last = fetch(f"{root_url}/v1/embeddings", body=vector, headers=headers, timeout_s=timeout_s)
+        return last if last.ok else reply
     return reply
+
+
+def answered(reply: Reply) -> bool:
+    """Whether there is an answer in it: a choice, or a vector."""
+    found = reply.json()
+    return reply.ok and isinstance(found, dict) and bool(found.get("choices") or found.get("data"))
 
 
 def _first_answer(process: ManagedProcess, waiting: Waiting, watch: Stopwatch) -> None:
@@ -187,7 +197,7 @@ def _first_answer(process: ManagedProcess, waiting: Waiting, watch: Stopwatch) -
     reply: Reply | None = None
     for attempt in range(ANSWER_ATTEMPTS):
         reply = _patiently(process, waiting, watch, ask)
-        if reply is not None and reply.ok and (reply.json() or {}).get("choices"):
+        if reply is not None and answered(reply):
             return
         if (reply is not None and reply.status < 500) or attempt == ANSWER_ATTEMPTS - 1:
             break  # refused, or no answer to be had

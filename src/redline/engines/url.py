@@ -14,7 +14,7 @@ from redline.engines.engine import Progress, Start
 from redline.engines.http import Reply, fetch, try_fetch
 from redline.engines.identify import identify
 from redline.engines.launch import root_of
-from redline.engines.ready import one_token
+from redline.engines.ready import answered, one_token
 from redline.errors import EngineStartFailed, EnvironmentFault, Skipped, UsageError
 from redline.spec.engine import EngineSpec
 from redline.spec.faults import did_you_mean
@@ -214,8 +214,7 @@ def _first_answer(root: str, name: str, headers: Mapping[str, str], timeout_s: f
         ) from error
     if reply.status in (401, 403):
         _refused(root, reply)
-    found = reply.json()
-    if not reply.ok or not (isinstance(found, dict) and found.get("choices")):
+    if not answered(reply):
         raise EngineStartFailed(
             f"{root} answers a request for one token with HTTP {reply.status}: {reply.error}",
             why="A server that lists its models, and does not complete, cannot be measured.",

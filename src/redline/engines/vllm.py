@@ -39,6 +39,8 @@ DIALECT = Dialect(
     stream_usage=True,
     continuous_usage=True,
     logprobs=True,
+    priority=True,
+    responses=("ignore_eos",),
 )
 OURS = {
     "host": "the engine's field `host`",

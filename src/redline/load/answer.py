@@ -6,7 +6,7 @@ nothing of clocks and sockets beyond the stamps it is given.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,8 +62,14 @@ class Answer:
         return completion
 
 
-def read_stream(response: Response, stamps: Sequence[int]) -> Answer:
-    """The events of a streamed answer; reading stops at [DONE] and at the first thing that is wrong."""
+TakeEvent = Callable[[Answer, bytes, bytes, int], str]
+"""(answer, data, event name, arrival): adds an event to the answer, sets `done_ns` with the last one, and returns what
+is wrong with it."""
+
+
+def read_stream(response: Response, stamps: Sequence[int], take: TakeEvent | None = None) -> Answer:
+    """The events of a streamed answer; reading stops at the last one and at the first thing that is wrong."""
+    take = take or take_event
     answer = Answer()
     piece, ends = 0, response.ends
     for event in events(response.body):
@@ -74,22 +80,22 @@ def read_stream(response: Response, stamps: Sequence[int]) -> Answer:
         if event.data == b"[DONE]":
             answer.done_ns = stamps[piece]
             break
-        answer.problem = _take_event(answer, event.data, event.name, stamps[piece])
-        if answer.problem:
+        answer.problem = take(answer, event.data, event.name, stamps[piece])
+        if answer.problem or answer.done_ns:
             break
     return answer
 
 
-def _take_event(answer: Answer, data: bytes, name: bytes, at_ns: int) -> str:
+def take_event(answer: Answer, data: bytes, name: bytes, at_ns: int) -> str:
     """Adds one event; returns what is wrong with it."""
     try:
         found = orjson.loads(data)
     except orjson.JSONDecodeError:
         if name == b"error":
-            return f"the server sent an error event: {_short(data)}"
-        return f"an event is no JSON: {_short(data)}"
+            return f"the server sent an error event: {short(data)}"
+        return f"an event is no JSON: {short(data)}"
     if not isinstance(found, dict):
-        return f"an event is no JSON object: {_short(data)}"
+        return f"an event is no JSON object: {short(data)}"
     if name == b"error" or found.get("error") or found.get("object") == "error":
         return f"the server sent an error event: {error_text(data)}"
     usage = found.get("usage")
@@ -100,7 +106,7 @@ def _take_event(answer: Answer, data: bytes, name: bytes, at_ns: int) -> str:
     try:
         _take_choice(answer, choices[0], so_far, at_ns)
     except (KeyError, TypeError, AttributeError, IndexError):
-        return f"an event has no proper choice in it: {_short(data)}"
+        return f"an event has no proper choice in it: {short(data)}"
     return ""
 
 
@@ -147,7 +153,7 @@ def read_whole(response: Response, at_ns: int) -> Answer:
     try:
         found = orjson.loads(response.body)
     except orjson.JSONDecodeError:
-        answer.problem = f"the answer is no JSON: {_short(response.body)}"
+        answer.problem = f"the answer is no JSON: {short(response.body)}"
         return answer
     if not isinstance(found, dict) or found.get("error") or not found.get("choices"):
         answer.problem = f"the answer has no choices: {error_text(response.body)}"
@@ -160,7 +166,7 @@ def read_whole(response: Response, at_ns: int) -> Answer:
         thought = "" if message is None else message.get("reasoning_content") or message.get("reasoning") or ""
         text = choice.get("text") or "" if message is None else _visible(message)
     except (KeyError, TypeError, AttributeError, IndexError):
-        answer.problem = f"the answer has no proper choice in it: {_short(response.body)}"
+        answer.problem = f"the answer has no proper choice in it: {short(response.body)}"
         return answer
     answer.finish_reason = str(choice.get("finish_reason") or "stop")
     answer.done_ns = at_ns
@@ -178,14 +184,15 @@ def error_text(body: bytes) -> str:
     try:
         found: Any = orjson.loads(body)
     except orjson.JSONDecodeError:
-        return _short(body)
+        return short(body)
     for key in ("error", "message", "detail"):
         if isinstance(found, dict) and found.get(key):
             found = found[key]
-    return found[:_ERROR_MAX] if isinstance(found, str) else _short(body)
+    return found[:_ERROR_MAX] if isinstance(found, str) else short(body)
 
 
-def _short(data: bytes) -> str:
+def short(data: bytes) -> str:
+    """The beginning of it, as text."""
     text = data[:_ERROR_MAX].decode("utf-8", "replace").strip()
     return text if len(data) <= _ERROR_MAX else text + "…"
 

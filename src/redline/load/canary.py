@@ -49,6 +49,9 @@ class Canaries:
 
     prompts: list[Prompt]
     share: float
+    workload: WorkloadSpec
+    """Greedy, and else that of the class that canaries go with."""
+    part: str = ""
     alone: dict[int, list[Said]] = field(default_factory=dict)
     looks: Census = field(default_factory=Census)
     """Of everything that was answered alone."""
@@ -73,18 +76,21 @@ class Canaries:
 
 
 def canaries_for(workload: WorkloadSpec) -> Canaries | None:
-    """None where the workload wants none, or its API has no greedy text to compare."""
-    if not workload.canary_share or workload.api not in ("chat", "completions"):
+    """None where the workload wants none, or none of its classes has greedy text to compare."""
+    texts = {name: one for name, one in workload.parts.items() if one.api in ("chat", "completions")}
+    if not workload.canary_share or not texts:
         return None
+    part, found = next(iter(texts.items()))
+    greedy = found.model_copy(update={"temperature": 0.0, "ignore_eos": True})
     told = orjson.loads((files("redline") / "recipes" / "canaries.json").read_bytes())
-    tokens = min(TOKENS_MAX, workload.output_tokens.mean)
+    tokens = min(TOKENS_MAX, greedy.output_tokens.mean)
     prompts = [
         Prompt(messages=({"role": "user", "content": text},), output_tokens=tokens)
-        if workload.api == "chat"
+        if greedy.api == "chat"
         else Prompt(text=text, output_tokens=tokens)
         for text in told["prompts"]
     ]
-    return Canaries(prompts, workload.canary_share)
+    return Canaries(prompts, workload.canary_share, greedy, part)
 
 
 def ordinary_alone(workload: WorkloadSpec, token_s: float) -> int:

@@ -1,20 +1,22 @@
-"""redline's side of a load worker: start it, feed it, hear from it, notice its death.
+"""redline's side of the load workers: start them, feed them, hear from them, notice their death.
 
-Nothing here knows what a request means. Several workers are several of these.
+Nothing here knows what a request means. A `Crew` is any number of workers that behave as one.
 """
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
 
 import orjson
 
+from redline.clock import now_ns
 from redline.errors import EnvironmentFault, RedlineError
 from redline.load.frames import (
     FrameReader,
@@ -30,18 +32,24 @@ from redline.load.frames import (
     pack_json,
     unpack_stream,
 )
+from redline.load.idle import lead_ns
 from redline.load.outbox import IN_MEMORY_MAX
+from redline.load.share import Deal, GivingUp, merged_done, merged_tick, split
 from redline.load.worker import Worker
 
 Heard = RawStream | Tick | PhaseDone
 _READ = 1 << 20
 _BODIES_PER_FRAME = 256
+_LEAD_NS = 20_000_000  # for several workers to have read their phase before it begins
 
 
 class LoadWorker:
     """A worker process, from construction to `close()`. `in_thread` runs the same code in a thread, for tests."""
 
-    def __init__(self, target: Target, *, in_thread: bool = False, in_memory_max: int = IN_MEMORY_MAX) -> None:
+    def __init__(
+        self, target: Target, *, in_thread: bool = False, in_memory_max: int = IN_MEMORY_MAX, name: str = "load worker"
+    ) -> None:
+        self.name = name
         ours, theirs = socket.socketpair()
         for sock in (ours, theirs):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
@@ -100,7 +108,9 @@ class LoadWorker:
 
     def hear(self, timeout_s: float) -> list[Heard]:
         """What came within the time, one read at most. RedlineError when the worker is dead."""
-        if not select.select([self._control], [], [], timeout_s)[0]:
+        poll = select.poll()  # not select(2): descriptors may be above 1024
+        poll.register(self._control.fileno(), select.POLLIN)
+        if not poll.poll(timeout_s * 1000):
             return []
         try:
             data = self._control.recv(_READ)
@@ -122,7 +132,7 @@ class LoadWorker:
                 self.ready, self.open_files, self.short_slice = True, about["open_files"], about["short_slice"]
             elif kind is Kind.FAULT:
                 raise RedlineError(
-                    "the load worker failed", why=orjson.loads(payload)["traceback"], fix="this is a bug: report it"
+                    f"the {self.name} failed", why=orjson.loads(payload)["traceback"], fix="this is a bug: report it"
                 )
         return heard
 
@@ -130,21 +140,146 @@ class LoadWorker:
         code = self.process.wait(5) if self.process else None
         how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
         return EnvironmentFault(
-            f"the load worker ended unexpectedly ({how})",
+            f"the {self.name} ended unexpectedly ({how})",
             why="signal 9 is usually the kernel's out-of-memory killer" if code == -9 else "",
             fix="what was measured until then is kept; run the point again",
         )
 
-    def close(self) -> None:
-        """Twice is fine."""
+    def hang_up(self) -> None:
+        """Tell it to end, without waiting until it has."""
         if self._control.fileno() >= 0:
             self._control.close()
+
+    def close(self) -> None:
+        """Twice is fine."""
+        self.hang_up()
         if self.process is not None and self.process.poll() is None:
             try:
                 self.process.wait(2)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+
+
+class Crew:
+    """Several load workers that behave as one: a phase is split over them, what they say is merged.
+
+    `cores` gives each worker a core of its own. With one worker nothing is split and nothing held back.
+    """
+
+    def __init__(self, target: Target, workers: int = 1, *, cores: Sequence[int] = (), in_thread: bool = False) -> None:
+        self.workers: list[LoadWorker] = []
+        self._deal = Deal(workers)
+        self._done: list[PhaseDone] = []
+        self._giving_up: GivingUp | None = None
+        self._forced = ""
+        self._ticks = [Tick() for _ in range(workers)]
+        try:
+            for number in range(workers):
+                name = "load worker" if workers == 1 else f"load worker {number + 1} of {workers}"
+                worker = LoadWorker(target, in_thread=in_thread, name=name)
+                self.workers.append(worker)
+                if number < len(cores) and worker.process is not None:
+                    os.sched_setaffinity(worker.process.pid, {cores[number]})
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def ready(self) -> bool:
+        return all(worker.ready for worker in self.workers)
+
+    @property
+    def open_files(self) -> int:
+        """Descriptors that all workers together may have."""
+        return sum(worker.open_files for worker in self.workers)
+
+    @property
+    def short_slice(self) -> bool:
+        return all(worker.short_slice for worker in self.workers)
+
+    def cpu_s(self) -> list[float]:
+        """CPU seconds of each worker so far, as of its last tick."""
+        return [tick.cpu_s for tick in self._ticks]
+
+    def filenos(self) -> list[int]:
+        """Readable when a worker has something to say."""
+        return [worker.fileno() for worker in self.workers]
+
+    def feed(self, bodies: Iterable[Outgoing]) -> None:
+        """Whole HTTP requests, to be sent in this order; each goes to the worker that will send it."""
+        self._hand_out(self._deal.of(bodies, self._ticks))
+
+    def _hand_out(self, hands: Sequence[Sequence[Outgoing]]) -> None:
+        for worker, hand in zip(self.workers, hands, strict=True):
+            worker.feed(hand)
+
+    def start(self, phase: Phase) -> None:
+        """All workers begin at one instant: now with a single one, else after the time that telling them takes."""
+        phases = split(phase, len(self.workers))
+        self._done, self._forced = [], ""
+        if len(self.workers) > 1:
+            self._giving_up = GivingUp(phase, merged_tick(self._ticks))
+            self._hand_out(self._deal.begin(phases, self._ticks))
+            if not phase.start_ns:
+                lead = lead_ns(max(part.clients for part in phases)) if phase.preconnect else 0
+                start_ns = now_ns() + _LEAD_NS + lead
+                phases = [replace(part, start_ns=start_ns) for part in phases]
+        self._deal.playing = len(phases)
+        for worker, part in zip(self.workers, phases, strict=False):
+            worker.start(part)
+
+    def cancel(self) -> None:
+        """Cut off what is in flight; its records and the end of the phase follow at once."""
+        for worker in self.workers:
+            worker.cancel()
+
+    def hear(self, timeout_s: float) -> list[Heard]:
+        """What came within the time, one read per worker at most. RedlineError, naming it, when a worker is dead."""
+        poll = select.poll()
+        numbers = {worker.fileno(): number for number, worker in enumerate(self.workers)}
+        for fd in numbers:
+            poll.register(fd, select.POLLIN)
+        heard: list[Heard] = []
+        for fd, _ in poll.poll(timeout_s * 1000):
+            for item in self.workers[numbers[fd]].hear(0):
+                merged = self._merge(numbers[fd], item)
+                if merged is not None:
+                    heard.append(merged)
+        return heard
+
+    def _merge(self, number: int, item: Heard) -> Heard | None:
+        if isinstance(item, RawStream):
+            return item
+        self._ticks[number] = item if isinstance(item, Tick) else item.tick
+        if len(self.workers) == 1:
+            return item
+        tick = merged_tick(self._ticks)
+        if isinstance(item, PhaseDone):
+            self._done.append(item)
+            self._deal.over(number)
+            if len(self._done) < self._deal.playing:
+                return None
+            self._giving_up = None
+            return merged_done(self._done, tick, self._forced)
+        if self._giving_up is not None and not self._forced:
+            self._forced = self._giving_up.judge(tick, now_ns())
+            if self._forced:
+                self.cancel()
+        return tick
+
+    def close(self) -> None:
+        """Twice is fine."""
+        for worker in self.workers:
+            worker.hang_up()
+        for worker in self.workers:
+            worker.close()
 
 
 def _run_in_thread(control: socket.socket, in_memory_max: int) -> None:

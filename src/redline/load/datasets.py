@@ -68,11 +68,13 @@ def _jsonl(path: Path, data: bytes) -> list[Item]:
             row = orjson.loads(line)
         except orjson.JSONDecodeError as error:
             raise SpecError(f"not JSON: {error}", file=str(path), line=number) from error
-        items.append(_row(path, number, row))
+        items.append(item_of(path, number, row))
     return items
 
 
-def _row(path: Path, number: int, row: Any) -> Item:
+def item_of(path: Path | str, number: int, row: Any) -> Item:
+    """A prompt from a row with `prompt` or `messages`. SpecError for one that is neither."""
+
     def wrong(what: str, name: str = "", fix: str = "") -> SpecError:
         return SpecError(what, file=str(path), line=number, field=name, fix=fix)
 
@@ -109,13 +111,14 @@ def _sharegpt(path: Path, data: bytes) -> list[Item]:
         turns = (row.get("conversations") or row.get("conversation")) if isinstance(row, dict) else None
         if not isinstance(turns, list):
             raise SpecError(f"entry {number} has no list of conversations", file=str(path), field="conversations")
-        item = _first_exchange(turns, number)
+        item = first_exchange(turns, number)
         if item is not None:
             items.append(item)
     return items
 
 
-def _first_exchange(turns: list[Any], number: int) -> Item | None:
+def first_exchange(turns: list[Any], number: int) -> Item | None:
+    """The first question of a conversation, with the answer that it got; None when it has none."""
     said = [
         (turn.get("from") or turn.get("role"), turn.get("value") or turn.get("content"))
         for turn in turns

@@ -44,6 +44,7 @@ class End(IntEnum):
     CANCELLED = 5
     CONNECT = 6  # no connection, or none that took the request
     BAD = 7  # no HTTP, or more bytes than any answer may have
+    LOCAL = 9  # never left: this box had no port or descriptor for it
 
 
 class Stamp(IntEnum):
@@ -100,7 +101,11 @@ class Phase:
     duration_ns: int = 0
     drain_ns: int = 0
     ramp_ns: int = 0
-    start_in_ns: int = 0
+    start_ns: int = 0
+    """Absolute (monotonic), so that several workers begin at one instant; 0: at once, or when all are connected."""
+    first_client: int = 0
+    client_step: int = 1
+    """closed: this worker's clients are the first, first + step, … of all; only their place in the ramp differs."""
     offsets_ns: list[int] = field(default_factory=list)
     preconnect: bool = False
     """closed: open the clients' connections before the phase begins, so that its first requests leave together."""
@@ -114,6 +119,10 @@ class Tick:
 
     sent: int = 0
     ended: int = 0
+    good: int = 0
+    """Requests that ended with a whole answer of status 2xx."""
+    refused: int = 0
+    """Requests for which there was no connection."""
     in_flight: int = 0
     pieces: int = 0
     bytes_in: int = 0

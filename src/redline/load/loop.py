@@ -29,9 +29,9 @@ from redline.load.frames import (
     pack_stream,
 )
 from redline.load.health import Health
+from redline.load.idle import IDLE_REUSE_NS, Idle, lead_ns
 from redline.load.outbox import Outbox
 from redline.load.phase import PhaseRun
-from redline.load.pool import IDLE_REUSE_NS, IdlePool
 from redline.load.stamps import StampClock
 from redline.load.timer import Agenda
 from redline.load.tls import Tls
@@ -42,6 +42,7 @@ from redline.load.wire import (
     Connection,
     Framing,
     State,
+    failed_to_connect,
     meaning,
     open_socket,
 )
@@ -52,7 +53,6 @@ _BATCH = 64  # events between two looks at the clock: about a millisecond of wor
 _HOUSEKEEPING_NS = 100_000_000
 _FROZEN_NS = 1_000_000_000
 _RETRY_IDLE_NS = 500_000_000
-_PRECONNECT_NS = 300_000  # per connection: about what opening one takes, on a slow box
 
 NOBODY = -1
 """Index of a connection that was opened before there was a request for it."""
@@ -75,7 +75,7 @@ class LoadLoop:
         self._epoll = select.epoll()
         self.agenda = Agenda()
         self._conns: dict[int, Connection] = {}
-        self._idle = IdlePool(self._drop)
+        self._idle = Idle(self._drop, lambda: self._open(-1, NOBODY, b"", 0))
         self._tls = ssl.create_default_context() if target.tls_name else None
         self._clock = StampClock(target.timestamps)
         self._health = Health(self.tick, self._clock, outbox)
@@ -154,10 +154,8 @@ class LoadLoop:
 
     def start_phase(self, phase: Phase) -> None:
         if phase.preconnect:
-            missing = phase.clients - len(self._idle)
-            for _ in range(missing):
-                self._open(-1, NOBODY, b"", 0)
-            phase.start_in_ns += _PRECONNECT_NS * max(missing, 0)
+            missing = self._idle.open_up_to(phase.clients)
+            phase.start_ns = phase.start_ns or now_ns() + lead_ns(missing)
         self._phase = PhaseRun(phase, self)
         self._phase.start()
 
@@ -204,7 +202,7 @@ class LoadLoop:
         except OSError as error:
             if index == NOBODY:
                 return
-            head = StreamHead(index, intended_ns, now, 0, 0, now, End.CONNECT, Stamp.KERNEL, retried)
+            head = StreamHead(index, intended_ns, now, 0, 0, now, failed_to_connect(error.errno), Stamp.KERNEL, retried)
             self._over(head, meaning(error.errno), ([], [], [], []), client, now, good=False)
             return
         conn = Connection(sock, client)
@@ -216,7 +214,7 @@ class LoadLoop:
         self._listen(conn, _IN | _OUT)
         code = sock.connect_ex(target.address)
         if code not in (0, errno.EINPROGRESS):
-            self._finish(conn, End.CONNECT, meaning(code))
+            self._finish(conn, failed_to_connect(code), meaning(code))
 
     def _listen(self, conn: Connection, mask: int) -> None:
         if conn.mask == mask:
@@ -263,7 +261,7 @@ class LoadLoop:
             self._send(conn)
             return
         self._listen(conn, _IN)
-        self._idle.put(conn, conn.connected_ns)
+        self._idle.connected(conn)
 
     def _handshake(self, conn: Connection) -> None:
         try:
@@ -302,12 +300,8 @@ class LoadLoop:
         if not data:
             self._hung_up(conn)
             return
-        if ancillary:
-            stamp = self._clock.of(ancillary[0][2], conn.sent_ns, seen)
-            if stamp == seen:
-                conn.stamp = Stamp.USER
-        else:
-            stamp = seen
+        stamp = self._clock.of(ancillary[0][2], conn.sent_ns, seen) if ancillary else seen
+        if stamp == seen:
             conn.stamp = Stamp.USER
         if conn.tls is None:
             self._take(conn, data, stamp, seen)
@@ -366,6 +360,7 @@ class LoadLoop:
     def _finish(self, conn: Connection, end: End, error: str = "") -> None:
         now = now_ns()
         if conn.index == NOBODY:  # opened in advance, and it came to nothing; whoever needs one opens its own
+            self._idle.open_no_more()
             self._drop(conn)
             return
         whole = end is End.COMPLETE or (end is End.CLOSED and conn.framing is Framing.CLOSE)
@@ -385,6 +380,8 @@ class LoadLoop:
         """The next request goes out at once; this one goes to the parent when there is time."""
         self.active -= 1
         self.tick.ended += 1
+        self.tick.good += good
+        self.tick.refused += head.end is End.CONNECT
         self._finished.append((head, error, pieces))
         phase = self._phase
         if phase is not None:

@@ -7,8 +7,10 @@ https://www.kernel.org/doc/Documentation/networking/filter.txt
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 import struct
+from dataclasses import replace
 
 from redline.load.frames import Target
 
@@ -22,6 +24,14 @@ _AND, _RSH, _SUB_X, _SUB, _RET = 0x54, 0x74, 0x1C, 0x14, 0x06
 
 Instruction = tuple[int, int | str, int | str, int]
 """Code, where to go if true and if false (a label or 0 for the next one), operand."""
+
+
+def as_packets_say(target: Target) -> Target:
+    """An IPv4 address in IPv6's clothes (::ffff:1.2.3.4) travels as IPv4."""
+    address = ipaddress.ip_address(str(target.address[0]).partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return replace(target, family=int(socket.AF_INET), address=(str(address.ipv4_mapped), target.address[1]))
+    return target
 
 
 def program(target: Target) -> bytes:
@@ -48,7 +58,7 @@ def _ipv4(address: str) -> list[Instruction]:
     return [
         (_LD_B, 0, 0, 0), (_JEQ, 0, "drop", 0x45),
         (_LD_B, 0, 0, 9), (_JEQ, 0, "drop", 6),
-        (_LD_H, 0, 0, 6), (_JSET, "drop", 0, 0x1FFF),
+        (_LD_H, 0, 0, 6), (_JSET, "drop", 0, 0x3FFF),
         (_LD_W, 0, 0, 12), (_JEQ, 0, "drop", source),
     ]  # fmt: skip
 

@@ -41,7 +41,7 @@ class PhaseRun:
     def __init__(self, phase: Phase, loop: Sender) -> None:
         self.phase = phase
         self.loop = loop
-        self.started_ns = now_ns() + phase.start_in_ns
+        self.started_ns = phase.start_ns or now_ns()
         self._closed = phase.arrivals is Arrivals.CLOSED
         self._left = phase.requests or (1 << 62)
         if not self._closed:
@@ -59,7 +59,8 @@ class PhaseRun:
         phase = self.phase
         if self._closed:
             for client in range(min(phase.clients, self._left)):
-                when = self.started_ns + phase.ramp_ns * client // phase.clients
+                place = phase.first_client + client * phase.client_step
+                when = self.started_ns + phase.ramp_ns * place // (phase.clients * phase.client_step)
                 self.loop.agenda.at(when, self._free, (client, when))
         elif self._left:
             self.loop.agenda.at(self.started_ns + phase.offsets_ns[0], self._arrival, 0)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from redline.clock import now_ns
-from redline.load.frames import RawStream, Tick
+from redline.load.frames import End, RawStream, Tick
 from redline.load.record import RequestRecord, Status
 from redline.units import NS_PER_MS, NS_PER_S
 
@@ -61,7 +61,15 @@ class PointOutcome:
     sent: int = 0
     notes: list[str] = field(default_factory=list)
     client_cpu_s: float = 0.0
-    """CPU seconds of the load worker while measuring."""
+    """CPU seconds of all load workers while measuring."""
+    worker_cpu_s_max: float = 0.0
+    """CPU seconds of the busiest one: a worker cannot use more than one core."""
+    workers: int = 1
+    client_cores: list[int] = field(default_factory=list)
+    """Core of each worker; empty when they were not pinned, and `pinning` says why."""
+    server_cores: list[int] = field(default_factory=list)
+    """Where the server was allowed to run, or else where its busiest threads were; empty when not known."""
+    pinning: str = ""
     parent_cpu_s: float = 0.0
     """CPU seconds of redline itself meanwhile: parsing, storing, showing."""
     send_lag_ms_p50: float = 0.0
@@ -76,8 +84,14 @@ class PointOutcome:
     bytes_in: int = 0
     starved: int = 0
     retried: int = 0
+    never_left: int = 0
+    """Requests for which this box had no port or descriptor."""
     prompts_off: int = 0
     prompts_unverified: int = 0
+    prefixes_used: int = 0
+    """Different shared prefixes among the requests made."""
+    prompt_overhead: dict[str, int] = field(default_factory=dict)
+    """By class ('' without classes): tokens of template and special tokens in every prompt, as far as known."""
     clock_error_ns: int = 0
     clock_step_ns: int = 0
     stamp: str = "kernel"
@@ -116,6 +130,7 @@ class Tally:
         self.failed = 0
         self._tokens = 0
         self._pieces_of_finished = 0
+        self._never_left = 0
         self._send_lags: list[int] = []
         self._read_lags: list[np.ndarray[Any, np.dtype[np.int64]]] = []
         self._read_lag_count = 0
@@ -143,6 +158,7 @@ class Tally:
     def add(self, raw: RawStream, record: RequestRecord) -> None:
         self.finished += record.status is not Status.CANCELLED
         self.failed += record.failed
+        self._never_left += raw.head.end is End.LOCAL and not record.warmup
         self._tokens += record.output_tokens
         self._pieces_of_finished += len(raw.lengths)
         self._stamps[record.stamp] += 1
@@ -191,7 +207,8 @@ class Tally:
         }
 
     def fill(self, outcome: PointOutcome) -> None:
-        """The lags, as percentiles."""
+        """The lags, as percentiles; what is counted along."""
+        outcome.never_left = self._never_left
         if self._send_lags:
             p50, p99 = np.percentile(self._send_lags, [50, 99]) / NS_PER_MS
             outcome.send_lag_ms_p50, outcome.send_lag_ms_p99 = float(p50), float(p99)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from redline.engines.endpoint import Endpoint
-from redline.errors import EnvironmentFault, SpecError, Unsupported, UsageError
+from redline.errors import EnvironmentFault, Unsupported, UsageError
 from redline.load.canary import Canaries, canaries_for
 from redline.load.counting import CountTexts
-from redline.load.datasets import Item, read_items
+from redline.load.datasets import Item
+from redline.load.images import Pictures
+from redline.load.items import items_of
+from redline.load.mixed import Deal, Part, mixed_prompts
+from redline.load.overhead import corrected
 from redline.load.prompt import Prompt
 from redline.load.record import TokenSource
 from redline.load.synthetic import Composer, Draft
@@ -20,7 +24,6 @@ from redline.load.tokens import Tokenizer, UsageTokenizer, best_tokenizer
 from redline.load.vocabulary import Vocabulary, learn
 from redline.spec.workload import LengthSpec, WorkloadSpec
 
-_WORDS_TO_TOKENS = 4 / 3
 _SALT_TRIES = 3
 
 
@@ -43,15 +46,31 @@ class PromptSource:
     """A load point has warmed this server up already."""
     made: int = 0
     off: int = 0
+    pictures: Pictures | None = None
+    parts: tuple[Part, ...] = ()
+    """The classes of a mixed workload."""
+    deal: Deal | None = None
 
     @property
     def verified(self) -> bool:
+        if self.parts:
+            return all(part.source.verified for part in self.parts)
         return self.tokenizer is not None and self.tokenizer.source is not TokenSource.USAGE
 
     @property
     def loads_server(self) -> bool:
         """Verifying asks the server that is being measured, so it must not happen during a measurement."""
+        if self.parts:
+            return any(part.source.loads_server for part in self.parts)
         return self.tokenizer is not None and self.tokenizer.source is TokenSource.SERVER_TOKENIZER
+
+    @property
+    def overhead(self) -> dict[str, int]:
+        """By class: tokens of template and special tokens in every prompt. Nothing where that was not learnt."""
+        if self.parts:
+            return {part.name: found for part in self.parts for found in part.source.overhead.values()}
+        vocabulary = self.composer.vocabulary
+        return {"": vocabulary.overhead} if vocabulary.questions else {}
 
     @property
     def token_source(self) -> TokenSource:
@@ -78,12 +97,23 @@ class PromptSource:
 
     def prompts(self, key: int, start: int, count: int, *, verify: bool = True) -> list[Prompt]:
         """Prompts `start` to `start + count` of this key. Without `verify` nobody is asked for their length."""
-        if self.workload.kind == "synthetic":
-            found = self._synthetic(key, start, count, verify)
+        if self.deal is not None:
+            found = mixed_prompts(self.parts, self.deal, key, start, count, verify=verify)
         else:
-            found = self._from_items(key, start, count, verify)
+            found = self._own(key, start, count, verify)
         self.made += len(found)
         self.off += sum(not prompt.exact for prompt in found)
+        return found
+
+    def _own(self, key: int, start: int, count: int, verify: bool) -> list[Prompt]:
+        """Prompts of a workload without classes."""
+        batch = self.workload.embedding_batch
+        make = self._synthetic if self.workload.kind == "synthetic" else self._from_items
+        found = make(key, start * batch, count * batch, verify)
+        if self.workload.api == "embeddings":
+            found = [_together(found[at : at + batch]) for at in range(0, len(found), batch)]
+        if self.pictures is not None:
+            found = [self.pictures.put(prompt, key, start + i) for i, prompt in enumerate(found)]
         return found
 
     # -- synthetic
@@ -93,14 +123,15 @@ class PromptSource:
         lengths = [self._lengths(key, number) for number in range(start, start + count)]
         drafts = [self.composer.draft(key, start + i, tokens) for i, (tokens, _) in enumerate(lengths)]
         if verify and self.verified and self.tokenizer is not None:
-            off = self.composer.settle(drafts, self.tokenizer, chat=spec.api == "chat")
+            off = self.composer.settle(drafts, self.tokenizer, chat=spec.chat)
             if off > 0.02 * count and spec.api == "completions" and self.endpoint.dialect.token_id_prompts:
                 return [self._as_ids(draft, output) for draft, (_, output) in zip(drafts, lengths, strict=True)]
         return [self._prompt_of(draft, output) for draft, (_, output) in zip(drafts, lengths, strict=True)]
 
     def _prompt_of(self, draft: Draft, output: int) -> Prompt:
         known = draft.tokens or draft.asked
-        return self._prompt(draft.text, draft.asked, output, exact=known == draft.asked)
+        made = self._prompt(draft.text, draft.asked, output, exact=known == draft.asked)
+        return replace(made, prefix=draft.prefix)
 
     def _as_ids(self, draft: Draft, output: int) -> Prompt:
         """Text could not be had in this length, token ids can."""
@@ -109,10 +140,10 @@ class PromptSource:
         if draft.tokens == draft.asked or not ids:
             return self._prompt_of(draft, output)
         ids = (ids * (draft.asked // len(ids) + 1))[: draft.asked]
-        return Prompt(token_ids=tuple(ids), tokens=draft.asked, output_tokens=output)
+        return Prompt(token_ids=tuple(ids), tokens=draft.asked, output_tokens=output, prefix=draft.prefix)
 
     def _prompt(self, text: str, tokens: int, output: int, *, exact: bool = True) -> Prompt:
-        if self.workload.api == "chat":
+        if self.workload.chat:
             messages = ({"role": "user", "content": text},)
             return Prompt(messages=messages, tokens=tokens, output_tokens=output, exact=exact)
         return Prompt(text=text, tokens=tokens, output_tokens=output, exact=exact)
@@ -122,6 +153,8 @@ class PromptSource:
         rng = random.Random(f"{key}/{number}/lengths")
         prompt, output = draw(spec.prompt_tokens, rng), draw(spec.output_tokens, rng)
         limit = self.endpoint.max_model_len
+        if spec.api == "embeddings":
+            return min(prompt, limit) if limit else prompt, 0
         if limit:
             output = min(output, max(1, limit - 1))
             prompt = min(prompt, limit - output)
@@ -133,11 +166,11 @@ class PromptSource:
         numbers = range(start, start + count)
         items = [self.items[number % len(self.items)] for number in numbers]
         chats = [self._salted(item, key, number) for item, number in zip(items, numbers, strict=True)]
-        tokens = self._count_items(chats) if verify else [0] * count
+        tokens = self.count_items(chats) if verify else [0] * count
         found = []
         for item, chat, size, number in zip(items, chats, tokens, numbers, strict=True):
             output = item.output_tokens or draw(self.workload.output_tokens, random.Random(f"{key}/{number}/lengths"))
-            if self.workload.api == "chat":
+            if self.workload.chat:
                 found.append(Prompt(messages=chat, tokens=size, output_tokens=output))
             else:
                 found.append(Prompt(text=str(chat[0]["content"]), tokens=size, output_tokens=output))
@@ -150,12 +183,20 @@ class PromptSource:
         salt = " ".join(self.composer.salt(key, number))
         return ({**first, "content": f"{salt} {first['content']}"}, *rest)
 
-    def _count_items(self, chats: Sequence[tuple[dict[str, Any], ...]]) -> list[int]:
+    def count_items(self, chats: Sequence[tuple[dict[str, Any], ...]]) -> list[int]:
         if self.tokenizer is None or not self.verified:
             return [0] * len(chats)
-        if self.workload.api == "chat":
+        if self.workload.chat:
             return self.tokenizer.chat_counts(chats)
         return self.tokenizer.counts([str(chat[0]["content"]) for chat in chats])
+
+
+def _together(prompts: Sequence[Prompt]) -> Prompt:
+    """One embeddings request of several inputs."""
+    known = all(prompt.tokens for prompt in prompts)
+    tokens = sum(prompt.tokens for prompt in prompts) if known else 0
+    exact = all(prompt.exact for prompt in prompts)
+    return Prompt(inputs=tuple(prompt.text for prompt in prompts), tokens=tokens, exact=exact)
 
 
 def draw(spec: LengthSpec, rng: random.Random) -> int:
@@ -181,6 +222,8 @@ def prompt_source(
     still hold the prompts of the run before in its cache. SpecError for a file that cannot be used, UsageError for
     lengths that the model has no room for.
     """
+    if workload.classes:
+        return _mixed(endpoint, workload, seed, tokenizer_path, needed, api_key, salt_key)
     notes: list[str] = []
     tokenizer, vocabulary = _learn(endpoint, workload, tokenizer_path, api_key, notes)
     composer = Composer(
@@ -188,31 +231,71 @@ def prompt_source(
         seed=seed,
         salt=workload.salted,
         prefix_tokens=workload.shared_prefix_tokens if workload.kind == "synthetic" else 0,
+        prefixes=workload.prefixes,
+        prefix_skew=workload.prefix_skew,
         salt_key=salt_key,
         warm_share=workload.warm_share,
     )
     source = PromptSource(endpoint, workload, tokenizer, composer, notes=notes, canaries=canaries_for(workload))
+    if workload.images_per_request:
+        source.pictures = Pictures(workload, seed)
+        source.pictures.learn(UsageTokenizer(endpoint, api_key, api=workload.api), notes)
     if workload.kind == "synthetic":
         _check_lengths(endpoint, workload, vocabulary, notes)
     else:
-        source.items = _items(source, seed, needed)
+        source.items = items_of(source, seed, needed)
     return source
+
+
+def _mixed(
+    endpoint: Endpoint,
+    workload: WorkloadSpec,
+    seed: int,
+    tokenizer_path: Path | None,
+    needed: int,
+    api_key: str | None,
+    salt_key: str,
+) -> PromptSource:
+    """A source of several, each with a seed of its own, so that no class answers another's prompts from the cache."""
+    parts = []
+    for one, work in zip(workload.classes, workload.parts.values(), strict=True):
+        source = prompt_source(
+            endpoint,
+            work,
+            seed=random.Random(f"{seed}/{one.name}/class").getrandbits(48),
+            tokenizer_path=tokenizer_path,
+            needed=needed,
+            api_key=api_key,
+            salt_key=salt_key,
+        )
+        parts.append(Part(one.name, one.weight, one.priority, source))
+    notes = list(dict.fromkeys(f"{part.name}: {note}" for part in parts for note in part.source.notes))
+    if any(part.priority for part in parts) and not endpoint.dialect.priority:
+        notes.append("priorities are not sent: this server does not take them")
+    first = parts[0].source
+    deal = Deal([part.weight for part in parts])
+    return PromptSource(
+        endpoint, workload, first.tokenizer, first.composer, notes=notes, parts=tuple(parts), deal=deal,
+        canaries=canaries_for(workload),
+    )  # fmt: skip
 
 
 def _learn(
     endpoint: Endpoint, workload: WorkloadSpec, tokenizer_path: Path | None, api_key: str | None, notes: list[str]
 ) -> tuple[Tokenizer | None, Vocabulary]:
     """The best tokenizer that can answer, with what it taught; the last resort takes a word for a token."""
-    chat = workload.api == "chat"
+    chat = workload.chat
+    usage = UsageTokenizer(endpoint, api_key, api=workload.api)
     tokenizer, remarks = best_tokenizer(endpoint, tokenizer_path, api_key)
     notes += remarks
     if tokenizer is not None:
         try:
+            if workload.api == "responses":
+                tokenizer = corrected(tokenizer, usage, notes)
             return tokenizer, learn(tokenizer, chat=chat)
         except (EnvironmentFault, Unsupported) as problem:
             notes.append(problem.what)
     if workload.kind == "synthetic":
-        usage = UsageTokenizer(endpoint, api_key)
         try:
             vocabulary = learn(usage, chat=chat)
         except (EnvironmentFault, Unsupported) as problem:
@@ -225,9 +308,11 @@ def _learn(
 
 def _check_lengths(endpoint: Endpoint, workload: WorkloadSpec, vocabulary: Vocabulary, notes: list[str]) -> None:
     prompt, output, limit = workload.prompt_tokens, workload.output_tokens, endpoint.max_model_len
-    if limit and prompt.mean + output.mean > limit:
+    answer = 0 if workload.api == "embeddings" else output.mean
+    if limit and prompt.mean + answer > limit:
+        asked = f"{prompt.mean} prompt tokens" + (f" and {answer} output tokens" if answer else "")
         raise UsageError(
-            f"{prompt.mean} prompt tokens and {output.mean} output tokens do not fit into {limit}",
+            f"{asked} do not fit into {limit}",
             why=f"{endpoint.model} takes {limit} tokens, prompt and answer together",
             fix="lower prompt_tokens or output_tokens, or serve the model with a longer context",
         )
@@ -243,56 +328,3 @@ def _check_lengths(endpoint: Endpoint, workload: WorkloadSpec, vocabulary: Vocab
         )
     if workload.salted and prompt.mean < least + _SALT_TRIES - 1:
         notes.append("prompts are too short for a unique start each")
-
-
-def _items(source: PromptSource, seed: int, needed: int) -> list[Item]:
-    """Items of the workload's file that fit the model, in file order; ShareGPT shuffled, and no more than needed."""
-    workload = source.workload
-    items = read_items(workload.kind, Path(workload.path))
-    if workload.kind == "sharegpt":
-        random.Random(f"{seed}/items").shuffle(items)
-        items = _with_answers(source, items[: max(2 * needed, 1000)])
-    if workload.api == "completions":
-        several = next((item for item in items if len(item.messages) > 1 or item.messages[0]["role"] != "user"), None)
-        if several is not None:
-            raise SpecError(
-                "a conversation cannot go to the completions endpoint",
-                file=workload.path,
-                line=several.line,
-                field="messages",
-                fix="api: chat",
-            )
-    items = _fitting(source, items)
-    if needed > len(items):
-        same = "with a new start each" if workload.salted else "and a prefix cache may answer them"
-        source.notes.append(f"{workload.path} holds {len(items)} prompts; they are used again, {same}")
-    return items
-
-
-def _with_answers(source: PromptSource, items: list[Item]) -> list[Item]:
-    """Output lengths from the recorded answers."""
-    count = source.count_texts
-    if count is not None:
-        lengths = count([item.answer for item in items])
-    else:
-        lengths = [round(len(item.answer.split()) * _WORDS_TO_TOKENS) for item in items]
-        source.notes.append("no tokenizer: output lengths of ShareGPT are 4/3 of the words of its answers")
-    return [Item(item.messages, length, line=item.line) for item, length in zip(items, lengths, strict=True) if length]
-
-
-def _fitting(source: PromptSource, items: list[Item]) -> list[Item]:
-    limit = source.endpoint.max_model_len
-    if not limit or not source.verified:
-        return items
-    tokens = source._count_items([item.messages for item in items])
-    wanted = source.workload.output_tokens.mean
-    kept = [
-        item
-        for item, size in zip(items, tokens, strict=True)
-        if size + 8 + (item.output_tokens or wanted) <= limit  # eight for the salt
-    ]
-    if not kept:
-        raise UsageError(f"no prompt of {source.workload.path} fits into the model's {limit} tokens")
-    if len(kept) < len(items):
-        source.notes.append(f"{len(items) - len(kept)} prompts do not fit into {limit} tokens and are left out")
-    return kept

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
+from redline.load import responses
 from redline.load.answer import Answer, error_text, read_stream, read_whole
 from redline.load.counting import CountTexts, resolve_chunks
+from redline.load.embeddings import FINISHED, read_embeddings
 from redline.load.frames import End, RawStream
 from redline.load.record import RequestRecord, Status, TokenSource
 from redline.load.response import Response, read_response
@@ -24,6 +26,10 @@ class Asked:
     stream: bool = True
     warmup: bool = False
     keep_text: bool = False
+    api: str = "completions"
+    inputs: int = 1
+    """Embeddings: how many vectors are to come back."""
+    request_class: str = ""
     canary: int = -1
 
 
@@ -44,6 +50,7 @@ class Reader:
         self._hear = hear
         self.cached_told = 0
         """Answers whose usage told of the prefix cache."""
+        self._dimension = 0
 
     def read(self, raw: RawStream, asked: Asked) -> RequestRecord:
         head = raw.head
@@ -59,6 +66,7 @@ class Reader:
             stamp=head.stamp.name.lower(),
             warmup=asked.warmup,
             canary=asked.canary,
+            request_class=asked.request_class,
         )
         if not raw.lengths:
             record.status, record.error = _without_bytes(raw)
@@ -79,13 +87,21 @@ class Reader:
             return
         answer = Answer()
         if response.status and not response.fault:
-            answer = _read_answer(response, raw, asked)
+            answer = self._read_answer(response, raw, asked)
         self._fill(record, answer, asked)
-        record.status, record.error = judge(raw, response, answer, record.output_tokens)
+        record.status, record.error = judge(raw, response, answer, record.output_tokens, asked.api)
         if record.status in (Status.OK, Status.EMPTY) and not response.whole:
             record.finished_ns = answer.done_ns  # complete to its [DONE]; what the server did afterwards is not ours
         if self._hear is not None:
             self._hear(record, answer)
+
+    def _read_answer(self, response: Response, raw: RawStream, asked: Asked) -> Answer:
+        if asked.api != "embeddings":
+            return _read_answer(response, raw, asked)
+        if not response.whole:
+            return Answer()
+        answer, self._dimension = read_embeddings(response, raw.stamps[-1], asked.inputs, self._dimension)
+        return answer
 
     def _fill(self, record: RequestRecord, answer: Answer, asked: Asked) -> None:
         chunks, tokens, output, source = resolve_chunks(answer, self._count, self._source)
@@ -107,25 +123,29 @@ class Reader:
 
 def _read_answer(response: Response, raw: RawStream, asked: Asked) -> Answer:
     if not asked.stream:
-        return read_whole(response, raw.stamps[-1]) if response.whole else Answer()
+        whole = responses.read_whole if asked.api == "responses" else read_whole
+        return whole(response, raw.stamps[-1]) if response.whole else Answer()
     kind = response.headers.get("content-type", "text/event-stream")
     encoding = response.headers.get("content-encoding", "identity")
     if encoding != "identity":
         return Answer(problem=f"the answer is {encoding}-encoded, although identity was asked for")
     if "event-stream" in kind or response.body.lstrip()[:5] in (b"data:", b"event", b""):
-        return read_stream(response, raw.stamps)
+        return read_stream(response, raw.stamps, responses.take_event if asked.api == "responses" else None)
     if not response.whole:
         return Answer()
     return Answer(problem=f"no event stream but {kind}: {error_text(response.body)}")
 
 
-def judge(raw: RawStream, response: Response, answer: Answer, output_tokens: int) -> tuple[Status, str]:
+def judge(
+    raw: RawStream, response: Response, answer: Answer, output_tokens: int, api: str = "completions"
+) -> tuple[Status, str]:
     """How the request ended, and why in words."""
     end = raw.head.end
     if response.fault or answer.problem:
         return Status.MALFORMED, response.fault or answer.problem
     if answer.done_ns or (answer.finish_reason and response.whole):
-        return (Status.OK, "") if output_tokens else (Status.EMPTY, "a complete answer without one token")
+        done = output_tokens or answer.finish_reason == FINISHED
+        return (Status.OK, "") if done else (Status.EMPTY, "a complete answer without one token")
     if end is End.CANCELLED:
         return Status.CANCELLED, ""
     got = f"after {len(answer.chunks)} chunks" if response.status else "before a whole head of an answer"
@@ -134,7 +154,8 @@ def judge(raw: RawStream, response: Response, answer: Answer, output_tokens: int
     if end is End.BAD:
         return Status.MALFORMED, raw.error or "no HTTP: " + error_text(raw.data[:200])
     if response.whole:
-        return Status.RESET, f"the stream ended {got} without finish_reason and without [DONE]"
+        lacks = "without response.completed" if api == "responses" else "without finish_reason and without [DONE]"
+        return Status.RESET, f"the stream ended {got} {lacks}"
     return Status.RESET, f"{raw.error or 'the server closed the connection'} {got}"
 
 

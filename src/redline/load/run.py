@@ -9,20 +9,22 @@ from typing import Literal
 
 from redline.clock import now_ns
 from redline.engines.endpoint import Endpoint
-from redline.errors import EnvironmentFault
+from redline.errors import EnvironmentFault, RedlineError
 from redline.load.arrivals import schedule
+from redline.load.body import streams
 from redline.load.canary import Listener
-from redline.load.crew import LoadWorker
+from redline.load.cores import CorePlan, plan_cores, wanted_workers
+from redline.load.crew import Crew, Heard
 from redline.load.frames import Arrivals, Phase, PhaseDone, Plant, RawStream, Tick
+from redline.load.limits import check_limits
 from redline.load.progress import LoadProgress, PointOutcome, StoppedBy, Tally
 from redline.load.prompts import PromptSource
 from redline.load.reading import Asked, Reader
 from redline.load.record import RequestRecord, Status, TokenSource
 from redline.load.stamping import Stamper
 from redline.load.supply import Supply
-from redline.load.target import resolve
+from redline.load.target import is_loopback, resolve
 from redline.load.warming import WarmUp
-from redline.load.worker import open_files_limit
 from redline.spec.load import LoadPoint, LoadSpec
 from redline.spec.workload import WorkloadSpec
 from redline.units import NS_PER_S
@@ -33,7 +35,6 @@ _HELD_BYTES_MAX = 256 << 20
 _POLL_S = 0.05
 _ALIVE_EVERY_S = 0.5
 _PROGRESS_EVERY_S = 0.25
-_SPARE_FILES = 64
 
 OnRecord = Callable[[RequestRecord], None]
 OnProgress = Callable[[LoadProgress], None]
@@ -53,8 +54,8 @@ def run_point(
     should_stop: Ask = lambda: False,
     alive: Ask = lambda: True,
     api_key: str | None = None,
-    before_measuring: Callable[[], None] = lambda: None,
     plant: Plant | None = None,
+    before_measuring: Callable[[], None] = lambda: None,
 ) -> PointOutcome:
     """Push `endpoint` at one load point and tell how it went.
 
@@ -62,9 +63,7 @@ def run_point(
     is asked at least every 50 ms, `alive` twice a second; when the engine is gone, or refuses connections for a second,
     the point ends and keeps what was measured. EnvironmentFault when the load worker cannot run here.
     """
-    if point.kind == "closed":
-        _check_files(int(point.value))
-    silent_s = load.idle_timeout_s if workload.stream else load.timeout_s
+    silent_s = load.idle_timeout_s if streams(workload) else load.timeout_s
     target = replace(
         resolve(endpoint.base_url),
         timeout_ns=int(load.timeout_s * NS_PER_S),
@@ -72,20 +71,25 @@ def run_point(
         timestamps=load.stamps != "user",
         **(asdict(plant) if plant else {}),
     )
+    plan = _plan(endpoint, workload, load, point, is_loopback(target))
+    if point.kind == "closed":
+        check_limits(int(point.value), plan.workers)
     # the ring is open before the first connection is
-    with Stamper(target, load.stamps) as stamper, LoadWorker(target) as worker:
+    with Stamper(target, load.stamps) as stamper, Crew(target, plan.workers, cores=plan.cores) as worker:
         told = _Told(on_record, on_progress, should_stop, alive, before_measuring)
         supply = Supply(endpoint, workload, prompts, seed=seed, api_key=api_key)
-        return _Push(worker, stamper, load, point, seed, prompts, supply, told, api_key).run()
+        push = _Push(worker, stamper, load, point, seed, prompts, supply, told, api_key)
+        outcome = push.run()
+    outcome.workers, outcome.pinning = plan.workers, plan.note
+    outcome.client_cores, outcome.server_cores = list(plan.cores), list(plan.server)
+    return outcome
 
 
-def _check_files(clients: int) -> None:
-    limit = open_files_limit()
-    if clients + _SPARE_FILES > limit:
-        raise EnvironmentFault(
-            f"{clients} clients need {clients + _SPARE_FILES} open files, and {limit} are allowed",
-            fix=f"ulimit -Hn {clients + _SPARE_FILES} (as root), or LimitNOFILE= of the service",
-        )
+def _plan(endpoint: Endpoint, workload: WorkloadSpec, load: LoadSpec, point: LoadPoint, loopback: bool) -> CorePlan:
+    chunks = workload.output_tokens.mean if workload.stream else 1
+    wanted = wanted_workers(point.kind, point.value, chunks)
+    local = bool(endpoint.pids) or loopback
+    return plan_cores(endpoint.pids, wanted=wanted, asked=load.workers, pin=load.pin == "auto", local=local)
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,7 @@ class _Push:
 
     def __init__(
         self,
-        worker: LoadWorker,
+        worker: Crew,
         stamper: Stamper,
         load: LoadSpec,
         point: LoadPoint,
@@ -170,11 +174,12 @@ class _Push:
         self._supply.feed(self._worker, self._supply.first(outcome.planned, clients))
         self._told.before_measuring()
         self._tally.start_over()
-        cpu, parent_cpu, pieces = self._tally.tick.cpu_s, time.process_time(), self._tally.tick.pieces
+        cpu, parent_cpu, pieces = self._worker.cpu_s(), time.process_time(), self._tally.tick.pieces
         self._worker.start(phase)
         done = self._pump("measuring", outcome.planned)
         outcome.measured_from_ns, outcome.sent = done.started_ns, done.sent
-        outcome.client_cpu_s = done.tick.cpu_s - cpu
+        spent = [after - before for after, before in zip(self._worker.cpu_s(), cpu, strict=True)]
+        outcome.client_cpu_s, outcome.worker_cpu_s_max = sum(spent), max(spent)
         outcome.pieces_measured = done.tick.pieces - pieces
         outcome.parent_cpu_s = time.process_time() - parent_cpu
         outcome.stopped_by = self._why or _reason(done.stopped_by)
@@ -186,7 +191,7 @@ class _Push:
         """Hear the worker out until its phase is over."""
         longest = self._load.duration_s if phase == "measuring" else 0.0
         while True:
-            for heard in self._worker.hear(_POLL_S):
+            for heard in self._hear():
                 if isinstance(heard, RawStream):
                     self._stamper.put(heard)
                 elif isinstance(heard, Tick):
@@ -204,6 +209,15 @@ class _Push:
             if now >= self._progress_at:
                 self._progress_at = now + _PROGRESS_EVERY_S
                 self._told.on_progress(self._tally.progress(phase, planned, longest))
+
+    def _hear(self) -> list[Heard]:
+        """A worker that died may have handed over requests that still wait for their stamps: none is lost."""
+        try:
+            return self._worker.hear(_POLL_S)
+        except RedlineError:
+            self._take(self._stamper.flush())
+            self._read_held()
+            raise
 
     def _watch(self) -> None:
         """Stop when the user has had enough or the engine is gone."""
@@ -269,7 +283,15 @@ class _Push:
         outcome.canary, outcome.answers = self._listener.canary(), self._listener.answers()
         outcome.cache = self._prompts.cache_declared | {"told_by_usage": self._reader.cached_told}
         outcome.prompts_off, outcome.prompts_unverified = supply.off, supply.unverified
+        outcome.prompt_overhead = self._prompts.overhead
+        outcome.prefixes_used = len(supply.prefixes)
         notes[:0] = self._prompts.notes
+        notes += self._stamper.report.notes()
+        if len(supply.prefixes) > 1:
+            most = supply.prefixes.most_common(1)[0][1] / supply.prefixes.total()
+            notes.append(
+                f"{len(supply.prefixes)} shared prefixes in use, the most popular in {most:.0%} of the prompts"
+            )
         if supply.off:
             notes.append(f"{supply.off} of {supply.made} prompts could not be made exactly as long as asked")
         if tick.starved:

@@ -20,6 +20,8 @@ from redline.load.ring import Ints, Segments
 
 _HALF = 1 << 31
 _FULL = 1 << 32
+_SLACK_NS = 1_000_000
+_SAME_NS = 20_000
 _MERGE = 32
 """Batches are merged when there are more than this: looking one stream up costs a search in each of them."""
 
@@ -82,35 +84,42 @@ class SegmentLog:
         self.held = len(self._batches[0])
 
     def restamp(self, raw: RawStream) -> RawStream | None:
-        """The stream with every segment's own stamp; None when the log does not hold all of it."""
+        """The stream with every segment's own stamp; None when the log does not hold all of it (yet)."""
         head = raw.head
-        start = self._start_of(head.port, head.ended_ns)
+        connection = self._connection(head.port, head.ended_ns)
         size = raw.wire[-1] if raw.wire else len(raw.data)
-        if start is None or size == 0:
+        if connection is None or size == 0:
             return None
-        times, seqs, sizes = self._of(head.port, self._done.get(head.port, 0))
+        opened_ns, start, until_ns = connection
+        times, seqs, sizes = self._of(head.port, max(opened_ns, self._done.get(head.port, 0)), until_ns)
         relative = (seqs - (start + head.wire_from)) % _FULL
         relative = np.where(relative >= _HALF, relative - _FULL, relative)
         delivered = deliver(times, relative, sizes, size)
-        if delivered is None or delivered[0][-1] < head.sent_ns:
-            return None
-        self._done[head.port] = max(self._done.get(head.port, 0), delivered[0][-1])
-        return _restamped(raw, *delivered)
+        return None if delivered is None else _restamped(raw, *delivered)
 
-    def _start_of(self, port: int, before_ns: int) -> int | None:
-        """Sequence number of the first byte of the port's latest connection that was opened before then."""
+    def forget(self, raw: RawStream) -> None:
+        """The stream has the stamps it gets: its segments, and all before them on its port, may go."""
+        self._done[raw.head.port] = max(self._done.get(raw.head.port, 0), raw.head.ended_ns)
+
+    def _connection(self, port: int, before_ns: int) -> tuple[int, int, int] | None:
+        """Of the port's latest connection before then: when it was opened, the sequence number of its first byte, and
+        when the next one was opened."""
         opened = self._opened.get(port, [])
         at = bisect.bisect_right(opened, (before_ns, _FULL))
         del opened[: max(at - 1, 0)]
-        return opened[0][1] if at else None
+        if not at:
+            return None
+        opened_ns, start = opened[0]
+        return opened_ns, start, opened[1][0] if len(opened) > 1 else 1 << 62
 
-    def _of(self, port: int, since_ns: int) -> Ints:
-        """Time, sequence number and size of the segments that came to `port` after then, in the order of arrival."""
+    def _of(self, port: int, since_ns: int, until_ns: int) -> Ints:
+        """Time, sequence number and size of the segments that came to `port` between them, in the order of arrival."""
         parts = [batch.rows[:, batch.where[port]] for batch in self._batches if port in batch.where]
         if not parts:
             return np.empty((3, 0), np.int64)
         rows = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-        return rows[:, rows[0] > since_ns] if rows[0, 0] <= since_ns else rows
+        inside = (rows[0] > since_ns) & (rows[0] < until_ns)
+        return rows if inside.all() else rows[:, inside]
 
 
 def deliver(times: Ints, start: Ints, size: Ints, whole: int) -> Delivered | None:
@@ -127,7 +136,8 @@ def deliver(times: Ints, start: Ints, size: Ints, whole: int) -> Delivered | Non
     keep = reached > np.concatenate(([0], reached[:-1])) if len(reached) else np.empty(0, np.bool_)
     if not keep.any() or reached[-1] < whole:
         return None
-    return when[keep].tolist(), reached[keep].tolist()
+    # cores may enter their segments into the ring a little out of turn
+    return np.maximum.accumulate(when[keep]).tolist(), reached[keep].tolist()
 
 
 def _reassemble(times: Ints, start: Ints, ends: Ints) -> tuple[Ints, Ints]:
@@ -142,18 +152,34 @@ def _reassemble(times: Ints, start: Ints, ends: Ints) -> tuple[Ints, Ints]:
     return np.array(marks, np.int64), times
 
 
-def _restamped(raw: RawStream, times: list[int], reached: list[int]) -> RawStream:
-    """`raw` in new pieces, one per segment; of a TLS stream the pieces stay, each with the stamp of its last byte."""
-    head = raw.head._replace(stamp=Stamp.PACKET, ended_ns=_ended(raw, times))
+def _restamped(raw: RawStream, times: list[int], reached: list[int]) -> RawStream | None:
+    """`raw` in new pieces, one per segment; of a TLS stream the pieces stay, each with the stamp of its last byte.
+
+    None when a stamp says that bytes came after they were read, or unasked: the wall clock was set in between.
+    """
     if raw.wire:
-        stamps: Sequence[int] = [times[bisect.bisect_left(reached, end)] for end in raw.wire]
-        return replace(raw, head=head, stamps=stamps)
-    lengths = [b - a for a, b in zip([0, *reached], reached, strict=False)]
-    old = list(accumulate(raw.lengths))
-    seen = [raw.seen[bisect.bisect_left(old, end)] for end in reached]
-    return replace(raw, head=head, lengths=lengths, stamps=times, seen=seen)
+        lengths, seen = raw.lengths, list(raw.seen)
+        stamps = [times[bisect.bisect_left(reached, end)] for end in raw.wire]
+    else:
+        lengths = [b - a for a, b in zip([0, *reached], reached, strict=False)]
+        old = list(accumulate(raw.lengths))
+        seen = [raw.seen[bisect.bisect_left(old, end)] for end in reached]
+        stamps = _aligned(raw, times)
+    sent_ns = raw.head.sent_ns
+    if stamps[0] < sent_ns - _SLACK_NS or any(a > b + _SLACK_NS for a, b in zip(stamps, seen, strict=True)):
+        return None
+    stamps = [max(sent_ns, min(a, b)) for a, b in zip(stamps, seen, strict=True)]
+    head = raw.head._replace(stamp=Stamp.PACKET, ended_ns=_ended(raw, stamps))
+    return replace(raw, head=head, lengths=lengths, stamps=stamps, seen=seen)
 
 
-def _ended(raw: RawStream, times: list[int]) -> int:
+def _aligned(raw: RawStream, times: list[int]) -> list[int]:
+    """The socket's last stamp and the last segment's are the same one, read over two clock offsets a trifle apart: the
+    worker's counts, because the next request of a closed loop was intended at that very instant."""
+    apart = raw.stamps[-1] - times[-1]
+    return [t + apart for t in times] if abs(apart) < _SAME_NS else times
+
+
+def _ended(raw: RawStream, stamps: Sequence[int]) -> int:
     """A stream that ended with its last byte ended when that arrived."""
-    return times[-1] if raw.stamps and raw.head.ended_ns == raw.stamps[-1] else raw.head.ended_ns
+    return stamps[-1] if raw.stamps and raw.head.ended_ns == raw.stamps[-1] else raw.head.ended_ns

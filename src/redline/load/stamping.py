@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from types import TracebackType
 from typing import Any, Literal
 
@@ -21,6 +21,8 @@ from redline.load.segments import SegmentLog
 
 Tier = Literal["auto", "packet", "kernel", "user"]
 _DRAIN_EVERY_NS = 40_000_000
+_PATIENCE_NS = 300_000_000
+"""So long after its end a stream may wait for segments that a busy kernel is late to hand over."""
 _FLUSH_S = 1.0
 
 
@@ -37,10 +39,31 @@ class StampReport:
     restamped: int = 0
     fell_back: int = 0
     """Streams that kept the socket's stamps, because not all of their segments were in the ring."""
+    merged: int = 0
+    """Segments that the receiving side had put together (GRO) before they were stamped."""
     why_not: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    def notes(self) -> list[str]:
+        """What somebody who reads the numbers should know."""
+        found = []
+        if self.why_not:
+            found.append(f"arrivals were stamped per read, not per segment: {self.why_not}")
+        if self.fell_back:
+            why = f"{self.dropped} segments found no room in the packet ring" if self.dropped else (
+                "the packet ring never saw all of their segments" if self.segments else
+                "no packet came from the server's own address: it is behind a proxy or address translation"
+            )  # fmt: skip
+            of = self.fell_back + self.restamped
+            found.append(f"{self.fell_back} of {of} answers kept the stamps of their sockets: {why}")
+        if self.merged:
+            found.append(
+                f"{self.merged} segments were put together by the network device before they were stamped; their "
+                "tokens share a stamp (ethtool -K DEVICE gro off)"
+            )
+        return found
 
 
 class Stamper:
@@ -86,7 +109,10 @@ class Stamper:
             self._drain(ring)
         streams = []
         while self._waiting and self._waiting[0].head.ended_ns <= ring.settled_ns:
-            streams.append(self._restamped(self._waiting.popleft()))
+            better = self._better(self._waiting[0])
+            if better is None and now_ns() - self._waiting[0].head.ended_ns < _PATIENCE_NS:
+                break
+            streams.append(self._settled(self._waiting.popleft(), better))
         return streams
 
     def flush(self) -> list[RawStream]:
@@ -95,7 +121,7 @@ class Stamper:
         while self._waiting and time.monotonic() < end:
             time.sleep(_DRAIN_EVERY_NS / 2e9)
             streams += self.ready()
-        streams += [self._restamped(raw) for raw in self._waiting]
+        streams += [self._settled(raw, self._better(raw)) for raw in self._waiting]
         self._waiting.clear()
         return streams
 
@@ -103,14 +129,19 @@ class Stamper:
         for segments in ring.drain():
             self._log.add(segments)
         self._drained_ns = now_ns()
-        self.report.segments, self.report.dropped = ring.packets, ring.drops
+        self.report.segments, self.report.dropped, self.report.merged = ring.packets, ring.drops, ring.merged
 
-    def _restamped(self, raw: RawStream) -> RawStream:
-        if not raw.data or raw.head.stamp is Stamp.USER:
-            return raw
-        better = self._log.restamp(raw)
-        self.report.restamped += better is not None
-        self.report.fell_back += better is None
+    def _better(self, raw: RawStream) -> RawStream | None:
+        """With the stamps of its segments; None when they are not all there."""
+        if not raw.data:  # nothing came, and so nothing was stamped worse than it could be
+            return replace(raw, head=raw.head._replace(stamp=Stamp.PACKET))
+        return raw if raw.head.stamp is Stamp.USER else self._log.restamp(raw)
+
+    def _settled(self, raw: RawStream, better: RawStream | None) -> RawStream:
+        self._log.forget(raw)
+        if raw.data:
+            self.report.restamped += better is not None and better is not raw
+            self.report.fell_back += better is None or better is raw
         return better or raw
 
 

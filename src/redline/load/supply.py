@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Sequence
 
 from redline.engines.endpoint import Endpoint
-from redline.load.body import body, path_of
-from redline.load.crew import LoadWorker
+from redline.load.body import body, path_of, streams
+from redline.load.crew import Crew, LoadWorker
 from redline.load.frames import Outgoing
 from redline.load.prompts import PromptSource
 from redline.load.reading import Asked
@@ -29,22 +30,26 @@ class Supply:
         self, endpoint: Endpoint, workload: WorkloadSpec, prompts: PromptSource, *, seed: int, api_key: str | None
     ) -> None:
         self._endpoint = endpoint
-        self._workload = workload
         self._prompts = prompts
         self._seed = seed
-        self._head = request_head(endpoint.base_url, path_of(workload), api_key=api_key, stream=workload.stream)
+        self._parts = workload.parts
+        self._heads = {
+            name: request_head(endpoint.base_url, path_of(part), api_key=api_key, stream=streams(part))
+            for name, part in self._parts.items()
+        }
         self._name = f"redline-{secrets.token_hex(4)}"
         self._mean_bytes = 1024.0
         self._canaries = prompts.canaries
-        self._greedy = workload.model_copy(update={"temperature": 0.0, "ignore_eos": True})
         self._measured = 0
         self.asked: dict[int, Asked] = {}
         """By request number; whoever reads the answer takes it out."""
+        self.prefixes: Counter[tuple[str, int]] = Counter()
+        """How often each shared prefix of each class was used."""
         self.made = 0
         self.off = 0
         self.unverified = 0
 
-    def feed(self, worker: LoadWorker, count: int, *, warmup: bool = False, under_load: bool = False) -> None:
+    def feed(self, worker: Crew | LoadWorker, count: int, *, warmup: bool = False, under_load: bool = False) -> None:
         """Make the next `count` requests and hand them over.
 
         `under_load`: the server is being measured, so it is not asked about tokens.
@@ -56,7 +61,7 @@ class Supply:
             worker.feed(requests)
 
     def _make(self, count: int, *, warmup: bool, under_load: bool) -> list[Outgoing]:
-        prompts, workload = self._prompts, self._workload
+        prompts = self._prompts
         verify = not (under_load and prompts.loads_server)
         requests = []
         for prompt in prompts.prompts(self._seed, self.made, count, verify=verify):
@@ -64,16 +69,29 @@ class Supply:
             if canary >= 0:
                 requests.append(self._canary(canary, warmup=False))
                 continue
-            number = self.made
+            if prompt.prefix >= 0:
+                self.prefixes[prompt.request_class, prompt.prefix] += 1
+            number, workload = self.made, self._parts[prompt.request_class]
             self.made += 1
             self.off += not prompt.exact
             self.unverified += not (verify and prompts.verified)
-            self.asked[number] = Asked(prompt.tokens, prompt.output_tokens, workload.stream, warmup, workload.keep_text)
+            self.asked[number] = Asked(
+                prompt.tokens,
+                prompt.output_tokens,
+                streams(workload),
+                warmup,
+                workload.keep_text,
+                workload.api,
+                len(prompt.inputs) or 1,
+                prompt.request_class,
+            )
             data = body(self._endpoint, workload, prompt, seed=self._seed + number)
-            requests.append(Outgoing(number, request_bytes(self._head, f"{self._name}-{number}", data)))
+            requests.append(
+                Outgoing(number, request_bytes(self._heads[prompt.request_class], f"{self._name}-{number}", data))
+            )
         return requests
 
-    def feed_canaries(self, worker: LoadWorker, numbers: Sequence[int]) -> None:
+    def feed_canaries(self, worker: Crew | LoadWorker, numbers: Sequence[int]) -> None:
         """These canaries, to be asked alone."""
         worker.feed([self._canary(number, warmup=True) for number in numbers])
 
@@ -83,11 +101,12 @@ class Supply:
 
     def _canary(self, canary: int, *, warmup: bool) -> Outgoing:
         assert self._canaries is not None
-        prompt, number = self._canaries.prompts[canary], self.made
+        workload, prompt, number = self._canaries.workload, self._canaries.prompts[canary], self.made
         self.made += 1
-        self.asked[number] = Asked(0, prompt.output_tokens, self._workload.stream, warmup, canary=canary)
-        data = body(self._endpoint, self._greedy, prompt, logprobs=True)
-        return Outgoing(number, request_bytes(self._head, f"{self._name}-{number}", data))
+        self.asked[number] = Asked(0, prompt.output_tokens, workload.stream, warmup, api=workload.api, canary=canary)
+        data = body(self._endpoint, workload, prompt, logprobs=True)
+        head = self._heads[self._canaries.part]
+        return Outgoing(number, request_bytes(head, f"{self._name}-{number}", data))
 
     def _bounded(self, count: int, clients: int) -> int:
         """As many as memory should hold, yet never fewer than keep every client busy."""

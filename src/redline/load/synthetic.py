@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import random
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from redline.load.tokens import Tokenizer
 from redline.load.vocabulary import Vocabulary, count_prompts
@@ -27,6 +29,7 @@ class Draft:
     fixed: int = 0
     tail: str = ""
     tokens: int = 0
+    prefix: int = -1
 
     @property
     def text(self) -> str:
@@ -53,6 +56,8 @@ class Composer:
         prefix_tokens: int = 0,
         salt_key: str = "",
         warm_share: float = 0.0,
+        prefixes: int = 1,
+        prefix_skew: float = 0.0,
     ):
         self.vocabulary = vocabulary
         self._seed = seed
@@ -62,8 +67,36 @@ class Composer:
         self._salt_length = next(n for n in range(1, 40) if len(self._salting) ** n >= _SALT_NUMBERS)
         self._warm_share = warm_share
         self._warm: dict[int, list[str]] = {}
-        prefix = random.Random(f"{seed}/prefix")
-        self._prefix = self._run_of_words(prefix, prefix_tokens) if prefix_tokens else []
+        self._prefix_tokens = prefix_tokens
+        self._made: dict[int, list[str]] = {}
+        popularity = [1 / (rank + 1) ** prefix_skew for rank in range(prefixes)]
+        self._popularity = list(accumulate(popularity)) if prefix_tokens else []
+
+    def prefix_of(self, key: int, number: int) -> int:
+        """Which of the shared prefixes a prompt begins with; -1 without any."""
+        if not self._popularity:
+            return -1
+        if len(self._popularity) == 1:
+            return 0
+        point = random.Random(f"{self._seed}/{key}/{number}/prefix").random() * self._popularity[-1]
+        return bisect_right(self._popularity, point)
+
+    def prefix(self, which: int) -> list[str]:
+        """The words of one shared prefix. Where there are several, each begins with its own number in words."""
+        if which < 0:
+            return []
+        if which not in self._made:
+            several = len(self._popularity) > 1
+            start: list[str] = []
+            rest, base = which, len(self._salting)
+            while several and (rest or not start):
+                rest, digit = divmod(rest, base)
+                start.append(self._salting[digit])
+            while start and self._cost(start) > self._prefix_tokens:
+                start.pop()
+            rng = random.Random(f"{self._seed}/prefix/{which}" if which else f"{self._seed}/prefix")
+            self._made[which] = start + self._run_of_words(rng, self._prefix_tokens - self._cost(start))
+        return self._made[which]
 
     def salt(self, key: int, number: int, budget: int = 1_000) -> list[str]:
         """Words that no other number under this key gets, as far as `budget` tokens allow.
@@ -86,14 +119,15 @@ class Composer:
         vocabulary = self.vocabulary
         rng = random.Random(f"{self._seed}/{key}/{number}")
         budget = max(0, tokens - vocabulary.overhead)
-        start = self._warm_prefix(tokens) if self._warm_share else list(self._prefix)
+        which = self.prefix_of(key, number)
+        start = self._warm_prefix(tokens) if self._warm_share else list(self.prefix(which))
         budget -= self._cost(start)
         shared = len(start)
         if self._salt:
             start += self.salt(key, number, budget)
             budget -= self._cost(start[shared:])
         body = self._run_of_words(rng, budget) if budget > 0 else []
-        return Draft(tokens, number, start + body, len(start))
+        return Draft(tokens, number, start + body, len(start), prefix=which)
 
     def _warm_prefix(self, tokens: int) -> list[str]:
         """The start of one long text, for `warm_share` of the tokens: every shorter start is a start of the longer."""

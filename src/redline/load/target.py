@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -56,6 +57,11 @@ def resolve(base_url: str, *, connect_timeout_s: float = 5.0) -> Target:
             return Target(int(family), tuple(address), name)
     family, _, _, _, address = found[0]
     return Target(int(family), tuple(address), name)
+
+
+def is_loopback(target: Target) -> bool:
+    """Whether the server is on this box by its address."""
+    return ipaddress.ip_address(str(target.address[0]).partition("%")[0]).is_loopback
 
 
 def request_head(base_url: str, path: str, *, api_key: str | None, stream: bool) -> str:

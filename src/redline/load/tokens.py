@@ -20,6 +20,7 @@ from redline.load.record import TokenSource
 
 _CONNECTIONS = 8
 _TIMEOUT_S = 60.0
+_RESPONSE_MIN = 16  # the least that OpenAI's Responses API takes as max_output_tokens
 
 Messages = Sequence[dict[str, Any]]
 
@@ -185,29 +186,43 @@ class UsageTokenizer:
 
     source = TokenSource.USAGE
 
-    def __init__(self, endpoint: Endpoint, api_key: str | None = None) -> None:
+    def __init__(self, endpoint: Endpoint, api_key: str | None = None, *, api: str = "completions") -> None:
         self._post = _Poster(endpoint.base_url, api_key)
-        self._path = urlsplit(endpoint.base_url).path.rstrip("/")
+        self._root = urlsplit(endpoint.base_url).path.rstrip("/")
         self._model = endpoint.model
+        self._api = api
+
+    @property
+    def path(self) -> str:
+        """Where conversations are counted."""
+        return self._root + ("/responses" if self._api == "responses" else "/chat/completions")
 
     def _ask(self, path: str, bodies: Sequence[dict[str, Any]]) -> list[int]:
-        fields = {"model": self._model, "max_tokens": 1, "temperature": 0, "stream": False}
+        fields: dict[str, Any] = {"model": self._model}
+        if self._api == "responses":
+            fields |= {"max_output_tokens": _RESPONSE_MIN, "temperature": 0, "stream": False, "store": False}
+        elif self._api != "embeddings":
+            fields |= {"max_tokens": 1, "temperature": 0, "stream": False}
         counts = []
-        for reply in self._post.map(self._path + path, [{**fields, **body} for body in bodies]):
+        for reply in self._post.map(path, [{**fields, **body} for body in bodies]):
             usage = reply.get("usage") if isinstance(reply, dict) else None
-            count = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+            found = usage if isinstance(usage, dict) else {}
+            count = found.get("prompt_tokens", found.get("input_tokens"))
             if not isinstance(count, int) or count < 1:
-                raise Unsupported("the server's answers carry no usage.prompt_tokens")
+                raise Unsupported("the server's answers carry no usage of the prompt's tokens")
             counts.append(count)
         return counts
 
     def counts(self, texts: Sequence[str], *, special: bool = True) -> list[int]:
         if not special:
             raise Unsupported("the server counts special tokens along")
-        return self._ask("/completions", [{"prompt": text} for text in texts])
+        if self._api == "embeddings":
+            return self._ask(self._root + "/embeddings", [{"input": text} for text in texts])
+        return self._ask(self._root + "/completions", [{"prompt": text} for text in texts])
 
     def chat_counts(self, chats: Sequence[Messages]) -> list[int]:
-        return self._ask("/chat/completions", [{"messages": list(chat)} for chat in chats])
+        key = "input" if self._api == "responses" else "messages"
+        return self._ask(self.path, [{key: list(chat)} for chat in chats])
 
     def ids(self, text: str, *, special: bool = True) -> list[int] | None:
         return None

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from redline.load.canary import Canaries, Listener, affordable, ordinary_alone
-from redline.load.crew import LoadWorker
+from redline.load.crew import Crew
 from redline.load.frames import Arrivals, Phase, PhaseDone
 from redline.load.progress import PointOutcome
 from redline.load.prompts import PromptSource
@@ -28,7 +28,7 @@ class WarmUp:
 
     def __init__(
         self,
-        worker: LoadWorker,
+        worker: Crew,
         load: LoadSpec,
         point: LoadPoint,
         prompts: PromptSource,

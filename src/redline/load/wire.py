@@ -22,6 +22,7 @@ from redline.load.tls import Tls
 ANCILLARY_BYTES = 64
 READ_BYTES = 65536
 HEAD_BYTES_MAX = 256 << 10
+_DRIBBLE = 64
 _SUSPICIOUS_NS = 100_000_000
 
 LAST_CHUNK = b"0\r\n\r\n"
@@ -36,9 +37,16 @@ def meaning(code: int | None) -> str:
     """An errno in words, with the remedy where it is ours."""
     known = {
         errno.EMFILE: "too many open files (raise ulimit -n)",
-        errno.EADDRNOTAVAIL: "no free local port left (net.ipv4.ip_local_port_range)",
+        errno.ENFILE: "too many open files on this box (sysctl fs.file-max)",
+        errno.EADDRNOTAVAIL: "no free local port left (sysctl net.ipv4.ip_local_port_range)",
     }
     return known.get(code or 0) or os.strerror(code or 0).lower()
+
+
+def failed_to_connect(code: int | None) -> End:
+    """Whose fault it is that there is no connection."""
+    ours = (errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM)
+    return End.LOCAL if code in ours else End.CONNECT
 
 
 def open_socket(target: Target) -> socket.socket:
@@ -249,6 +257,8 @@ class Connection:
     def is_over(self, data: bytes) -> End | None:
         """After a piece that may be the last: COMPLETE, BAD or None for not yet."""
         if self.framing is Framing.UNKNOWN:
+            if len(self.data) > _DRIBBLE and b"\n" not in data and self.size <= HEAD_BYTES_MAX:
+                return None  # a head that comes byte by byte is looked at line by line, or it would cost its square
             bad = self.judge_head()
             if bad is not None or self.framing is Framing.UNKNOWN:
                 return bad

@@ -19,6 +19,7 @@ from redline.report.sections import sections
 from redline.spec.dump import dump_experiment
 from redline.spec.experiment import Experiment
 from redline.spec.load import LoadPoint
+from redline.spec.promise import class_promises, exact_output
 from redline.store.read import Reader
 from redline.store.rows import PointRow, RunRow, TrialRow
 
@@ -53,6 +54,7 @@ def load_report(reader: Reader, run_ids: Sequence[str] = ("last",)) -> Report:
         banners=tuple(text for row in rows for text in _banners(row)),
         missing=missing,
         db=str(reader.path),
+        promises=class_promises(rows[0].experiment),
         sections=sections(reader, rows, models),
     )
 
@@ -132,7 +134,8 @@ def _measured(reader: Reader, row: RunRow, trial: TrialRow, point: PointRow) -> 
         seed=_seed(row) * 1_000_003 + point.id,
         run_id=row.id,
         asked=(point.kind, point.value),
-        exact_output=bool((row.experiment.get("workload") or {}).get("ignore_eos", True)),
+        exact_output=exact_output(row.experiment),
+        promises=class_promises(row.experiment),
     )
     return Measured(
         run_id=row.id,

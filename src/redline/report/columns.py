@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from redline.analyse.comparison import EnginePoint, Load, ModelComparison, PointComparison, Pooled, Ratio
+from redline.analyse.comparison import (
+    EnginePoint,
+    Load,
+    ModelComparison,
+    PointComparison,
+    Pooled,
+    Ratio,
+    only_vectors,
+)
 from redline.analyse.percentile import LEVELS
 from redline.analyse.verdict import STATES
 from redline.report.model import Report, load_label
@@ -36,10 +45,13 @@ LATENCIES = (
     Column("e2e_ms.p99", "", "p99"),
 )
 RATES = (Column("output_tokens_per_s", "output", "tok/s"), Column("requests_per_s", "done", "req/s"))
+VECTORS = (*LATENCIES[-2:], Column("input_tokens_per_s", "input", "tok/s"), RATES[1])
+"""Instead of both when every answer was an embedding, which has no first token."""
 GOODPUT = Column("goodput_per_s", "good", "req/s")
 
 RATIOS = ("output_tokens_per_s", "ttft_ms.p50", "itl_ms.p50", "e2e_ms.p50")
 RATIO_HEADS = {
+    "input_tokens_per_s": "input tok/s",
     "output_tokens_per_s": "output tok/s", "goodput_per_s": "goodput", "ttft_ms.p50": "TTFT p50",
     "itl_ms.p50": "ITL p50", "e2e_ms.p50": "E2E p50",
 }  # fmt: skip
@@ -50,11 +62,20 @@ FOOTPRINT_HEADS = {"startup_s": "start-up", "rss_bytes": "peak memory", "gpu_mem
 
 
 def columns(report: Report) -> tuple[Column, ...]:
-    return (*LATENCIES, *RATES, *((GOODPUT,) if report.slo else ()))
+    shown = VECTORS if vectors(report) else (*LATENCIES, *RATES)
+    return (*shown, *((GOODPUT,) if report.promised else ()))
+
+
+def vectors(report: Report) -> bool:
+    """Whether every answer of the report was an embedding."""
+    points = [point for model in report.comparison.models for point in model.points]
+    return bool(points) and all(map(only_vectors, points))
 
 
 def ratio_columns(report: Report) -> tuple[str, ...]:
-    return (*RATIOS[:1], *(("goodput_per_s",) if report.slo else ()), *RATIOS[1:])
+    if vectors(report):
+        return ("input_tokens_per_s", *(("goodput_per_s",) if report.promised else ()), "e2e_ms.p50")
+    return (*RATIOS[:1], *(("goodput_per_s",) if report.promised else ()), *RATIOS[1:])
 
 
 def cell(found: EnginePoint, column: Column) -> str:
@@ -90,9 +111,16 @@ def arrow(ratio: Ratio | None) -> str:
 
 def slo_text(report: Report) -> str:
     """`TTFT ≤ 200 ms and ITL ≤ 40 ms for 95 % of requests`."""
+    if report.promises:
+        said = {name: terms_text(promise.terms, promise.attainment) for name, promise in report.promises.items()}
+        return "; ".join(f"{name}: {text}" for name, text in said.items() if text)
+    return terms_text(report.slo, report.attainment)
+
+
+def terms_text(terms: Mapping[str, float], attainment: float) -> str:
     names = {"ttft_ms": "TTFT", "tpot_ms": "TPOT", "itl_ms": "ITL (p99 of each request)", "e2e_ms": "E2E"}
-    terms = " and ".join(f"{names[name]} ≤ {number(limit)} ms" for name, limit in report.slo.items())
-    return f"{terms} for {report.attainment:.0%} of the requests" if terms else ""
+    said = " and ".join(f"{names[name]} ≤ {number(limit)} ms" for name, limit in terms.items())
+    return f"{said} for {attainment:.0%} of the requests" if said else ""
 
 
 def reasons(model: ModelComparison) -> list[tuple[str, str, str]]:

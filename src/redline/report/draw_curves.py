@@ -12,6 +12,7 @@ from redline.analyse.comparison import Load
 from redline.analyse.percentile import Floats
 from redline.report import palette
 from redline.report.canvas import SMALL_HEIGHT, SMALL_WIDTH, Drawing, Row, colour, data, ruler, some_loads
+from redline.report.columns import vectors
 from redline.report.model import Measured, ModelReport, Report, load_label
 
 DISTRIBUTIONS = (
@@ -25,11 +26,13 @@ def drawings(model: ModelReport, report: Report) -> Iterator[Drawing]:
     loads = some_loads([point.load for point in model.comparison.points])
     if not loads:
         return
-    for kind, metric, title in DISTRIBUTIONS:
+    for kind, metric, title in DISTRIBUTIONS[-1:] if vectors(report) else DISTRIBUTIONS:
         panels = [_ecdf(model, report, load, metric, first=i == 0) for i, load in enumerate(loads)]
         alt_text = f"{title}, one panel per load point, one curve per engine"
         notes = ("share of all that are at most this long; a curve that ends below 100 % has failures",)
         yield Drawing(kind, title, alt_text, _side_by_side(panels), _less(notes, loads, model))
+    if vectors(report):
+        return  # no token came, early or late
     for kind, title, draw in (
         ("ttft-timeline", "Time to first token over time, ms", _ttft),
         ("itl-timeline", "Inter-token latency over time (gaps between chunks), ms", _itl),

@@ -25,6 +25,7 @@ from redline.report.canvas import (
     shape,
     text_of,
 )
+from redline.report.columns import vectors
 from redline.report.model import ModelReport, Report, load_label
 from redline.report.numbers import metric_name, number, ratio_text
 
@@ -40,12 +41,13 @@ def drawings(model: ModelReport, report: Report) -> Iterator[Drawing]:
     comparison = model.comparison
     if not comparison.points:
         return
-    yield _throughput(comparison, report, "throughput", "output_tokens_per_s", "Output throughput", "tok/s")
-    if report.slo:
+    way = "input" if vectors(report) else "output"
+    yield _throughput(comparison, report, "throughput", f"{way}_tokens_per_s", f"{way.title()} throughput", "tok/s")
+    if report.promised:
         yield _throughput(comparison, report, "goodput", "goodput_per_s", "Goodput under the SLO", "req/s")
-    for kind, metric, title in LATENCIES:
+    for kind, metric, title in LATENCIES[-1:] if vectors(report) else LATENCIES:
         yield _latency(comparison, report, kind, metric, title)
-    if len(comparison.points) > 1:
+    if len(comparison.points) > 1 and not vectors(report):
         yield _trade_off(comparison, report)
 
 

@@ -13,6 +13,7 @@ from redline.analyse.comparison import (
     ModelComparison,
     PointComparison,
     Ratio,
+    only_vectors,
 )
 from redline.report.model import ModelReport, Report, load_label
 from redline.report.numbers import NAMES, ratio_text
@@ -75,6 +76,8 @@ def _claim(model: ModelComparison, label: str, report: Report) -> Claim:
     ours = _engine(point, label)
     latencies = tuple(ours.ratios[name] for name in _told_latencies(ours) if name in ours.ratios)
     text = _sentence(label, model.reference, load, ratio, ours)
+    if only_vectors(point):
+        text = text.replace("output t", "input t")
     outcomes = [_throughput(p, label).outcome for p in both]
     same = outcomes.count(ratio.outcome)
     where = f"{_WHERE[ratio.outcome]} at {same} of {len(both)} load points" if len(both) > 1 else ""
@@ -121,8 +124,9 @@ def _doubt(point: PointComparison, label: str, reference: str) -> str:
 
 
 def _throughput(point: PointComparison, label: str) -> Ratio:
-    found = _engine(point, label).ratios.get("output_tokens_per_s")
-    return found or Ratio("output_tokens_per_s", float("nan"), None, UNKNOWN, "not measured on both")
+    name = "input_tokens_per_s" if only_vectors(point) else "output_tokens_per_s"
+    found = _engine(point, label).ratios.get(name)
+    return found or Ratio(name, float("nan"), None, UNKNOWN, "not measured on both")
 
 
 def _engine(point: PointComparison, label: str) -> EnginePoint:

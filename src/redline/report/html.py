@@ -199,8 +199,9 @@ LINES = (
     ("… from the actual send", "e2e_ms.sent"),
 )  # fmt: skip
 FIGURES = (
-    "output_tokens_per_s", "total_tokens_per_s", "requests_per_s", "goodput_per_s", "slo_attainment", "failed_share",
-    "cut_off_share", "in_flight", "sent_per_s", "prompt_tokens", "output_tokens", "cached_share",
+    "output_tokens_per_s", "input_tokens_per_s", "total_tokens_per_s", "requests_per_s", "goodput_per_s",
+    "slo_attainment", "failed_share", "cut_off_share", "in_flight", "sent_per_s", "prompt_tokens", "output_tokens",
+    "cached_share",
 )  # fmt: skip
 
 
@@ -209,7 +210,7 @@ def _evidence(engine: EngineReport, measured: Measured, load: str, repeats: int,
     lines = [
         (name, [(number(summary.value(f"{key}.{p}")), _said(measured, f"{key}.{p}")) for p in PERCENTILES])
         for name, key in LINES
-        if not (key.endswith(".ok") and not summary.counts["failed"])
+        if not (key.endswith(".ok") and not summary.counts["failed"]) and not math.isnan(summary.value(f"{key}.p50"))
     ]
     figures = [
         (name, _figure(measured, name), _said(measured, name), summary.findings[name].definition)

@@ -85,7 +85,7 @@ def _numbers(model: ModelComparison, report: Report) -> Lines:
     yield ""
     if any(shaky(found, c) for point in model.points for found in point.engines for c in columns(report)):
         yield from ("*In italics: a percentile of too few requests; it is their maximum.*", "")
-    if report.slo:
+    if report.promised:
         yield from (f"Good: {slo_text(report)}.", "")
 
 

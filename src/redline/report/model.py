@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from redline.analyse.comparison import Comparison, Load, ModelComparison, worst
@@ -10,6 +10,7 @@ from redline.analyse.curves import Distribution, Timeline
 from redline.analyse.finding import Verdict
 from redline.analyse.summary import PointSummary
 from redline.analyse.verdict import STATES
+from redline.spec.promise import Promise
 
 if TYPE_CHECKING:
     from redline.report.section import Section
@@ -117,6 +118,13 @@ class Report:
     missing: tuple[str, ...]
     db: str = ""
     sections: tuple[Section, ...] = ()
+    promises: dict[str, Promise] = field(default_factory=dict)
+    """What each class of a mixed workload is promised."""
+
+    @property
+    def promised(self) -> bool:
+        """Whether there is an SLO, for all requests or for a class of them."""
+        return bool(self.slo) or any(promise.terms for promise in self.promises.values())
 
     @property
     def title(self) -> str:

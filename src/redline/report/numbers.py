@@ -12,7 +12,8 @@ STATE_MARK = {"valid": "✓", "degraded": "!", "client-bound": "✗", "invalid":
 
 NAMES = {
     "ttft_ms": "TTFT", "ttfat_ms": "TTFT of the answer", "itl_ms": "ITL", "tpot_ms": "TPOT", "e2e_ms": "E2E",
-    "output_tokens_per_s": "output throughput", "total_tokens_per_s": "total throughput",
+    "output_tokens_per_s": "output throughput", "input_tokens_per_s": "input throughput",
+    "total_tokens_per_s": "total throughput",
     "requests_per_s": "requests", "goodput_per_s": "goodput", "startup_s": "start-up", "rss_bytes": "memory",
     "gpu_memory_bytes": "GPU memory",
 }  # fmt: skip

@@ -73,7 +73,7 @@ def _model(model: ModelReport, report: Report, console: Console) -> list[Rendera
         if any(found.ratios for point in comparison.points for found in point.engines):
             parts += [Text(), *_ratios(comparison, report, console)]
     parts += [Text(), _footprint(model)]
-    if report.slo:
+    if report.promised:
         parts.append(Text(f"good: {slo_text(report)}", style="dim"))
     parts += _reasons(comparison)
     return [*parts, *(_not_run(engine) for engine in model.engines if not engine.points)]

@@ -53,8 +53,15 @@ def _record(record: BaseModel, indent: str) -> list[str]:
         value = getattr(record, name)
         if name == "concurrency" and getattr(record, "rate", None):
             continue  # a file that has both is refused
-        lines.append(_line(name, value.model_dump() if isinstance(value, BaseModel) else value, info, indent))
+        lines.append(_line(name, _plain(value), info, indent))
     return lines
+
+
+def _plain(value: Any) -> Any:
+    """Records as mappings; those of a list without what is at its default."""
+    if isinstance(value, list):
+        return [item.model_dump(exclude_defaults=True) if isinstance(item, BaseModel) else item for item in value]
+    return value.model_dump() if isinstance(value, BaseModel) else value
 
 
 def _item(record: BaseModel, explained: set[str]) -> list[str]:

@@ -53,17 +53,25 @@ def check_hub_reachable(hub_id: str, revision: str = "", timeout_s: float = 5.0)
             why=f"looked in {hub_cache()}",
             fix=f"unset {reason.partition('=')[0]}, or give a folder, bundled:tiny or shape:NAME",
         )
-    address = os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
-    url = f"{address}/api/models/{hub_id}" + (f"/revision/{revision}" if revision else "")
+    answer = hub_answer(f"models/{hub_id}" + (f"/revision/{revision}" if revision else ""), timeout_s)
+    if answer == 200:
+        return
+    raise _refusal(hub_id, revision, hub_address(), answer)
+
+
+def hub_address() -> str:
+    return os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
+
+
+def hub_answer(page: str, timeout_s: float = 5.0) -> int | str:
+    """The HTTP status of a page of the hub's API, such as `datasets/OWNER/NAME`, or why there is none. Never hangs."""
     outcome: list[int | str] = []
+    url = f"{hub_address()}/api/{page}"
     # name resolution has no timeout of its own, so the whole question runs beside us
     asker = threading.Thread(target=lambda: outcome.append(_ask(url, timeout_s)), daemon=True)
     asker.start()
     asker.join(timeout_s + 1.0)
-    answer = outcome[0] if outcome else f"no answer within {timeout_s:g} s"
-    if answer == 200:
-        return
-    raise _refusal(hub_id, revision, address, answer)
+    return outcome[0] if outcome else f"no answer within {timeout_s:g} s"
 
 
 def _refusal(hub_id: str, revision: str, address: str, answer: int | str) -> ModelNotFound:

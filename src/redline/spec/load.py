@@ -48,7 +48,7 @@ class LoadSpec(Spec):
         description="stable: warm up until batches take the same time; fixed: warmup_requests and no more; auto: "
         "stable where redline started the server and warmup_requests is not given",
     )
-    warmup_s: Number = Field(30.0, gt=0, description="longest stable warm-up per load point")
+    warmup_s: Number = Field(15.0, gt=0, description="longest stable warm-up per load point")
     ramp_s: Number = Field(0.0, ge=0, description="closed loop: spread the clients' first requests over this time")
     calibrate_s: Number = Field(
         2.0, ge=0, description="time for learning the client's own error before each kind of load point; 0: do not"
@@ -56,6 +56,10 @@ class LoadSpec(Spec):
     drain_s: Number = Field(5.0, ge=0, description="time to finish what is in flight at the end")
     stamps: Literal["auto", "packet", "kernel", "user"] = Field(
         "auto", description="who says when a token arrived; auto takes the best that this box allows"
+    )
+    workers: Whole = Field(0, ge=0, description="processes that generate the load; 0 sizes them by the load point")
+    pin: Literal["auto", "off"] = Field(
+        "auto", description="auto: load workers on cores of their own, away from the server's, where the box has them"
     )
     timeout_s: Number = Field(600.0, gt=0, description="a request that takes longer has failed")
     idle_timeout_s: Number = Field(60.0, gt=0, description="a stream that is silent for longer has failed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pydantic.fields import FieldInfo
 
 from redline.errors import SpecError, UsageError
 from redline.spec.assign import Assignment, build
+from redline.spec.class_flag import class_rows
 from redline.spec.experiment import Experiment
 from redline.spec.faults import did_you_mean, fields_at, type_at
 from redline.spec.tree import Mark, Table, read_file, read_scalar
@@ -30,12 +32,13 @@ class Flag:
     field: str
     group: str
     metavar: str = ""
-    shape: Literal["", "LABEL.NAME=VALUE", "LABEL=VALUE", "FIELD=VALUE"] = ""
+    shape: Literal["", "LABEL.NAME=VALUE", "LABEL=VALUE", "FIELD=VALUE", "NAME=FIELD:VALUE,..."] = ""
 
     @property
     def python(self) -> str:
         """The key in the `values` of `experiment_from`."""
-        return self.name.removeprefix("--").replace("-", "_")
+        name = self.name.removeprefix("--").replace("-", "_")
+        return f"{name}_" if keyword.iskeyword(name) else name
 
     @property
     def negative(self) -> str:
@@ -133,6 +136,8 @@ FLAGS: tuple[Flag, ...] = (
     Flag("--drain", "load.drain_s", "Load"),
     Flag("--calibrate", "load.calibrate_s", "Load"),
     Flag("--stamps", "load.stamps", "Load"),
+    Flag("--workers", "load.workers", "Load"),
+    Flag("--pin", "load.pin", "Load"),
     Flag("--timeout", "load.timeout_s", "Load"),
     Flag("--idle-timeout", "load.idle_timeout_s", "Load"),
     Flag("--workload", "workload.kind", "Workload"),
@@ -150,6 +155,17 @@ FLAGS: tuple[Flag, ...] = (
     Flag("--cache", "workload.cache", "Workload", "STATE"),
     Flag("--canary-share", "workload.canary_share", "Workload", "SHARE"),
     Flag("--keep-text", "workload.keep_text", "Workload"),
+    Flag("--prefixes", "workload.prefixes", "Workload"),
+    Flag("--prefix-skew", "workload.prefix_skew", "Workload"),
+    Flag("--hub-split", "workload.hub_split", "Workload", "NAME"),
+    Flag("--hub-column", "workload.hub_column", "Workload", "NAME"),
+    Flag("--images-per-request", "workload.images_per_request", "Workload"),
+    Flag("--image-width", "workload.image_width", "Workload"),
+    Flag("--image-height", "workload.image_height", "Workload"),
+    Flag("--image-path", "workload.image_path", "Workload", "FOLDER"),
+    Flag("--class", "workload.classes", "Workload", "NAME=FIELD:VALUE,...", "NAME=FIELD:VALUE,..."),
+    Flag("--embedding-batch", "workload.embedding_batch", "Workload"),
+    Flag("--embedding-format", "workload.embedding_format", "Workload"),
     Flag("--slo-ttft", "slo.ttft_ms", "SLO"),
     Flag("--slo-tpot", "slo.tpot_ms", "SLO"),
     Flag("--slo-itl", "slo.itl_ms", "SLO"),
@@ -191,6 +207,8 @@ def _assignments(flag: Flag, value: Any) -> list[Assignment]:
         return [Assignment("engines", _items(value, ""), flag.name)]
     if flag.field in ("models", "engines"):
         return [Assignment(flag.field, _items(value, "," if flag.field == "engines" else ""), flag.name)]
+    if flag.field == "workload.classes":
+        return [Assignment(flag.field, class_rows([value] if isinstance(value, str) else value), flag.name)]
     if flag.shape:
         return [_shaped(flag, text) for text in ([value] if isinstance(value, str) else value)]
     if flag.kind == "list":

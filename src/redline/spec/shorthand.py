@@ -46,6 +46,7 @@ def expand(tree: Table) -> tuple[Table, list[SpecError]]:
         ("load", "rate", _numbers),
     ):
         _change(out, section, field, change)
+    _classes(out)
     _name_as_served(out)
     return out, errors
 
@@ -177,6 +178,27 @@ def _change(tree: Table, section: str, field: str, change: Callable[[Any, Mark],
     for key, value in inner.items():
         copy.put(key, change(value, inner.marks[key]) if key == field else value, inner.marks[key])
     tree.put(section, copy, tree.marks[section])
+
+
+def _classes(tree: Table) -> None:
+    """The lengths of each class of the workload."""
+    inner = tree.get("workload")
+    written = inner.get("classes") if isinstance(inner, Table) else None
+    if not isinstance(written, Row) or not isinstance(inner, Table):
+        return
+    row = Row(written.mark)
+    for item, mark in _pairs(written):
+        if isinstance(item, Table):
+            copy = Table(item.mark)
+            for key, value in item.items():
+                long = _length(value, item.marks[key]) if key in ("prompt_tokens", "output_tokens") else value
+                copy.put(key, long, item.marks[key])
+            item = copy
+        row.add(item, mark)
+    changed = Table(inner.mark)
+    for key, value in inner.items():
+        changed.put(key, row if key == "classes" else value, inner.marks[key])
+    tree.put("workload", changed, tree.marks["workload"])
 
 
 def _length(value: Any, mark: Mark) -> Any:

@@ -2,62 +2,42 @@
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from redline.spec.cache import CacheState
+from redline.spec.length import LengthSpec
 from redline.spec.record import Number, Spec, Whole, fault
+from redline.spec.request_class import Api, ClassSpec, Kind, VectorFormat
 
-_WARM = re.compile(r"warm:(\d+(?:\.\d+)?)%?")
-
-
-class LengthSpec(Spec):
-    """A number of tokens: a constant when `stddev` is 0, else a normal draw clipped to [min, max]."""
-
-    mean: Whole = Field(ge=1, description="tokens")
-    stddev: Number = Field(0.0, ge=0, description="tokens")
-    min: Whole = Field(1, ge=1, description="tokens")
-    max: Whole = Field(1_000_000, ge=1, description="tokens")
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        if self.min > self.max:
-            raise fault(f"min {self.min} is above max {self.max}", field="min")
-        if not self.min <= self.mean <= self.max:
-            raise fault(f"mean {self.mean} lies outside [{self.min}, {self.max}]", field="mean")
-        return self
-
-
-def _cache(value: Any) -> Any:
-    """`warm:50` is `warm:50%`."""
-    if not isinstance(value, str):
-        return value
-    if value in ("cold", "natural"):
-        return value
-    found = _WARM.fullmatch(value)
-    if found is None or not 0 < float(found[1]) < 100:
-        raise fault(f"cache {value!r} is none of cold, natural, warm:X%", fix="for example warm:50%")
-    return f"warm:{float(found[1]):g}%"
+__all__ = ["ClassSpec", "LengthSpec", "WorkloadSpec"]
 
 
 class WorkloadSpec(Spec):
-    """`kind` synthetic makes prompts of exact length; text, jsonl and sharegpt read `path`.
+    """`kind` synthetic makes prompts of exact length; text, jsonl and sharegpt read `path`, hub a data set.
 
     jsonl: one object a line with `prompt` (text) or `messages` (chat), and optionally `output_tokens`.
     sharegpt: the ShareGPT JSON list; the first human turn is the prompt, the answer's length the output length.
+    hub: a data set of the Hugging Face hub, by its id in `path`; needs the datasets package.
     """
 
-    kind: Literal["synthetic", "text", "jsonl", "sharegpt"] = Field("synthetic", description="where prompts come from")
-    path: str = Field("", description="file for text, jsonl and sharegpt")
-    api: Literal["chat", "completions"] = Field("completions", description="endpoint to call")
+    kind: Kind = Field("synthetic", description="where prompts come from")
+    path: str = Field("", description="file for text, jsonl and sharegpt; id of a data set for hub")
+    api: Api = Field("completions", description="endpoint to call")
     prompt_tokens: LengthSpec = Field(LengthSpec(mean=128), description="prompt length, chat template included")
     output_tokens: LengthSpec = Field(LengthSpec(mean=64), description="answer length asked for")
     shared_prefix_tokens: Whole = Field(0, ge=0, description="tokens that all prompts begin with")
+    prefixes: Whole = Field(1, ge=1, description="different shared prefixes, of which each prompt has one")
+    prefix_skew: Number = Field(
+        0.0, ge=0, description="popularity of the prefixes: 0 is equal, 1 is Zipf's law, more is steeper"
+    )
+    hub_split: str = Field("train", description="hub: split of the data set")
+    hub_column: str = Field("", description="hub: column of the prompts; found by itself when empty")
     ignore_eos: bool = Field(True, description="make every answer exactly as long as asked, where the engine can")
     stream: bool = Field(True, description="stream the answer; without it there is no TTFT")
     temperature: Number = Field(0.0, ge=0, description="0 is greedy")
-    cache: Annotated[str, BeforeValidator(_cache)] = Field(
+    cache: CacheState = Field(
         "cold",
         description="what a prefix cache may hold: cold (every prompt starts differently), warm:X% (so much of each "
         "prompt was sent before) or natural (nothing is changed)",
@@ -66,6 +46,29 @@ class WorkloadSpec(Spec):
         0.02, ge=0, le=0.5, description="share of requests that are fixed prompts whose answers are compared; 0 is none"
     )
     keep_text: bool = Field(False, description="store what was generated")
+    images_per_request: Whole = Field(0, ge=0, description="pictures beside the text of each prompt")
+    image_width: Whole = Field(512, ge=1, le=16384, description="pixels; each picture is new noise")
+    image_height: Whole = Field(512, ge=1, le=16384, description="pixels")
+    image_path: str = Field("", description="folder of PNG and JPEG files to send instead of noise")
+    embedding_batch: Whole = Field(1, ge=1, description="embeddings: inputs per request, each of prompt_tokens")
+    embedding_format: VectorFormat = Field("float", description="embeddings: how vectors are sent back")
+    classes: list[ClassSpec] = Field(
+        default_factory=list, description="classes of requests, each a workload of its own"
+    )
+
+    @property
+    def chat(self) -> bool:
+        """Whether prompts are conversations, which a chat template goes around."""
+        return self.api in ("chat", "responses")
+
+    @property
+    def parts(self) -> dict[str, WorkloadSpec]:
+        """The workload of each class by name; of one without classes itself, under ''."""
+        return {one.name: self._of(one) for one in self.classes} or {"": self}
+
+    def _of(self, one: ClassSpec) -> WorkloadSpec:
+        """The whole workload of one class."""
+        return WorkloadSpec.model_validate({**self.model_dump(exclude={"classes"}), **one.changes})
 
     @model_validator(mode="before")
     @classmethod
@@ -88,29 +91,77 @@ class WorkloadSpec(Spec):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.kind != "synthetic" and not self.path:
-            raise fault(
-                f"workload kind {self.kind} reads a file", field="path", fix="path: FILE (--workload-path FILE)"
-            )
-        if self.kind == "synthetic" and self.path:
-            raise fault(
-                "synthetic prompts read no file", field="path", fix="kind: text, jsonl or sharegpt (--workload)"
-            )
-        if (
-            self.kind == "synthetic"
-            and self.shared_prefix_tokens
-            and self.shared_prefix_tokens >= self.prompt_tokens.mean
-        ):
-            raise fault(
-                f"a shared prefix of {self.shared_prefix_tokens} tokens leaves nothing of {self.prompt_tokens.mean}",
-                field="shared_prefix_tokens",
-                fix="make it shorter than prompt_tokens",
-            )
-        if self.warm_share and (self.kind != "synthetic" or self.shared_prefix_tokens):
-            what = "a shared prefix" if self.kind == "synthetic" else f"workload kind {self.kind}"
-            raise fault(
-                f"cache {self.cache} makes prompts of its own and goes with no other: not with {what}",
-                field="cache",
-                fix="cache: cold or natural (--cache natural), or synthetic prompts without shared_prefix_tokens",
-            )
+        if not self.classes:  # else this is only what its classes have in common
+            _check_kind(self)
+            _check_prefix(self)
+            _check_api(self)
+            _check_cache(self)
+        seen: set[str] = set()
+        for place, one in enumerate(self.classes):
+            if one.name in seen:
+                raise fault(f"two classes are called {one.name!r}", field=f"classes.{place}.name", fix="rename one")
+            seen.add(one.name)
+            try:
+                self._of(one)
+            except ValidationError as error:
+                raise _in_class(error.errors()[0], place, one.name) from None
         return self
+
+
+def _in_class(error: Any, place: int, name: str) -> Exception:
+    """The first thing that is wrong with one class, said at its place."""
+    context = error.get("ctx") or {}
+    field = str(context.get("field") or ".".join(str(step) for step in error["loc"]))
+    text = f"class {name}: {context.get('message') or error['msg']}"
+    return fault(text, field=f"classes.{place}.{field}", fix=str(context.get("fix") or ""))
+
+
+def _check_kind(work: WorkloadSpec) -> None:
+    if work.kind == "hub" and not work.path:
+        raise fault(
+            "workload kind hub reads a data set", field="path", fix="path: OWNER/NAME (--workload-path OWNER/NAME)"
+        )
+    if work.kind != "synthetic" and not work.path:
+        raise fault(f"workload kind {work.kind} reads a file", field="path", fix="path: FILE (--workload-path FILE)")
+    if work.kind == "synthetic" and work.path:
+        raise fault(
+            "synthetic prompts read no file", field="path", fix="kind: text, jsonl, sharegpt or hub (--workload)"
+        )
+
+
+def _check_prefix(work: WorkloadSpec) -> None:
+    if work.kind == "synthetic" and work.shared_prefix_tokens and work.shared_prefix_tokens >= work.prompt_tokens.mean:
+        raise fault(
+            f"a shared prefix of {work.shared_prefix_tokens} tokens leaves nothing of {work.prompt_tokens.mean}",
+            field="shared_prefix_tokens",
+            fix="make it shorter than prompt_tokens",
+        )
+    if work.prefixes > 1 and not work.shared_prefix_tokens:
+        raise fault(
+            f"{work.prefixes} prefixes of no length",
+            field="prefixes",
+            fix="shared_prefix_tokens: N (--shared-prefix-tokens N)",
+        )
+
+
+def _check_api(work: WorkloadSpec) -> None:
+    if work.embedding_batch > 1 and work.api != "embeddings":
+        raise fault(
+            f"the {work.api} endpoint takes one prompt per request",
+            field="embedding_batch",
+            fix="api: embeddings (--api embeddings)",
+        )
+    if work.images_per_request and not work.chat:
+        raise fault(
+            f"the {work.api} endpoint takes no pictures", field="images_per_request", fix="api: chat (--api chat)"
+        )
+
+
+def _check_cache(work: WorkloadSpec) -> None:
+    if work.warm_share and (work.kind != "synthetic" or work.shared_prefix_tokens):
+        what = "a shared prefix" if work.kind == "synthetic" else f"workload kind {work.kind}"
+        raise fault(
+            f"cache {work.cache} makes prompts of its own and goes with no other: not with {what}",
+            field="cache",
+            fix="cache: cold or natural (--cache natural), or synthetic prompts without shared_prefix_tokens",
+        )

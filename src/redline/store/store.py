@@ -33,7 +33,7 @@ from redline.store.read import Reader
 from redline.store.scrub import Scrubber
 
 _T = TypeVar("_T")
-COMMIT_EVERY_S = 0.25
+COMMIT_EVERY_S = 0.1
 COMMIT_EVERY_ROWS = 200
 BATCH_ROWS = 1000
 
@@ -143,7 +143,7 @@ class Store(Reader):
         return self._write(sql, (trial_id, point.kind, point.value, point.label, now_ns()))
 
     def add_request(self, point_id: int, record: RequestRecord) -> None:
-        """Buffered, committed within half a second; `record` must not change any more. Costs about a microsecond."""
+        """Buffered, committed within a fifth of a second; `record` must not change any more. Costs about 1 µs."""
         self._raise_fault()
         self._requests.append((point_id, record))
         if len(self._requests) >= COMMIT_EVERY_ROWS:

@@ -8,6 +8,7 @@ from typing import Any
 from redline.analyse.summary import PointSummary, summarise_point
 from redline.spec.experiment import Experiment
 from redline.spec.load import LoadPoint
+from redline.spec.promise import class_promises, exact_output
 from redline.store.read import Reader
 
 
@@ -23,6 +24,7 @@ def summary_of(
     seed: int,
 ) -> PointSummary:
     """`window` is when the warm-up was over and when the point ended, in monotonic ns."""
+    stored = experiment.model_dump(mode="json")
     return summarise_point(
         reader.requests(point_id),
         window_hint=window,
@@ -32,5 +34,6 @@ def summary_of(
         seed=seed,
         run_id=run_id,
         asked=(point.kind, point.value),
-        exact_output=experiment.workload.ignore_eos,
+        exact_output=exact_output(stored),
+        promises=class_promises(stored),
     )

@@ -8,6 +8,8 @@ from redline.analyse.case import Case, Rule, Said
 from redline.analyse.percentile import percentile
 from redline.units import NS_PER_MS, NS_PER_S
 
+_LATE_READ_MS = 10.0
+
 
 def send_lag(case: Case) -> Said:
     """Like against like: the median lag may not move the median TTFT, the lag's tail not the tail."""
@@ -43,6 +45,16 @@ def starved(case: Case) -> Said:
     return "client-bound", f"{starved:.0f} requests were due before the load generator had made them"
 
 
+def never_left(case: Case) -> Said:
+    """A server cannot fail what it was never sent."""
+    count = case.number("never_left")
+    if not count > 0:
+        return None
+    return "client-bound", (
+        f"{count:.0f} requests never left: this box had no free port or file descriptor for them (see their error)"
+    )
+
+
 def user_stamps(case: Case) -> Said:
     good = case.good
     share = float((good.stamp == "user").mean()) if len(good) else 0.0
@@ -58,11 +70,13 @@ def user_stamps(case: Case) -> Said:
 
 
 def shared_stamps(case: Case) -> Said:
-    good = case.good
+    """Where each segment has a stamp of its own, tokens that share one were sent together: no fault of the client's."""
+    good = case.good.pick(case.good.stamp != "packet")
     chunks = len(good.chunk_ns)
     share = float(good.shared_stamps.sum()) / chunks if chunks else 0.0
     busy = _client_busy(case)
-    if share <= 0.1 or (busy < 0.5 and not math.isnan(busy)):
+    keeps_up = busy < 0.5 and not case.number("read_lag_ms_p99") > _LATE_READ_MS
+    if share <= 0.1 or keeps_up:
         return None
     return "degraded", (
         f"{share:.0%} of the chunks share their arrival stamp with the one before: sent together, or merged while the "
@@ -74,15 +88,18 @@ RULES: tuple[Rule, ...] = (
     send_lag,
     client_cpu,
     starved,
+    never_left,
     user_stamps,
     shared_stamps,
 )
 
 
 def _client_busy(case: Case) -> float:
-    """CPU seconds of the load generator per second of the point; NaN when not known."""
+    """CPU seconds of the busiest load worker per second of the point; NaN when not known."""
     begin = case.number("measured_from_ns")
     if math.isnan(begin):
         begin = float(case.requests.intended_ns.min()) if len(case.requests) else 0.0
     seconds = (case.ended_ns - begin) / NS_PER_S
-    return case.number("client_cpu_s") / seconds if seconds > 0 else math.nan
+    used = case.number("worker_cpu_s_max")
+    used = case.number("client_cpu_s") if math.isnan(used) else used
+    return used / seconds if seconds > 0 else math.nan

@@ -8,6 +8,7 @@ import numpy as np
 
 from redline.analyse.case import Case, Rule, Said
 from redline.analyse.censoring import kaplan_meier, with_cut_off
+from redline.analyse.embedding import embeddings
 from redline.analyse.percentile import FEW_FOR_P99, percentile
 
 
@@ -35,7 +36,7 @@ def given_up(case: Case) -> Said:
 
 def no_tokens(case: Case) -> Said:
     good = case.good
-    if len(good) == 0 or good.output_tokens.sum() > 0:
+    if len(good) == 0 or good.output_tokens.sum() > 0 or embeddings(good).all():
         return None
     return "invalid", "requests finished, and not one of them carried a token"
 

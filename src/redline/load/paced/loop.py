@@ -17,7 +17,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from redline.clock import realtime_offset
-from redline.load.paced.pace import Asked, Faults, Pace, Step, ToyTokenizer, answer, head, whole
+from redline.load.paced.asking import APIS, asked_of
+from redline.load.paced.pace import Faults, Pace, Step, ToyTokenizer, head, whole
+from redline.load.paced.script import script
 from redline.load.paced.slots import Slots
 from redline.load.paced.world import World
 from redline.load.timer import Timer
@@ -187,8 +189,8 @@ class PacedLoop:
         self._emit(conn, whole(status, body, "OK" if status == 200 else "Error"))
 
     def _route(self, conn: _Conn, method: str, path: str, headers: dict[str, str], body: dict[str, Any]) -> None:
-        if path in ("/v1/chat/completions", "/v1/completions") and method == "POST":
-            self._answer(conn, path.endswith("chat/completions"), headers, body)
+        if path in APIS and method == "POST":
+            self._answer(conn, APIS[path], headers, body)
         elif path == "/health":
             self._say(conn, 200, {})
         elif path == "/v1/models":
@@ -215,28 +217,18 @@ class PacedLoop:
         else:
             self._say(conn, 404, {"error": {"message": f"no such path: {path}", "code": 404}})
 
-    def _answer(self, conn: _Conn, chat: bool, headers: dict[str, str], body: dict[str, Any]) -> None:
+    def _answer(self, conn: _Conn, api: str, headers: dict[str, str], body: dict[str, Any]) -> None:
         pace = self.pace
         if body.get("model") != pace.model:
             self._say(conn, 404, {"error": {"message": f"no such model: {body.get('model')}", "code": 404}})
             return
-        prompt = self.tokenizer.render(body["messages"]) if chat else body["prompt"]
-        count = self.tokenizer.count(prompt) if isinstance(prompt, str) else len(prompt)
-        options = body.get("stream_options") or {}
-        tokens = int(body.get("max_tokens") or body.get("max_completion_tokens") or pace.tokens)
+        asked = asked_of(api, body, self.tokenizer, pace)
+        count, tokens = asked.prompt_tokens, asked.tokens
         if pace.max_model_len and count + tokens > pace.max_model_len:
             text = f"This model's maximum context length is {pace.max_model_len} tokens, asked {count + tokens}"
             self._say(conn, 400, {"error": {"message": text, "code": 400}})
             return
-        asked = Asked(
-            chat=chat,
-            stream=bool(body.get("stream")),
-            tokens=tokens,
-            prompt_tokens=count,
-            include_usage=bool(options.get("include_usage")),
-            continuous=bool(options.get("continuous_usage_stats")),
-        )
-        asked, pace = self._world.shape(asked, prompt, self.tokenizer, conn.arrived_ns, self._live)
+        asked, pace = self._world.shape(asked, self.tokenizer, conn.arrived_ns, self._live)
         self._answers += 1
         fault = self._faults.next()
         if pace.die_after and self._answers >= pace.die_after:
@@ -244,7 +236,7 @@ class PacedLoop:
         name = headers.get("x-request-id", "")
         truth = Truth(name, self._answers, conn.arrived_ns, count, fault, conn.number)
         self.truths.append(truth)
-        conn.steps, conn.end = answer(pace, asked, fault)
+        conn.steps, conn.end = script(pace, asked, fault)
         conn.position, conn.start_ns, conn.truth = 0, conn.arrived_ns, truth
         if not conn.steps:
             self._drop(conn, reset=True)

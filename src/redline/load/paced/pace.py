@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
@@ -28,6 +29,8 @@ FAULTS = (
     "not-http",  # bytes that are no HTTP
     "not-sse",  # 200 with an HTML page
 )
+_ENDS = {"reset": "reset", "stall": "stall", "close": "close", "die": "die"}
+"""Faults that cut an answer short, and how its connection then ends."""
 Fault = str
 Step = tuple[int, bytes, int]
 
@@ -47,10 +50,20 @@ class Pace:
     tokens: int = 64
     """Answer length when the request sets no max_tokens."""
     tokens_per_chunk: int = 1
+    chunk_mix: str = ""
+    """Tokens of one chunk after the other, such as 1,3,5, over and over: what speculative decoding looks like."""
+    most_tokens: int = 0
+    """No answer is longer, whatever is asked for; 0 is no limit."""
     chunk_bytes: int = 250
     model: str = "paced"
     reasoning: int = 0
-    """Chat: so many of the first tokens are `reasoning_content`."""
+    """Chat and responses: so many of the first tokens are reasoning."""
+    image_tokens: int = 64
+    """Chat and responses: what one picture adds to the prompt."""
+    responses_extra_tokens: int = 0
+    """Responses: what the endpoint adds to a prompt beyond what /tokenize says, as vLLM's second BOS."""
+    dimensions: int = 16
+    """Embeddings: numbers in a vector."""
     usage: Literal["none", "final", "continuous"] = "continuous"
     """The most that is sent when the request asks for it; `none` ignores stream_options."""
     framing: Literal["chunked", "length", "close"] = "chunked"
@@ -106,6 +119,13 @@ class Asked:
     cached: int = 0
     first_word: int = 0
     damage: str = ""
+    api: str = ""
+    prompt: str | list[int] = ""
+    inputs: tuple[str, ...] = ()
+    base64: bool = False
+
+
+Script = Callable[[Pace, Asked, Fault], list[Step]]
 
 
 class ToyTokenizer:
@@ -206,10 +226,27 @@ def usage_json(prompt: int, completion: int, cached: int) -> dict[str, Any]:
     }
 
 
+def deltas(pace: Pace, asked: Asked, fault: Fault) -> Iterator[tuple[int, str, int, bool]]:
+    """(offset in ns, text, tokens, is it reasoning) of every content chunk."""
+    ttft, itl = int(pace.ttft_ms * 1e6), int(pace.itl_ms * 1e6)
+    thinks = pace.reasoning if asked.chat or asked.api == "responses" else 0
+    total = 0 if fault == "empty" else asked.tokens
+    mix = [int(size) for size in pace.chunk_mix.split(",")] if pace.chunk_mix else [pace.tokens_per_chunk]
+    done = sent = 0
+    while done < total:
+        count = min(mix[sent % len(mix)], total - done)
+        reasoning = done < thinks
+        if reasoning:
+            count = min(count, thinks - done)
+        yield ttft + sent * itl, say(asked, done, count), count, reasoning
+        done += count
+        sent += 1
+
+
 def _events(pace: Pace, asked: Asked, fault: Fault) -> list[Step]:
     """Events of one streamed answer, not yet framed."""
     key = (pace.model, pace.chunk_bytes, pace.newline)
-    ttft, itl = int(pace.ttft_ms * 1e6), int(pace.itl_ms * 1e6)
+    ttft = int(pace.ttft_ms * 1e6)
     end = b"\r\n\r\n" if pace.newline == "crlf" else b"\n\n"
     steps: list[Step] = []
     continuous = asked.continuous and pace.usage == "continuous"
@@ -219,19 +256,11 @@ def _events(pace: Pace, asked: Asked, fault: Fault) -> list[Step]:
 
     if asked.chat:
         steps.append((ttft, _event(key, True, '{"role":"assistant","content":""}', "", usage(0)), 0))
-    total = 0 if fault == "empty" else asked.tokens
-    done = sent = 0
-    at = ttft
-    while done < total:
-        count = min(pace.tokens_per_chunk, total - done)
-        if asked.chat and done < pace.reasoning:
-            count = min(count, pace.reasoning - done)
-        text = json.dumps(say(asked, done, count))
-        field_name = "reasoning_content" if done < pace.reasoning else "content"
-        delta = f'{{"{field_name}":{text}}}' if asked.chat else text
-        done += count
-        at = ttft + sent * itl
-        sent += 1
+    done, at = 0, ttft
+    for offset, said, count, reasoning in deltas(pace, asked, fault):
+        text = json.dumps(said)
+        delta = f'{{"{"reasoning_content" if reasoning else "content"}":{text}}}' if asked.chat else text
+        at, done = offset, done + count
         steps.append((at, _event(key, asked.chat, delta, "", usage(done)), count))
     if fault == "no-finish":
         return steps
@@ -246,7 +275,7 @@ def _events(pace: Pace, asked: Asked, fault: Fault) -> list[Step]:
 def _break(steps: list[Step], fault: Fault) -> list[Step]:
     """Cuts or spoils a list of events in its middle, as the fault says."""
     half = max(1, len(steps) // 2)
-    if fault in ("reset", "close", "stall", "die"):
+    if fault in _ENDS:
         return steps[:half]
     if fault == "error-event":
         error = b'data: {"error": {"message": "EngineCore died", "type": "InternalServerError", "code": 500}}\n\n'
@@ -292,7 +321,18 @@ def whole(status: int, body: dict[str, Any], reason: str = "OK") -> bytes:
     return head(status, "application/json", "length", len(data), reason) + data
 
 
-def answer(pace: Pace, asked: Asked, fault: Fault) -> tuple[list[Step], str]:
+def spoiled(body: dict[str, Any], fault: Fault) -> bytes:
+    """A whole answer as the fault leaves it."""
+    if fault == "malformed":
+        text = json.dumps(body).encode()[:-20]
+        return head(200, "application/json", "length", len(text)) + text
+    data = whole(200, {"error": {"message": "EngineCore died"}} if fault == "error-event" else body)
+    return data[:-20] if fault in _ENDS else data
+
+
+def answer(
+    pace: Pace, asked: Asked, fault: Fault, *, events: Script | None = None, single: Script | None = None
+) -> tuple[list[Step], str]:
     """The framed script of one answer, and how the connection ends: keep, close, reset or stall."""
     ttft = int(pace.ttft_ms * 1e6)
     if fault == "http-500":
@@ -306,23 +346,22 @@ def answer(pace: Pace, asked: Asked, fault: Fault) -> tuple[list[Step], str]:
         page = b"<html><body>a proxy's login page</body></html>"
         return [(ttft, head(200, "text/html", "length", len(page)) + page, 0)], "keep"
     if not asked.stream:
-        return _single(pace, asked, fault), "keep"
-    steps = _group(_break(_events(pace, asked, fault), fault), pace.events_per_send)
+        return (single or _single)(pace, asked, fault), _ENDS.get(fault, "keep")
+    steps = _group(_break((events or _events)(pace, asked, fault), fault), pace.events_per_send)
     length = sum(len(data) for _, data, _ in steps)
     first = head(200, "text/event-stream; charset=utf-8", pace.framing, length)
     if pace.framing == "chunked":
         steps = [(at, chunk(data), tokens) for at, data, tokens in steps]
     last = steps[-1][0] if steps else ttft
     steps = _cut(steps, pace.split)
-    if pace.framing == "chunked" and fault not in ("reset", "close", "stall", "die"):
+    if pace.framing == "chunked" and fault not in _ENDS:
         steps.append((max(last, steps[-1][0]), b"0\r\n\r\n", 0))
     opening: list[Step] = [(0, first, 0)]
     if fault == "slow-headers":
         opening = [(i * 5_000_000, first[3 * i : 3 * i + 3], 0) for i in range((len(first) + 2) // 3)]
         delay = opening[-1][0]
         steps = [(at + delay, data, tokens) for at, data, tokens in steps]
-    ends = {"reset": "reset", "stall": "stall", "close": "close", "die": "die"}
-    return opening + steps, ends.get(fault, "close" if pace.framing == "close" else "keep")
+    return opening + steps, _ENDS.get(fault, "close" if pace.framing == "close" else "keep")
 
 
 def _single(pace: Pace, asked: Asked, fault: Fault) -> list[Step]:
@@ -343,10 +382,5 @@ def _single(pace: Pace, asked: Asked, fault: Fault) -> list[Step]:
     }
     if pace.usage != "none":
         body["usage"] = usage_json(asked.prompt_tokens, tokens, asked.cached)
-    data = whole(200, body)
-    if fault == "error-event":
-        data = whole(200, {"error": {"message": "EngineCore died"}})
-    if fault in ("malformed", "close", "reset", "stall"):
-        data = data[:-20]
     at = int(pace.ttft_ms * 1e6) + max(0, tokens - 1) * int(pace.itl_ms * 1e6)
-    return [(at, data, tokens)]
+    return [(at, spoiled(body, fault), tokens)]

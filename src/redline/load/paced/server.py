@@ -89,6 +89,8 @@ class PacedServer:
             tokenize=self.pace.tokenizer,
             stream_usage=self.pace.usage != "none",
             continuous_usage=self.pace.usage == "continuous",
+            priority=True,
+            responses=("ignore_eos", "min_tokens"),
         )
         return Endpoint(
             base_url=self.base_url,

@@ -26,11 +26,9 @@ class World:
         self.cache = PrefixCache(pace.block_tokens, pace.cache_blocks) if pace.prefix_cache else None
         self.account = Account()
 
-    def shape(
-        self, asked: Asked, prompt: str | list[int], tokenizer: ToyTokenizer, now_ns: int, live: Callable[[], int]
-    ) -> tuple[Asked, Pace]:
+    def shape(self, asked: Asked, tokenizer: ToyTokenizer, now_ns: int, live: Callable[[], int]) -> tuple[Asked, Pace]:
         """The request and the pace at which it is answered. `live` counts the others in flight."""
-        pace = self._pace
+        pace, prompt = self._pace, asked.prompt
         self._answers += 1
         if self._plain:
             return asked, pace

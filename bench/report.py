@@ -1,0 +1,163 @@
+"""How long a report of a large log takes, and what memory: a synthetic results file, read and rendered.
+
+    python bench/report.py --requests 1000000 --chunks 32 [--points 4] [--file big.db]
+
+The file is made once (about 230 bytes and 4 per chunk a request) and kept when `--file` names it. Each step runs in a
+fresh process, so that its peak memory is its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from redline.clock import now_ns
+from redline.engines.endpoint import Endpoint
+from redline.load.record import RequestRecord, TokenSource
+from redline.spec.engine import EngineSpec
+from redline.spec.experiment import Experiment
+from redline.spec.load import LoadPoint, LoadSpec
+from redline.spec.model import ModelSpec
+from redline.store.encode import INSERT_REQUEST, request_row
+from redline.store.store import Store
+
+RATE, BATCH = 400.0, 20_000
+
+
+def write(path: Path, requests: int, chunks: int, points: int) -> None:
+    """One engine under `points` open loops, requests shared out evenly; every hundredth request fails."""
+    rates = [RATE * (i + 1) for i in range(points)]
+    spec = Experiment(
+        models=[ModelSpec(id="bundled:target")],
+        engines=[EngineSpec(kind="transformers")],
+        load=LoadSpec(rate=rates, duration_s=requests / points / RATE),
+    )
+    with Store.open(path) as store:
+        run = store.begin_run(spec, {}, ["redline", "bench"])
+        trial = store.begin_trial(run, model="target", spec=spec.engines[0], repeat=0)
+        store.trial_ready(trial, Endpoint("http://127.0.0.1:1/v1", "target", "transformers", "5.17.0"), {})
+        begin = now_ns()
+        for rate in rates:
+            point = store.begin_point(trial, LoadPoint("poisson", rate))
+            end = _requests(path, point, requests // points, chunks, rate, begin)
+            store.end_point(
+                point, measured_from_ns=begin, ended_ns=end, stopped_by="duration", outcome={"send_lag_ms_p99": 0.1},
+                verdict="valid", reasons=[],
+            )  # fmt: skip
+        store.end_trial(trial, "done")
+        store.end_run(run, "done", "valid", [])
+
+
+def _requests(path: Path, point: int, requests: int, chunks: int, rate: float, begin: int) -> int:
+    """Rows straight into the table, in the layout that the store writes; when the last one ended."""
+    rng = np.random.default_rng(point)
+    layout = np.dtype([("kind", "u1"), ("first", "<i8"), ("gaps", "<u4", (chunks - 1,))])
+    db = sqlite3.connect(path)
+    due, end = begin, begin
+    for first in range(0, requests, BATCH):
+        n = min(BATCH, requests - first)
+        intended = due + np.cumsum(rng.exponential(1e9 / rate, n)).astype(np.int64)
+        sent = intended + rng.integers(20_000, 90_000, n)
+        blobs = np.zeros(n, layout)
+        blobs["kind"] = 4
+        blobs["first"] = sent + (rng.lognormal(0, 0.4, n) * 60e6).astype(np.int64)
+        blobs["gaps"] = (rng.lognormal(0, 0.3, (n, chunks - 1)) * 12e6).astype(np.uint32)
+        last = blobs["first"] + blobs["gaps"].sum(axis=1)
+        raw, size = blobs.tobytes(), layout.itemsize
+        rows = []
+        for i in range(n):
+            record = RequestRecord(
+                first + i, int(intended[i]), int(sent[i]), 0, int(blobs["first"][i]), int(blobs["first"][i]),
+                int(last[i]) + 90_000, prompt_tokens=256, asked_prompt_tokens=256, asked_output_tokens=chunks,
+                output_tokens=chunks, token_source=TokenSource.USAGE, http_status=200, finish_reason="length",
+            )  # fmt: skip
+            rows.append(record)
+        _insert(db, point, rows, raw, size, chunks, last)
+        due, end = int(intended[-1]), max(end, int(last.max()) + 90_000)
+    db.commit()
+    db.close()
+    return end
+
+
+def _insert(
+    db: sqlite3.Connection, point: int, records: list[RequestRecord], raw: bytes, size: int, chunks: int, last: object
+) -> None:
+    columns = INSERT_REQUEST.partition("(")[2].partition(")")[0].split(", ")
+    place = {name: columns.index(name) for name in ("chunk_ns", "chunk_tokens", "first_chunk_ns", "last_chunk_ns")}
+    counted = {name: columns.index(name) for name in ("chunks", "first_chunk_tokens", "status", "error")}
+    tokens = b"\x00" + chunks.to_bytes(4, "little") + (1).to_bytes(8, "little")
+    rows = []
+    for i, record in enumerate(records):
+        row = list(request_row(point, record, str))
+        row[place["chunk_ns"]], row[place["chunk_tokens"]] = raw[i * size : (i + 1) * size], tokens
+        row[place["first_chunk_ns"]], row[place["last_chunk_ns"]] = record.first_byte_ns, int(last[i])  # type: ignore[index]
+        row[counted["chunks"]], row[counted["first_chunk_tokens"]] = chunks, 1
+        if i % 100 == 99:
+            row[counted["status"]], row[counted["error"]] = "reset", "reset by the server"
+        rows.append(row)
+    db.executemany(INSERT_REQUEST, rows)
+
+
+STEPS = {
+    "read": "[reader.requests(p.id) for t in reader.run().trials for p in t.points[:1]]",
+    "report, Markdown": "render_markdown(load_report(reader))",
+    "report, Markdown, HTML with charts": "shown(load_report(reader))",
+}
+PROGRAM = """
+import sys, time, resource, json
+from pathlib import Path
+from redline.store.read import Reader
+from redline.report.assemble import load_report
+from redline.report.markdown import render_markdown
+def shown(report):
+    from redline.report.html import render_html
+    return render_markdown(report), render_html(report)
+began = time.perf_counter()
+with Reader.open(Path(sys.argv[1])) as reader:
+    {step}
+used = resource.getrusage(resource.RUSAGE_SELF)
+print(json.dumps([time.perf_counter() - began, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024]))
+"""
+
+
+def measure(path: Path, step: str) -> tuple[float, float, int]:
+    """Seconds, CPU seconds, peak bytes of one step."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(step=STEPS[step]), str(path)], capture_output=True, text=True, check=True
+    )
+    seconds, cpu, peak = json.loads(done.stdout)
+    return seconds, cpu, peak
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--requests", type=int, default=1_000_000)
+    parser.add_argument("--chunks", type=int, default=32)
+    parser.add_argument("--points", type=int, default=1)
+    parser.add_argument("--file", type=Path, help="made there when it is missing, and kept")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        path = options.file or Path(folder) / "big.db"
+        if not path.exists():
+            began = time.perf_counter()
+            write(path, options.requests, options.chunks, options.points)
+            print(f"{path.stat().st_size / 1e6:,.0f} MB made in {time.perf_counter() - began:.0f} s", file=sys.stderr)
+        print(f"{os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}\n")
+        print("| step | seconds | CPU seconds | peak memory |\n|---|---|---|---|")
+        for step in STEPS:
+            seconds, cpu, peak = measure(path, step)
+            print(f"| {step} | {seconds:.1f} | {cpu:.1f} | {peak / 1e6:,.0f} MB |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
