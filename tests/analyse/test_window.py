@@ -92,6 +92,35 @@ def test_a_slow_start_is_cut_by_the_token_rate() -> None:
     assert (window.end_ns - S) / MS > 14_500
 
 
+def test_both_edges_are_cut_by_the_token_rate() -> None:
+    """All clients are in flight from end to end; tokens come five times slower in the first and the last seconds."""
+    rows = []
+    for client in range(8):
+        now = 0.0
+        while now < 18_000:
+            gap = 50 if now < 3000 or now > 15_000 else 10
+            rows.append(Row(now, chunks=[now + gap * (i + 1) + client for i in range(10)]))
+            now += gap * 10 + client + 0.1
+    window = find_window(requests_of(*sorted(rows, key=lambda row: row.intended)), S, ns(18_500))
+    assert window.found
+    assert 2500 <= (window.start_ns - S) / MS <= 4000
+    assert 14_000 <= (window.end_ns - S) / MS <= 15_700
+
+
+def test_both_edges_are_cut_by_requests_in_flight() -> None:
+    """Twelve clients that come one by one and leave one by one, tokens at one rate each all the time."""
+    rows = [
+        Row(at, chunks=[at + 50 * i for i in range(1, 11)])
+        for client in range(12)
+        for at in range(client * 200, 8_000 + client * 200, 500)
+    ]
+    window = find_window(requests_of(*sorted(rows, key=lambda row: row.intended)), S, ns(11_000))
+    assert window.found
+    assert window.plateau == 12
+    assert 1_900 <= (window.start_ns - S) / MS <= 2_400  # eleven of twelve are there
+    assert 8_000 <= (window.end_ns - S) / MS <= 8_700
+
+
 def test_a_request_s_own_rhythm_is_no_trend() -> None:
     """One client: a long prompt phase, then tokens. Cutting the first prompt phase would flatter the rate."""
     rows = [Row(at, chunks=[at + 400 + 10 * i for i in range(10)]) for at in range(0, 10_000, 500)]

@@ -59,7 +59,7 @@ def stored(folder: Path) -> RunRow | None:
 def answered(folder: Path) -> int:
     """Good requests of the last run."""
     done = subprocess.run(
-        [*COMMAND, "sql", "select count(*) n from request where status = 'ok' and warmup = 0", "--json"],
+        [*COMMAND, "sql", "select count(*) n from request where status = 'ok' and warmup = 0 and canary < 0", "--json"],
         cwd=folder, capture_output=True, text=True,
     )  # fmt: skip
     return int(json.loads(done.stdout)[0]["n"]) if done.returncode == 0 else 0

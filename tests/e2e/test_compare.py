@@ -40,8 +40,11 @@ def test_transformers_plain_against_continuous(tmp_path: Path) -> None:
             assert (reader.peak(trial.id, "engine.rss_bytes") or 0) > 50e6
             for point in trial.points:
                 requests = reader.requests(point.id)
-                good = requests.pick((requests.status == "ok") & ~requests.warmup)
+                good = requests.pick((requests.status == "ok") & ~requests.warmup & (requests.canary < 0))
                 assert len(good) > 0
+                canary = point.outcome["canary"]
+                assert canary["alone"] >= 2  # asked and heard before the load
+                assert (canary["spoilt"], canary["mixed_up"]) == (0, 0)
                 assert set(good.prompt_tokens) == {16}
                 assert set(good.output_tokens) == {8}
                 assert set(good.token_source) == {"usage"}

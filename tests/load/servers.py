@@ -21,7 +21,12 @@ def fast(**changes: Any) -> Pace:
 
 
 def workload(**changes: Any) -> WorkloadSpec:
-    values: dict[str, Any] = {"prompt_tokens": LengthSpec(mean=32), "output_tokens": LengthSpec(mean=8), **changes}
+    values: dict[str, Any] = {
+        "prompt_tokens": LengthSpec(mean=32),
+        "output_tokens": LengthSpec(mean=8),
+        "canary_share": 0,
+        **changes,
+    }
     return WorkloadSpec(**values)
 
 

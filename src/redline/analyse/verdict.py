@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from redline.analyse.case import STATES, Case, Rule
 from redline.analyse.finding import Verdict
-from redline.analyse.rules import asked, box, cache, calibrated, client, outcome, tokens, traffic
+from redline.analyse.rules import asked, box, cache, calibrated, client, outcome, quality, tokens, traffic
 
 __all__ = ["RULES", "STATES", "Case", "judge"]
 
@@ -21,6 +21,7 @@ RULES: tuple[Rule, ...] = (
     *tokens.RULES,
     *cache.RULES,
     *box.RULES,
+    *quality.RULES,
 )
 
 

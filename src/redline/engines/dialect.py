@@ -79,6 +79,11 @@ class Prober:
         found = reply.json() if reply and reply.ok else None
         return isinstance(found, dict) and isinstance(found.get("tokens"), list) and len(found["tokens"]) > 1
 
+    def tells_logprobs(self) -> bool:
+        reply = self.ask(logprobs=True if self.chat_only else 1)
+        choices = reply.json().get("choices") if reply is not None and reply.ok else None
+        return bool(choices and choices[0].get("logprobs"))
+
     def stream_usage(self, **options: bool) -> tuple[bool, bool]:
         """(usage came at the end, usage came with chunks that hold content) when asked for with these options."""
         events: list[Any] = []
@@ -105,6 +110,7 @@ def probe_dialect(prober: Prober, engine: str = "") -> Dialect:
         tokenize=prober.tokenizes(),
         stream_usage=prober.stream_usage(include_usage=True)[0],
         continuous_usage=continuous,
+        logprobs=prober.tells_logprobs(),
         priority=prober.reads("priority", 1, "high"),
         responses=tuple(
             field

@@ -17,6 +17,7 @@ class Dialect:
     token_id_prompts: bool = False  # `prompt: [1, 2, 3]` on /v1/completions
     tokenize: bool = False  # POST /tokenize and /detokenize beside /v1
     stream_usage: bool = True  # `stream_options: {"include_usage": true}`
+    logprobs: bool = False  # `logprobs` gives the log-probabilities of the answer's tokens
     continuous_usage: bool = False  # `stream_options: {"continuous_usage_stats": true}`: usage on every chunk
     priority: bool = False  # `priority: 1`; whether it changes the order is the scheduler's matter
     responses: tuple[str, ...] = ()  # fields beyond OpenAI's that /v1/responses understands: `ignore_eos`, `min_tokens`

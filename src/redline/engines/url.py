@@ -20,6 +20,9 @@ from redline.spec.engine import EngineSpec
 from redline.spec.faults import did_you_mean
 from redline.spec.model import ModelSpec
 
+METRICS_PATHS = ("/metrics", "/prometheus/metrics")
+"""The second is TensorRT-LLM's: its /metrics is JSON."""
+
 FIRST_ANSWER_S = 300.0
 """A cold server may compile for minutes at its first request."""
 
@@ -97,8 +100,7 @@ class UrlEngine:
         name = str(entry["id"])
         progress("asking for a first token")
         _first_answer(root, name, headers, min(FIRST_ANSWER_S, spec.startup_timeout_s))
-        metrics = try_fetch(f"{root}/metrics", headers=headers)
-        text = metrics.text if metrics and metrics.ok and "# TYPE" in metrics.text else ""
+        metrics_url, text = _metrics(root, headers)
         identity = identify(root, entry, headers, text)
         progress("finding out what it understands")
         dialect = probe_dialect(Prober(root, name, headers, _chat_only(root, name, headers)), identity.engine)
@@ -108,11 +110,20 @@ class UrlEngine:
             engine=identity.engine,
             engine_version=identity.version,
             flags=identity.flags,
-            metrics_url=f"{root}/metrics" if text else None,
+            metrics_url=metrics_url,
             dialect=dialect,
             max_model_len=identity.max_model_len,
         )
         return UrlServer(endpoint, headers)
+
+
+def _metrics(root: str, headers: Mapping[str, str]) -> tuple[str | None, str]:
+    """(where the server's metrics are, what they say); (None, "") where there are none."""
+    for path in METRICS_PATHS:
+        reply = try_fetch(root + path, headers=headers)
+        if reply is not None and reply.ok and "# TYPE" in reply.text:
+            return root + path, reply.text
+    return None, ""
 
 
 def _root(spec: EngineSpec) -> str:

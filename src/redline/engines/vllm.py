@@ -38,6 +38,7 @@ DIALECT = Dialect(
     tokenize=True,
     stream_usage=True,
     continuous_usage=True,
+    logprobs=True,
     priority=True,
     responses=("ignore_eos",),
 )

@@ -42,6 +42,8 @@ class Answer:
     cached_tokens: int = 0
     cached_told: bool = False
     """The server says how much of the prompt came from its cache, be it nothing."""
+    logprobs: list[float] = field(default_factory=list)
+    """Of the tokens of the answer, where they were asked for."""
     completion_tokens: int = -1
     """By the server's usage; -1 when it gave none."""
     problem: str = ""
@@ -125,7 +127,15 @@ def _take_choice(answer: Answer, choice: dict[str, Any], so_far: int, at_ns: int
         raise TypeError(text)
     if finish:
         answer.finish_reason = str(finish)
+    if choice.get("logprobs"):
+        answer.logprobs += _logprobs(choice["logprobs"])
     answer.chunks.append(Chunk(at_ns, text, reasoning, so_far, bool(finish)))
+
+
+def _logprobs(told: dict[str, Any]) -> list[float]:
+    """Chat has them in `content`, completions in `token_logprobs`."""
+    values = [item.get("logprob") for item in told.get("content") or ()] or told.get("token_logprobs") or []
+    return [float(value) for value in values if isinstance(value, (int, float))]
 
 
 def _visible(message: dict[str, Any]) -> str:
@@ -160,6 +170,8 @@ def read_whole(response: Response, at_ns: int) -> Answer:
         return answer
     answer.finish_reason = str(choice.get("finish_reason") or "stop")
     answer.done_ns = at_ns
+    if choice.get("logprobs"):
+        answer.logprobs += _logprobs(choice["logprobs"])
     if thought:
         answer.chunks.append(Chunk(at_ns, thought, reasoning=True))
     if text:

@@ -27,8 +27,11 @@ def streams(workload: WorkloadSpec) -> bool:
     return all(part.stream and part.api != "embeddings" for part in workload.parts.values())
 
 
-def body_fields(endpoint: Endpoint, workload: WorkloadSpec, prompt: Prompt, *, seed: int = 0) -> dict[str, Any]:
-    """What the body of one request says. `seed` goes along only where sampling makes it matter."""
+def body_fields(
+    endpoint: Endpoint, workload: WorkloadSpec, prompt: Prompt, *, seed: int = 0, logprobs: bool = False
+) -> dict[str, Any]:
+    """What the body of one request says. `seed` goes along only where sampling makes it matter, `logprobs` only where
+    the server has them."""
     fields: dict[str, Any] = {"model": endpoint.model, **_asked(workload, prompt)}
     if prompt.priority and endpoint.dialect.priority:
         fields["priority"] = prompt.priority
@@ -39,6 +42,8 @@ def body_fields(endpoint: Endpoint, workload: WorkloadSpec, prompt: Prompt, *, s
         fields["seed"] = seed
     if workload.ignore_eos and prompt.output_tokens:
         fields |= _exact_length(endpoint, workload, prompt.output_tokens)
+    if logprobs and endpoint.dialect.logprobs:
+        fields["logprobs"] = True if workload.api == "chat" else 1
     fields["stream"] = workload.stream
     if workload.api == "responses":
         fields["store"] = False
@@ -83,5 +88,5 @@ def _stream_options(endpoint: Endpoint) -> dict[str, Any]:
     return {"stream_options": options} if options else {}
 
 
-def body(endpoint: Endpoint, workload: WorkloadSpec, prompt: Prompt, *, seed: int = 0) -> bytes:
-    return orjson.dumps(body_fields(endpoint, workload, prompt, seed=seed))
+def body(endpoint: Endpoint, workload: WorkloadSpec, prompt: Prompt, *, seed: int = 0, logprobs: bool = False) -> bytes:
+    return orjson.dumps(body_fields(endpoint, workload, prompt, seed=seed, logprobs=logprobs))

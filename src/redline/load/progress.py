@@ -114,6 +114,12 @@ class PointOutcome:
     """The plan of a load that is not one number: its stages, its burstiness, its trace, its sessions."""
     cache: dict[str, Any] = field(default_factory=dict)
     """What was declared of the prefix cache, what all prompts share, and whether usage told of it."""
+    canary: dict[str, Any] = field(default_factory=dict)
+    """Fixed prompts in the load against their answers alone; see `load/canary.py`."""
+    answers: dict[str, Any] = field(default_factory=dict)
+    """What ordinary answers look like, measured and before."""
+    warmup: dict[str, Any] = field(default_factory=dict)
+    """The cold start and what it took to get over it; see `load/warm.py`."""
 
     @property
     def chunks_per_s(self) -> float:

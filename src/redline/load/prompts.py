@@ -10,6 +10,7 @@ from typing import Any
 
 from redline.engines.endpoint import Endpoint
 from redline.errors import EnvironmentFault, Unsupported, UsageError
+from redline.load.canary import Canaries, canaries_for
 from redline.load.counting import CountTexts
 from redline.load.datasets import Item
 from redline.load.images import Pictures
@@ -41,6 +42,9 @@ class PromptSource:
     composer: Composer
     items: list[Item] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    canaries: Canaries | None = None
+    warmed: bool = False
+    """A load point has warmed this server up already."""
     made: int = 0
     off: int = 0
     trace: Trace | None = None
@@ -242,7 +246,7 @@ def prompt_source(
         salt_key=salt_key,
         warm_share=workload.warm_share,
     )
-    source = PromptSource(endpoint, workload, tokenizer, composer, notes=notes)
+    source = PromptSource(endpoint, workload, tokenizer, composer, notes=notes, canaries=canaries_for(workload))
     if workload.images_per_request:
         source.pictures = Pictures(workload, seed)
         source.pictures.learn(UsageTokenizer(endpoint, api_key, api=workload.api), notes)
@@ -282,7 +286,10 @@ def _mixed(
         notes.append(note)
     first = parts[0].source
     deal = Deal([part.weight for part in parts])
-    return PromptSource(endpoint, workload, first.tokenizer, first.composer, notes=notes, parts=tuple(parts), deal=deal)
+    return PromptSource(
+        endpoint, workload, first.tokenizer, first.composer, notes=notes, parts=tuple(parts), deal=deal,
+        canaries=canaries_for(workload),
+    )  # fmt: skip
 
 
 def _learn(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -33,6 +34,7 @@ class Asked:
     session: int = -1
     turn: int = -1
     """-1: not part of a conversation."""
+    canary: int = -1
 
     @property
     def in_session(self) -> bool:
@@ -40,14 +42,20 @@ class Asked:
 
 
 class Reader:
-    """Reads the streams of one load point. `secret` is blotted out of every error text."""
+    """Reads the streams of one load point. `secret` is blotted out of every error text, `hear` gets every answer."""
 
     def __init__(
-        self, *, count: CountTexts | None = None, source: TokenSource = TokenSource.TOKENIZER, secret: str | None = None
+        self,
+        *,
+        count: CountTexts | None = None,
+        source: TokenSource = TokenSource.TOKENIZER,
+        secret: str | None = None,
+        hear: Callable[[RequestRecord, Answer], None] | None = None,
     ) -> None:
         self._count = count
         self._source = source
         self._secret = secret
+        self._hear = hear
         self.cached_told = 0
         """Answers whose usage told of the prefix cache."""
         self._dimension = 0
@@ -67,6 +75,7 @@ class Reader:
             asked_output_tokens=asked.output_tokens,
             stamp=head.stamp.name.lower(),
             warmup=asked.warmup,
+            canary=asked.canary,
             request_class=asked.request_class,
             session=asked.session,
             turn=asked.turn,
@@ -95,6 +104,8 @@ class Reader:
         record.status, record.error = judge(raw, response, answer, record.output_tokens, asked.api)
         if record.status in (Status.OK, Status.EMPTY) and not response.whole:
             record.finished_ns = answer.done_ns  # complete to its [DONE]; what the server did afterwards is not ours
+        if self._hear is not None:
+            self._hear(record, answer)
 
     def _read_answer(self, response: Response, raw: RawStream, asked: Asked) -> Answer:
         if asked.api != "embeddings":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -12,9 +11,10 @@ from redline.clock import now_ns
 from redline.engines.endpoint import Endpoint
 from redline.errors import EnvironmentFault, RedlineError
 from redline.load.body import streams
+from redline.load.canary import Listener
 from redline.load.cores import CorePlan, plan_cores, wanted_workers
 from redline.load.crew import Crew, Heard
-from redline.load.frames import Arrivals, Phase, PhaseDone, Plant, RawStream, Tick
+from redline.load.frames import PhaseDone, Plant, RawStream, Tick
 from redline.load.limits import check_limits
 from redline.load.measured import clients_of, demand_of, longest_s, measured_phase, rows_of, traffic_of
 from redline.load.progress import LoadProgress, PointOutcome, StoppedBy, Tally
@@ -25,14 +25,13 @@ from redline.load.sessions import Sessions, sessions_of
 from redline.load.stamping import Stamper
 from redline.load.supply import Supply
 from redline.load.target import is_loopback, resolve
+from redline.load.warming import WarmUp
 from redline.spec.load import LoadPoint, LoadSpec
 from redline.spec.workload import WorkloadSpec
 from redline.units import NS_PER_S
 
 __all__ = ["LoadProgress", "PointOutcome", "PromptSource", "run_point"]
 
-_WARMUP_MAX = 16
-_OPEN_WARMUP_CLIENTS = 4
 _HELD_BYTES_MAX = 256 << 20
 _POLL_S = 0.05
 _BUSY_POLL_S = 0.002
@@ -128,7 +127,8 @@ class _Push:
         self._clients = clients_of(point)
         # a tokenizer that loads the server is asked after the measurement, not during it
         during = None if prompts.loads_server else prompts.count_texts
-        self._reader = Reader(count=during, source=prompts.token_source, secret=api_key)
+        self._listener = Listener(prompts.canaries)
+        self._reader = Reader(count=during, source=prompts.token_source, secret=api_key, hear=self._listener.hear)
         self._late_reader = Reader(count=prompts.count_texts, source=prompts.token_source, secret=api_key)
         self._held: list[tuple[RawStream, Asked]] = []
         self._held_bytes = 0
@@ -137,12 +137,17 @@ class _Push:
         self._why: StoppedBy | None = None
         self._alive_at = self._progress_at = 0.0
         self._first = self._sent_before = 0
-        self._likely_rate = 0.0
         self._sessions: Sessions | None = None
+        self._warm_up = WarmUp(worker, load, point, prompts, supply, self._listener)
 
     def run(self) -> PointOutcome:
         outcome = self._outcome
-        done = self._warm_up()
+        done = self._warm_up.run(lambda wanted: self._pump("warm-up", wanted), outcome, lambda: self._why)
+        if self._why is None and done.stopped_by == "refused":
+            self._why = "engine-died"
+        outcome.stopped_by = self._why or "requests"
+        if self._tally.finished and self._tally.failed == self._tally.finished:
+            outcome.notes.append(f"all {self._tally.failed} warm-up requests failed")
         if self._why is None:
             done = self._measure()
         outcome.ended_ns = done.ended_ns
@@ -152,27 +157,21 @@ class _Push:
         self._remark(done.tick)
         return outcome
 
-    def _warm_up(self) -> PhaseDone:
-        wanted = self._load.warmup_requests or min(_WARMUP_MAX, self._clients or max(1, math.ceil(self._point.value)))
-        at_once = min(self._clients or _OPEN_WARMUP_CLIENTS, wanted)
-        self._supply.feed(self._worker, wanted, warmup=True)
-        self._worker.start(Phase(Arrivals.CLOSED, clients=at_once, requests=wanted))
-        done = self._pump("warm-up", wanted)
-        seconds = max((done.ended_ns - done.started_ns) / NS_PER_S, 1e-3)
-        self._likely_rate = self._tally.finished / seconds / at_once * max(self._clients, 1)
-        if self._why is None and done.stopped_by == "refused":
-            self._why = "engine-died"
-        self._outcome.stopped_by = self._why or "requests"
-        if self._tally.finished and self._tally.failed == self._tally.finished:
-            self._outcome.notes.append(f"all {self._tally.failed} warm-up requests failed")
-        return done
+    def _with_canaries(self) -> LoadSpec:
+        """Canaries come on top of the requests asked for; conversations and traces are left as they are."""
+        load, canaries = self._load, self._prompts.canaries
+        plain = self._prompts.trace is None and self._prompts.workload.turns.mean == 1
+        if canaries is None or not load.requests or not plain:
+            return load
+        return load.model_copy(update={"requests": load.requests + canaries.beside(load.requests)})
 
     def _measure(self) -> PhaseDone:
-        load, outcome, clients = self._load, self._outcome, self._clients
+        load, outcome, clients = self._with_canaries(), self._outcome, self._clients
+        requests = load.requests
         rows = rows_of(self._prompts.trace, self._point, load)
         phase = measured_phase(self._point, load, self._seed, rows)
         outcome.traffic = traffic_of(self._point, load, self._prompts.trace, rows)
-        outcome.planned = load.requests if clients else len(phase.offsets_ns)
+        outcome.planned = requests if clients else len(phase.offsets_ns)
         self._first, self._sent_before = self._supply.made, self._tally.tick.sent
         self._sessions = sessions_of(self._supply, load, seed=self._seed, rows=rows, timed=self._point.kind == "trace")
         outcome.max_in_flight = phase.max_in_flight if self._sessions is None else 0
@@ -181,7 +180,7 @@ class _Push:
             self._sessions.prepare(phase)
         else:
             self._supply.follow(rows)
-            self._supply.feed(self._worker, self._supply.first(outcome.planned, clients, self._likely_rate))
+            self._supply.feed(self._worker, self._supply.first(outcome.planned, clients, self._warm_up.rate))
         self._told.before_measuring()
         if self._sessions is not None:
             self._worker.feed(self._sessions.begin(phase))
@@ -197,7 +196,7 @@ class _Push:
         outcome.stopped_by = self._why or _reason(done.stopped_by)
         if self._sessions is not None:
             self._sessions.tell(outcome)
-        if not clients and outcome.stopped_by == "requests" and outcome.planned not in (0, load.requests):
+        if not clients and outcome.stopped_by == "requests" and outcome.planned not in (0, requests):
             outcome.stopped_by = "duration"  # the schedule was as long as the time
         return done
 
@@ -276,6 +275,8 @@ class _Push:
     def _take_one(self, raw: RawStream) -> None:
         asked = self._supply.asked.pop(raw.head.number)
         record = self._reader.read(raw, asked)
+        if asked.warmup and asked.canary < 0:
+            self._warm_up.records.append(record)
         self._tally.add(raw, record)
         if asked.in_session and not asked.keep_text:
             record.text = ""
@@ -308,6 +309,7 @@ class _Push:
         outcome.stamps = self._stamper.report.as_dict()
         outcome.clock_error_ns, outcome.clock_step_ns = tick.clock_error_ns, tick.clock_step_ns
         outcome.backlog_max_bytes, outcome.spilled_bytes = tick.backlog_max, tick.spilled
+        outcome.canary, outcome.answers = self._listener.canary(), self._listener.answers()
         outcome.cache = self._prompts.cache_declared | {"told_by_usage": self._reader.cached_told}
         if self._sessions is not None or outcome.traffic.get("trace", {}).get("shares_blocks"):
             outcome.cache["declared"] = "natural"  # prompts share their beginnings on purpose

@@ -44,6 +44,8 @@ class Supply:
         }
         self._name = f"redline-{secrets.token_hex(4)}"
         self._mean_bytes = 1024.0
+        self._canaries = prompts.canaries
+        self._measured = 0
         self.asked: dict[int, Asked] = {}
         """By request number; whoever reads the answer takes it out."""
         self.traced: TracePrompts | None = None
@@ -71,6 +73,10 @@ class Supply:
         requests = []
         source = prompts.prompts if self.traced is None or warmup else self.traced.prompts
         for prompt in source(self._seed, self.made, count, verify=verify):
+            canary = -1 if warmup else self._canary_due()
+            if canary >= 0:
+                requests.append(self._canary(canary, warmup=False))
+                continue
             if prompt.prefix >= 0:
                 self.prefixes[prompt.request_class, prompt.prefix] += 1
             number = self.number()
@@ -111,6 +117,24 @@ class Supply:
         data = body(self.endpoint, workload, prompt, seed=self._seed + number)
         request = request_bytes(self._heads[part], f"{self._name}-{number}", data)
         return Outgoing(number, request, due_ns, client.cancel_after_ns, client.read_bytes_per_s)
+
+    def feed_canaries(self, worker: Crew | LoadWorker, numbers: Sequence[int]) -> None:
+        """These canaries, to be asked alone."""
+        worker.feed([self._canary(number, warmup=True) for number in numbers])
+
+    def _canary_due(self) -> int:
+        if self._canaries is None or self.traced is not None:
+            return -1
+        self._measured += 1
+        return self._canaries.due(self._measured - 1)
+
+    def _canary(self, canary: int, *, warmup: bool) -> Outgoing:
+        assert self._canaries is not None
+        workload, prompt, number = self._canaries.workload, self._canaries.prompts[canary], self.number()
+        self.asked[number] = Asked(0, prompt.output_tokens, workload.stream, warmup, api=workload.api, canary=canary)
+        data = body(self.endpoint, workload, prompt, logprobs=True)
+        head = self._heads[self._canaries.part]
+        return Outgoing(number, request_bytes(head, f"{self._name}-{number}", data))
 
     def _bounded(self, count: int, clients: int) -> int:
         """As many as memory should hold, yet never fewer than keep every client busy."""

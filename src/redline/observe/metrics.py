@@ -70,10 +70,10 @@ class ServerWatch:
     def mark(self) -> None:
         """The measurement begins now: what the counters say here is what the point is counted from."""
         if self.url is not None:
+            self._before = self._settled()
             with self._lock:
                 for values in self._gauges.values():
                     values.clear()
-            self._before = self._settled()
 
     def _settled(self) -> Page | None:
         """The page once nothing runs and two in a row count the same tokens: engines book the last step a bit late."""

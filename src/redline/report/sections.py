@@ -8,6 +8,7 @@ from redline.report.classes import classes_section
 from redline.report.client import client_section
 from redline.report.costs import cost_section
 from redline.report.model import ModelReport
+from redline.report.quality import quality_section, warmup_section
 from redline.report.rounds import rounds_section
 from redline.report.search import search_section
 from redline.report.section import Maker, Section
@@ -29,6 +30,8 @@ MAKERS: tuple[Maker, ...] = (
     turns_section,
     clients_section,
     server_section,
+    quality_section,
+    warmup_section,
     client_section,
     tokens_section,
 )

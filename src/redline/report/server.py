@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from redline.report.model import Measured, ModelReport, load_label
+from redline.report.model import Measured, ModelReport
 from redline.report.numbers import number
+from redline.report.quality import points
 from redline.report.section import Section
 from redline.store.read import Reader
 from redline.store.rows import RunRow
@@ -20,7 +21,7 @@ HEADS = (
 def server_section(reader: Reader, rows: Sequence[RunRow], models: Sequence[ModelReport]) -> Section | None:
     """None when no server said anything of itself."""
     shown, notes = [], []
-    for label, load, one in _points(models):
+    for label, load, one in points(models):
         told = one.outcome.get("server")
         if not isinstance(told, dict):
             continue
@@ -40,14 +41,6 @@ def server_section(reader: Reader, rows: Sequence[RunRow], models: Sequence[Mode
         tuple(shown),
         (about + "the client and the network between them.", *dict.fromkeys(notes), *([cost] if cost else [])),
     )
-
-
-def _points(models: Sequence[ModelReport]) -> Iterator[tuple[str, str, Measured]]:
-    for model in models:
-        for engine in model.engines:
-            for load, measured in engine.points.items():
-                label = engine.label if len(models) == 1 else f"{model.name} {engine.label}"
-                yield from ((label, load_label(load), one) for one in measured)
 
 
 def _cells(told: Mapping[str, Any], one: Measured) -> Iterator[str]:
@@ -79,7 +72,7 @@ def _remarks(one: Measured) -> Iterator[str]:
 
 
 def _cost(models: Sequence[ModelReport]) -> str:
-    costs = [(one.outcome.get("server") or {}).get("scrape") or {} for _, _, one in _points(models)]
+    costs = [(one.outcome.get("server") or {}).get("scrape") or {} for _, _, one in points(models)]
     shares = [cost["share_of_time"] for cost in costs if cost.get("share_of_time") is not None]
     slowest = [cost["max_ms"] for cost in costs if cost.get("max_ms") is not None]
     if not shares or not slowest:

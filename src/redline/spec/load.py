@@ -75,6 +75,12 @@ class LoadSpec(Spec):
     warmup_requests: Whole = Field(
         0, ge=0, description="requests before the measurement; 0 means one per client, at most 16"
     )
+    warmup: Literal["auto", "stable", "fixed"] = Field(
+        "auto",
+        description="stable: warm up until batches take the same time; fixed: warmup_requests and no more; auto: "
+        "stable where redline started the server and warmup_requests is not given",
+    )
+    warmup_s: Number = Field(15.0, gt=0, description="longest stable warm-up per load point")
     ramp_s: Number = Field(0.0, ge=0, description="closed loop: spread the clients' first requests over this time")
     calibrate_s: Number = Field(
         2.0, ge=0, description="time for learning the client's own error before each kind of load point; 0: do not"

@@ -138,6 +138,8 @@ FLAGS: tuple[Flag, ...] = (
     Flag("--requests", "load.requests", "Load"),
     Flag("--duration", "load.duration_s", "Load"),
     Flag("--warmup-requests", "load.warmup_requests", "Load"),
+    Flag("--warmup", "load.warmup", "Load"),
+    Flag("--warmup-time", "load.warmup_s", "Load"),
     Flag("--ramp", "load.ramp_s", "Load"),
     Flag("--drain", "load.drain_s", "Load"),
     Flag("--calibrate", "load.calibrate_s", "Load"),

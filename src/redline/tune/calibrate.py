@@ -103,6 +103,7 @@ def _replay(calibrator: Calibrator, point: LoadPoint, pace: Pace, seconds: float
     experiment = calibrator.experiment
     tokens = max(2, min(experiment.workload.output_tokens.mean, int((seconds * 1000 - pace.ttft_ms) / pace.itl_ms)))
     workload = WorkloadSpec(
+        canary_share=0,
         api="chat" if experiment.workload.api == "chat" else "completions",
         prompt_tokens=LengthSpec(mean=max(experiment.workload.prompt_tokens.mean, 24)),
         output_tokens=LengthSpec(mean=tokens),

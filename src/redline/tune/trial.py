@@ -142,7 +142,7 @@ class _UnderLoad:
             calibrator.before(twin)
         events.point(point)
         outcome, around = self._run(point_id, point, seed)
-        as_dict = outcome.as_dict() | around
+        as_dict = outcome.as_dict() | around | {"random_weights": _random_weights(self.job)}
         with self.context.stop.orderly():
             as_dict["calibration"] = calibrator.after(twin, outcome.chunks_per_s)
         as_dict["chunks_per_s"] = outcome.chunks_per_s
@@ -232,6 +232,10 @@ def _hashes(job: Job) -> dict[str, str]:
         return {}
     path = resolve_model(job.model).path
     return model_hashes(Path(path)) if path else {}
+
+
+def _random_weights(job: Job) -> bool:
+    return job.spec.kind != "url" and (job.model.random_weights or job.model.id.startswith("shape:"))
 
 
 def _point_seed(context: Context, repeat: int, index: int) -> int:

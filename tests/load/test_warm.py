@@ -1,0 +1,78 @@
+"""The cold start is seen, waited out, and told."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from redline.load.paced.pace import Pace
+from redline.load.paced.server import PacedServer
+from redline.load.warm import ALIKE, Batch, alike, settled, settled_after
+from tests.load.servers import closed, push, workload
+
+
+def batches(*rates: float) -> list[Batch]:
+    return [Batch(4, 1000 / rate, rate) for rate in rates]
+
+
+@pytest.mark.parametrize(
+    ("rates", "is_settled", "after"),
+    [
+        ([80, 81, 79], True, 0),
+        ([58.5, 83.3, 83.0, 83.5], True, 4),
+        ([58.5, 70, 80, 83.3, 83.0, 83.5], True, 8),
+        ([58.5, 70, 83.3], False, None),
+        ([80, 60, 81, 60], False, None),
+        ([80, 80], False, None),
+    ],
+)
+def test_rule_by_hand(rates: list[float], is_settled: bool, after: int | None) -> None:
+    assert settled(batches(*rates)) == is_settled
+    if after is not None:
+        assert settled_after(batches(*rates)) == after
+
+
+@given(st.lists(st.floats(1, 1e4), max_size=12))
+def test_what_is_settled_agrees_with_its_neighbours(rates: list[float]) -> None:
+    made = batches(*rates)
+    if settled(made):
+        assert all(alike(one, other) for one, other in itertools.combinations(made[-ALIKE:], 2))
+        assert 0 <= settled_after(made) <= sum(batch.requests for batch in made)
+
+
+def test_a_cold_server_is_warmed_until_it_is_steady() -> None:
+    """58.5 tok/s after "ready" and 83.3 later: a factor of 1.4 on everything, gone after 24 requests."""
+    with PacedServer(Pace(ttft_ms=60, itl_ms=12, cold_requests=24, cold_factor=6)) as server:
+        result = push(server, closed(4), requests=16, warmup_requests=0, warmup="stable", work=workload())
+        warm = push(server, closed(4), requests=16, warmup_requests=0, warmup="stable", work=workload())
+    told = result.outcome.warmup
+    assert told["settled"]
+    assert told["mode"] == "stable"
+    assert 3 < told["cold_factor"] < 9
+    assert 12 <= told["settled_after"] <= 28
+    assert told["first_tokens_per_s"] < 0.7 * told["settled_tokens_per_s"]
+    assert sum(record.warmup for record in result.records) == told["requests"] >= 24
+    ttft = sorted(record.chunk_ns[0] - record.sent_ns for record in result.measured)
+    assert ttft[-1] < 6 * ttft[0]  # nothing of the cold start was measured
+    assert warm.outcome.warmup["settled_after"] in (0, None)
+    assert warm.outcome.warmup["cold_factor"] < told["cold_factor"] / 2
+
+
+def test_a_fixed_warm_up_measures_the_cold_start_and_does_not_claim_otherwise() -> None:
+    with PacedServer(Pace(ttft_ms=60, itl_ms=5, cold_requests=40, cold_factor=6)) as server:
+        result = push(server, closed(4), requests=16, warmup_requests=4, warmup="fixed", work=workload())
+    told = result.outcome.warmup
+    assert (told["mode"], told["settled"], told["requests"]) == ("fixed", False, 4)
+    assert told["settled_after"] is None
+
+
+def test_a_warm_up_that_never_settles_ends() -> None:
+    with PacedServer(Pace(ttft_ms=30, itl_ms=2, cold_requests=2000, cold_factor=2000)) as server:
+        work = workload(output_tokens={"mean": 2})
+        result = push(
+            server, closed(2), requests=2, warmup_requests=0, warmup="stable", warmup_s=0.2, work=work, timeout_s=1
+        )
+    assert not result.outcome.warmup["settled"]
