@@ -74,6 +74,10 @@ class PointOutcome:
     bytes_in: int = 0
     starved: int = 0
     retried: int = 0
+    opening_events: float = 0.0
+    """Events per answer with a choice but no token, before its first chunk (the role); some tools count them."""
+    closing_events: float = 0.0
+    """The same after its first chunk (the finish reason)."""
     prompts_off: int = 0
     prompts_unverified: int = 0
     clock_error_ns: int = 0
