@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from redline.analyse.case import STATES, Case, Rule
 from redline.analyse.finding import Verdict
-from redline.analyse.rules import asked, client, outcome
+from redline.analyse.rules import asked, client, imported, outcome
 
 __all__ = ["RULES", "STATES", "Case", "judge"]
 
-RULES: tuple[Rule, ...] = (*outcome.RULES, *client.RULES, *asked.RULES)
+RULES: tuple[Rule, ...] = (*outcome.RULES, *client.RULES, *asked.RULES, *imported.RULES)
 
 
 def judge(case: Case) -> Verdict:

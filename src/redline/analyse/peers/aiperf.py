@@ -46,13 +46,13 @@ DEFINITIONS = (
     PeerDefinition(
         "aiperf/throughput@0.13.0",
         "1/s",
-        "requests or tokens of valid requests / (last event with content of any request − start of the first)",
-        "ramp and drain are in it; redline counts within the steady window",
+        "requests or tokens of valid requests / length of the profiling phase, which begins before the first request",
+        "ramp and drain are in it; redline counts within the steady window; not benchmark_duration, which is shorter",
     ),
     PeerDefinition(
         "aiperf/goodput@0.13.0",
         "req/s",
-        "requests within every limit / length of the benchmark",
+        "requests within every limit / length of the profiling phase",
         "a request that lacks a metric is not good",
     ),
 )
@@ -129,7 +129,8 @@ def _second(answers: Answers) -> Floats:
 
 
 def _totals(answers: Answers, beside: Beside, values: dict[str, Floats]) -> list[PeerFigure]:
-    seconds = float(answers.last_s.max() - answers.start_s.min()) if len(answers) else math.nan
+    seconds = answers.whole_s or math.nan
+    span = float(answers.last_s.max() - answers.start_s.min()) if len(answers) else math.nan
     prompt, output = float(answers.prompt_tokens.sum()), float(answers.output_tokens.sum())
     both, rate = prompt + output, "aiperf/throughput@0.13.0"
     figures = [
@@ -138,7 +139,7 @@ def _totals(answers: Answers, beside: Beside, values: dict[str, Floats]) -> list
         PeerFigure("request_throughput.avg", "Request Throughput", len(answers) / seconds, "requests/sec", rate),
         PeerFigure("request_count.avg", "Request Count", len(answers), "requests"),
         PeerFigure("error_request_count.avg", "Error Request Count", answers.failed, "requests"),
-        PeerFigure("benchmark_duration.avg", "Benchmark Duration", seconds, "sec", rate),
+        PeerFigure("benchmark_duration.avg", "Benchmark Duration", span, "sec"),
     ]  # fmt: skip
     names = {"ttft_ms": "time_to_first_token", "tpot_ms": "inter_token_latency", "e2e_ms": "request_latency"}
     if beside.slo:

@@ -51,7 +51,7 @@ DEFINITIONS = (
     ),
 )
 
-_LEVELS = (0.1, 1, 5, 10, 25, 50, 75, 90, 95, 99, 99.9)
+_LEVELS = (1, 5, 10, 25, 50, 75, 90, 95, 99)
 _STATISTICS: tuple[tuple[str, Statistic], ...] = (
     ("mean", mean),
     ("min", lambda values: float(values.min())),
