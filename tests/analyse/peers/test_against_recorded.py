@@ -14,8 +14,8 @@ import pytest
 
 from redline.analyse.peers.answers import Beside
 from redline.analyse.peers.tools import TOOLS, recompute
+from redline.store.columns import columns_of
 from redline.store.imports.files import read_file
-from tests.analyse.peers.columns import columns_of
 
 DATA = Path(__file__).parent / "data"
 FILES = {

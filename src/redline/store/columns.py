@@ -15,6 +15,7 @@ _NAMES = ("status", "token_source", "finish_reason", "stamp", "request_class")
 
 
 def columns_of(records: Sequence[RequestRecord]) -> Requests:
+    """What `Reader.requests` would give for these records."""
     whole: dict[str, Any] = {}
     for name in (f.name for f in fields(Requests) if not f.name.startswith("chunk_")):
         kind: Any = np.str_ if name in _NAMES else np.bool_ if name == "warmup" else np.int64
