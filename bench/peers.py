@@ -1,4 +1,4 @@
-"""redline beside other load generators: all measure the same paced server, whose truth is then held against their reports.
+"""redline beside other load generators: all measure the same paced server, whose truth their reports are held against.
 
     python bench/peers.py --streams 10,100,500 --rounds 3 [--tools redline,vllm,guidellm,aiperf,inference-perf]
 

@@ -55,7 +55,8 @@ class Answers:
 
     @property
     def gaps_s(self) -> Floats:
-        return np.diff(self.chunk_s)[self.owner[1:] == self.owner[:-1]]
+        gaps: Floats = np.diff(self.chunk_s)[self.owner[1:] == self.owner[:-1]]
+        return gaps
 
     @property
     def span_s(self) -> float:

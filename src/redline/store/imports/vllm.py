@@ -20,7 +20,8 @@ def matches(document: Any) -> bool:
 def read(document: Fields) -> list[Imported]:
     """One load point. Without --save-detailed there are no requests in it."""
     detailed = document.get("ttfts") is not None and document.get("itls") is not None
-    notes, missing = (), ()
+    notes: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
     records: list[RequestRecord] = []
     if not detailed:
         notes = ("written without --save-detailed: only the summary is in the file",)
