@@ -16,17 +16,22 @@ from redline.tune.imports import import_files
 DATA = Path(__file__).parents[1] / "analyse/peers/data"
 
 
+Kept = tuple[Path, str, str]
+"""Results file, run of vLLM, run of GuideLLM."""
+
+
 @pytest.fixture(scope="module")
-def db(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("imported") / "r.db"
-    import_files([DATA / "vllm-0.30.0.json", DATA / "guidellm-0.8.1.json"], db=path)
-    return path
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Kept:
+    db = tmp_path_factory.mktemp("imported") / "r.db"
+    vllm, guidellm = import_files([DATA / "vllm-0.30.0.json", DATA / "guidellm-0.8.1.json"], db=db)
+    return db, vllm, guidellm
 
 
-def test_run_says_that_it_is_imported(db: Path) -> None:
+def test_run_says_that_it_is_imported(kept: Kept) -> None:
+    db, vllm, guidellm = kept
     with Reader.open(db) as reader:
-        run = reader.run("last")
-        report = load_report(reader, ["last", "last~1"])
+        run = reader.run(guidellm)
+        report = load_report(reader, [vllm, guidellm])
     assert run.status == "imported"
     assert run.engines == ["guidellm 0.8.1"]
     engines = [engine for model in report.comparison.models for engine in model.points[0].engines]
@@ -35,19 +40,21 @@ def test_run_says_that_it_is_imported(db: Path) -> None:
     assert any(section.key == "imported" for section in report.sections)
 
 
-def test_what_the_file_does_not_hold_is_no_number(db: Path) -> None:
+def test_what_the_file_does_not_hold_is_no_number(kept: Kept) -> None:
+    db, _, guidellm = kept
     with Reader.open(db) as reader:
-        (engine,) = load_report(reader, ["last"]).models[0].engines
+        (engine,) = load_report(reader, [guidellm]).models[0].engines
         (measured,) = next(iter(engine.points.values()))
     assert math.isnan(measured.summary.value("itl_ms.p99"))
     assert measured.summary.value("tpot_ms.p50") == pytest.approx(20, rel=0.02)
 
 
-def test_as_another_tool(db: Path) -> None:
+def test_as_another_tool(kept: Kept) -> None:
+    db, vllm, guidellm = kept
     with Reader.open(db) as reader:
-        found = as_dict(peer_points(reader, ["last~1"], "vllm"))
+        found = as_dict(peer_points(reader, [vllm], "vllm"))
         with pytest.raises(UsageError, match="does not know the numbers of 'vlm'"):
-            peer_points(reader, ["last"], "vlm")
+            peer_points(reader, [guidellm], "vlm")
     assert found["points"][0]["result"]["mean_ttft_ms"] == pytest.approx(408.787, abs=0.01)
     assert "vllm/ttft_ms@0.30" in found["definitions"]
 
