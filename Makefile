@@ -5,10 +5,10 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check format docs demo bench vllm clean
+.PHONY: help setup test check format docs demo bench bench-peers vllm peers clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## virtual environment in .venv with everything (torch: the CPU build unless the box has a GPU)
 
@@ -44,5 +44,11 @@ docs: $(STAMP) ## the documentation as a site, in site/
 bench: $(STAMP) ## what the load generator costs and how far off it is, against the paced server
 	@$(BIN)/python bench/client.py
 
+peers: ## other load generators, each in a virtual environment of its own under .venv-peers, for bench-peers and tests
+	@PYTHON=$(PYTHON) bash scripts/install-peers.sh .venv-peers
+
+bench-peers: $(STAMP) ## redline beside those that are installed (make vllm, make peers), on one paced server
+	@$(BIN)/python bench/peers.py
+
 clean: ## remove what the targets made
-	rm -rf $(VENV) .venv-vllm build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-vllm .venv-peers build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

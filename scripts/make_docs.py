@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from redline import errors
+from redline.analyse.peers.tools import PEER_DEFINITIONS
 from redline.analyse.verdict import RULES
 from redline.spec.experiment import Experiment
 from redline.spec.overrides import FLAGS
@@ -18,6 +19,7 @@ MADE = "<!-- made by scripts/make_docs.py: change the code, not this page -->\n"
 
 def definitions() -> str:
     rows = "\n".join(f"| `{d.id}` | {d.unit} | {d.text} | {d.better} |" for d in DEFINITIONS.values())
+    peers = "\n".join(f"| `{d.id}` | {d.unit} | {d.text} | {d.differs} |" for d in PEER_DEFINITIONS.values())
     return f"""# What a number means
 
 Every number that redline shows carries the id of its definition. The digit after `@` is the version: a definition that
@@ -36,6 +38,15 @@ stored with every request. Several tokens in one chunk arrive together, and the 
 
 Times are taken on arrival by the kernel (`SO_TIMESTAMPNS`); where that cannot be had the stamp is taken in user space and
 labelled as such.
+
+## Other tools' numbers
+
+`redline report --as TOOL` recomputes what another tool would have reported, from the same raw log; see
+[Other tools](peers.md). The number after `@` is the tool's version whose source says so.
+
+| id | unit | definition | beside redline's own |
+|---|---|---|---|
+{peers}
 """
 
 

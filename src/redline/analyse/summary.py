@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -66,6 +66,14 @@ class _Book:
     def rng(self, name: str) -> np.random.Generator:
         return generator(self.seed, name)
 
+    def forget(self, names: Iterable[str]) -> None:
+        """What was computed from data that cannot give it, such as an import of means."""
+        for name in names:
+            for key in [key for key in self.findings if key == name or key.startswith(f"{name}.")]:
+                note = "not in the imported file"
+                self.findings[key] = replace(self.findings[key], value=math.nan, interval=None, note=note)
+                self.draws.pop(key, None)
+
     def write(
         self,
         name: str,
@@ -117,6 +125,7 @@ def summarise_point(
     book.write("in_flight", in_flight, "in_flight@1")
     _shares(book, requests, latencies, good, attainment)
     _lengths(book, requests, latencies)
+    book.forget(outcome.get("not_measured") or ())
     case = Case(
         requests, latencies, window, ended, outcome, in_flight, book.findings["sent_per_s"].value, asked, exact_output
     )

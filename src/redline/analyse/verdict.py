@@ -8,7 +8,18 @@ from __future__ import annotations
 
 from redline.analyse.case import STATES, Case, Rule
 from redline.analyse.finding import Verdict
-from redline.analyse.rules import asked, box, cache, calibrated, client, outcome, quality, tokens, traffic
+from redline.analyse.rules import (
+    asked,
+    box,
+    cache,
+    calibrated,
+    client,
+    imported,
+    outcome,
+    quality,
+    tokens,
+    traffic,
+)
 
 __all__ = ["RULES", "STATES", "Case", "judge"]
 
@@ -22,6 +33,7 @@ RULES: tuple[Rule, ...] = (
     *cache.RULES,
     *box.RULES,
     *quality.RULES,
+    *imported.RULES,
 )
 
 

@@ -18,10 +18,14 @@ VERBS: dict[str, str] = {
     "resume": "Go on with a run that was cut short.",
     "serve": "Start one engine and leave it in the foreground.",
     "runs": "List what has been measured.",
+    "import": "Keep the results of another tool as a run: vLLM, GuideLLM, AIPerf, SGLang, inference-perf.",
     "report": "Show a stored run again, as a table, Markdown, HTML, charts or JSON.",
     "sql": "Ask the results file in SQL.",
     "doctor": "What this box can do, what is missing, and how to get it.",
 }
+
+_MODULES = {"import": "redline.cli.import_"}
+"""Verbs that no Python module can be called."""
 
 EPILOG = (
     "Exit codes: 0 ok · 1 bug · 2 usage · 3 environment · 4 engine failed · 5 threshold missed · 6 unsupported here"
@@ -53,7 +57,11 @@ def application(verb: str = "") -> typer.Typer:
         pass
 
     for name, purpose in VERBS.items():
-        command = importlib.import_module(f"redline.cli.{name}").command if verb in (name, "*") else _name_only
+        command = (
+            importlib.import_module(_MODULES.get(name, f"redline.cli.{name}")).command
+            if verb in (name, "*")
+            else _name_only
+        )
         app.command(name, help=purpose)(command)
     return app
 

@@ -27,7 +27,14 @@ def command(
     ] = "html,md,svg,png",
     db: Annotated[Path | None, typer.Option(help="results file; ./redline-results/redline.db when not given")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="the report as JSON on stdout")] = False,
+    as_tool: Annotated[
+        str,
+        typer.Option("--as", metavar="TOOL", help="the numbers of vllm, guidellm, aiperf, sglang or inference-perf"),
+    ] = "",
 ) -> None:
+    if as_tool:
+        show_as(as_tool, runs or ["last"], db=db, as_json=as_json)
+        return
     render(runs or ["last"], db=db, output=output, as_json=as_json, formats=parse_formats(formats))
 
 
@@ -39,6 +46,21 @@ def parse_formats(text: str) -> tuple[str, ...]:
         if word not in FORMATS:
             raise UsageError(f"there is no report format {word!r}", fix=f"one or more of {', '.join(FORMATS)}, or none")
     return wanted
+
+
+def show_as(tool: str, runs: Sequence[str], *, db: Path | None, as_json: bool) -> None:
+    """Another tool's own table, by its own definitions, from what redline recorded; no files are written."""
+    from redline.report.peers import as_dict, peer_points, print_points
+    from redline.store.read import Reader, default_path
+
+    with working("computing"), Reader.open(db or default_path()) as reader:
+        points = peer_points(reader, runs, tool)
+    if as_json:
+        print_json(as_dict(points))
+    else:
+        from rich.console import Console
+
+        print_points(points, Console(highlight=False))
 
 
 def render(

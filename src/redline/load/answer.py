@@ -47,6 +47,8 @@ class Answer:
     completion_tokens: int = -1
     """By the server's usage; -1 when it gave none."""
     problem: str = ""
+    roles: int = 0
+    """Events that only announce the role."""
 
     def take_usage(self, usage: dict[str, Any]) -> int:
         """Keeps the counts; returns the completion tokens, -1 when there are none in it."""
@@ -122,6 +124,7 @@ def _take_choice(answer: Answer, choice: dict[str, Any], so_far: int, at_ns: int
             text = delta.get("reasoning_content") or delta.get("reasoning") or ""
             reasoning = bool(text)
         if not text and not finish and "role" in delta and so_far <= 0:
+            answer.roles += 1
             return
     if not isinstance(text, str):
         raise TypeError(text)

@@ -93,6 +93,10 @@ class PointOutcome:
     retried: int = 0
     never_left: int = 0
     """Requests for which this box had no port or descriptor."""
+    opening_events: float = 0.0
+    """Events per answer with a choice but no token, before its first chunk (the role); some tools count them."""
+    closing_events: float = 0.0
+    """The same after its first chunk (the finish reason)."""
     prompts_off: int = 0
     prompts_unverified: int = 0
     prefixes_used: int = 0

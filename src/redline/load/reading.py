@@ -61,6 +61,8 @@ class Reader:
         self._dimension = 0
         self.spread = 0
         """Answers whose tokens per chunk are an estimate from the lengths of their texts."""
+        self._silent = [0, 0]
+        self._answers = 0
 
     def read(self, raw: RawStream, asked: Asked) -> RequestRecord:
         head = raw.head
@@ -88,6 +90,11 @@ class Reader:
             text = record.error.replace(self._secret, "***") if self._secret else record.error
             record.error = text[:_ERROR_MAX]
         return record
+
+    def silent_events(self) -> tuple[float, float]:
+        """Events of an answer that carry a choice but no text or tokens, before its first chunk and after it: means."""
+        opening, closing = self._silent
+        return (opening / self._answers, closing / self._answers) if self._answers else (0.0, 0.0)
 
     def _read_response(self, raw: RawStream, asked: Asked, record: RequestRecord) -> None:
         response = read_response(raw)
@@ -127,6 +134,11 @@ class Reader:
         self.cached_told += answer.cached_told
         record.finish_reason = answer.finish_reason
         record.shared_stamps = sum(a == b for a, b in pairwise(times))
+        if chunks:
+            opening = next(i for i, chunk in enumerate(answer.chunks) if chunk is chunks[0])
+            self._silent[0] += answer.roles + opening
+            self._silent[1] += len(answer.chunks) - opening - len(chunks)
+            self._answers += 1
         thinks = any(chunk.reasoning for chunk in chunks)
         first = (chunk.at_ns for chunk in chunks if not thinks or (chunk.text and not chunk.reasoning))
         record.answer_first_ns = next(first, 0)

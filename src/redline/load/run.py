@@ -154,6 +154,7 @@ class _Push:
         outcome.measured_from_ns = outcome.measured_from_ns or outcome.ended_ns
         self._read_held()
         self._tally.fill(outcome)
+        outcome.opening_events, outcome.closing_events = self._reader.silent_events()
         self._remark(done.tick)
         return outcome
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from redline.report.classes import classes_section
 from redline.report.client import client_section
 from redline.report.costs import cost_section
+from redline.report.imported import imported_section
 from redline.report.model import ModelReport
 from redline.report.quality import quality_section, warmup_section
 from redline.report.rounds import rounds_section
@@ -21,6 +22,7 @@ from redline.store.read import Reader
 from redline.store.rows import RunRow
 
 MAKERS: tuple[Maker, ...] = (
+    imported_section,
     search_section,
     rounds_section,
     thresholds_section,

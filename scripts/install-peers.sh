@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Installs other load generators, each into a virtual environment of its own, for `python bench/peers.py` and the live tests.
+#
+#   scripts/install-peers.sh [FOLDER] [TOOL…]        default: .venv-peers, guidellm aiperf inference-perf
+#
+# torch goes in first where a tool needs it, in its CPU build, so that no gigabytes of CUDA come along. vLLM has a script
+# of its own (`make vllm`). SGLang's bench_serving needs the whole of sglang: its numbers are checked against a recording.
+set -euo pipefail
+
+folder=${1:-.venv-peers}
+[ $# -gt 0 ] && shift
+[ $# -gt 0 ] || set -- guidellm aiperf inference-perf
+
+python_for() { # inference-perf wants Python 3.12
+    [ "$1" = inference-perf ] || { echo "${PYTHON:-python3}"; return; }
+    for found in python3.13 python3.12; do
+        "$found" -c 'pass' 2>/dev/null && { echo "$found"; return; }
+    done
+    echo ""
+}
+
+for tool in "$@"; do
+    case $tool in
+        guidellm) wanted=guidellm==0.8.1 before=torch==2.13.0 ;;
+        aiperf) wanted=aiperf==0.13.0 before= ;;
+        inference-perf) wanted=inference-perf==0.7.0 before= ;;
+        *) echo "no recipe for $tool" >&2; exit 2 ;;
+    esac
+    if [ -x "$folder/$tool/bin/python" ] && [ "$(cat "$folder/$tool/redline-peer" 2>/dev/null)" = "$wanted" ]; then
+        echo "$tool: ready ($wanted)"
+        continue
+    fi
+    python=$(python_for "$tool")
+    if [ -z "$python" ]; then
+        echo "$tool: needs Python 3.12 or later; skipped" >&2
+        continue
+    fi
+    echo "$tool: $wanted ..."
+    "$python" -m venv "$folder/$tool"
+    [ -z "$before" ] || "$folder/$tool/bin/pip" install -q "$before" --extra-index-url https://download.pytorch.org/whl/cpu
+    "$folder/$tool/bin/pip" install -q "$wanted"
+    echo "$wanted" >"$folder/$tool/redline-peer"
+done

@@ -1,0 +1,1 @@
+"""Other tools' numbers, recomputed from redline's raw log by those tools' own definitions."""
