@@ -54,7 +54,6 @@ def test_a_slower_server_fails_the_job(place: Path) -> None:
     effects = json.loads(found.stdout)["pairs"][0]["points"][0]["effects"]
     assert next(one for one in effects if one["metric"] == "e2e_ms.p50")["regression"]
     assert "ITL p50" in (place / "out" / "versus.md").read_text()
-    assert ()
 
 
 def test_what_makes_no_sense_is_refused_before_anything_runs(place: Path) -> None:
