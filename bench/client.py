@@ -3,8 +3,9 @@
     python bench/client.py --streams 10,100,500,1000 --rounds 3 [--out docs/results/load-client.md]
 
 The paced server keeps the true send time of every chunk and the kernel's arrival stamp of every request. The load
-worker has one core of its own when there are two or more; server and parent share another. Each stream is stamped
-twice in the same run: by the kernel (what redline reports) and right after the read (what a user-space client would).
+worker has one core of its own when there are two or more; server and parent share the others. Each stream is stamped
+three times in the same run: by the packet ring where the box allows it (what redline reports), by the socket, and right
+after the read (what a user-space client would).
 An error is (reported − true) / true of the mean or of the 99th percentile; rows are medians over the rounds.
 """
 
@@ -34,6 +35,7 @@ from redline.load.paced.pace import Pace
 from redline.load.paced.server import PacedServer
 from redline.load.reading import Asked, Reader
 from redline.load.record import Status
+from redline.load.stamping import Stamper
 from redline.load.target import request_bytes, request_head, resolve
 from redline.spec.load import LoadPoint
 
@@ -44,7 +46,8 @@ Ints = NDArray[np.int64]
 
 @dataclass
 class Row:
-    """One measurement. Errors are shares of the true value; `user_` ones are those of a user-space client."""
+    """One measurement. Errors are shares of the true value: by the best stamps that the box allows (`tier`), by the
+    socket's (`kernel_`), and by those of a user-space client (`user_`), all of the same streams."""
 
     loop: str
     streams: int
@@ -58,6 +61,8 @@ class Row:
     itl_mean: float
     itl_p50: float
     itl_p99: float
+    kernel_ttft_p99: float
+    kernel_itl_p99: float
     user_ttft_mean: float
     user_ttft_p99: float
     user_itl_p99: float
@@ -65,6 +70,7 @@ class Row:
     send_lag_ms_p99: float
     server_late_ms_p99: float
     failed: int
+    tier: str
 
 
 def measure(server: PacedServer, loop: str, streams: int, seconds: float, stall_ms: float = 0.0) -> Row:
@@ -80,7 +86,7 @@ def measure(server: PacedServer, loop: str, streams: int, seconds: float, stall_
         phase = Phase(Arrivals.CLOSED, clients=streams, requests=count, preconnect=True)
     server.truth(clear=True)
     target = replace(resolve(server.base_url), stall_every_ms=500.0 if stall_ms else 0.0, stall_ms=stall_ms)
-    with LoadWorker(target) as worker:
+    with Stamper(target, "auto") as stamper, LoadWorker(target) as worker:
         assert worker.process is not None
         if len(cores) > 1:
             os.sched_setaffinity(worker.process.pid, {cores[-1]})
@@ -89,8 +95,9 @@ def measure(server: PacedServer, loop: str, streams: int, seconds: float, stall_
         cpu = _cpu_after_ready(worker)
         worker.feed(Outgoing(i, request_bytes(head, f"r-{i}", body)) for i in range(phase.requests))
         worker.start(phase)
-        raws, done = _hear_out(worker)
-    return _row(loop, streams, raws, done, cpu, server.truth())
+        raws, best, done = _hear_out(worker, stamper)
+        tier = stamper.report.tier
+    return _row(loop, streams, raws, best, done, cpu, server.truth(), tier)
 
 
 def _cpu_after_ready(worker: LoadWorker) -> float:
@@ -100,32 +107,45 @@ def _cpu_after_ready(worker: LoadWorker) -> float:
                 return heard.cpu_s
 
 
-def _hear_out(worker: LoadWorker) -> tuple[list[RawStream], PhaseDone]:
+def _hear_out(worker: LoadWorker, stamper: Stamper) -> tuple[list[RawStream], list[RawStream], PhaseDone]:
+    """The streams as the socket stamped them, the same with the best stamps, and how the phase ended."""
     raws: list[RawStream] = []
+    best: list[RawStream] = []
     while True:
-        for heard in worker.hear(0.5):
+        for heard in worker.hear(0.02):
             if isinstance(heard, RawStream):
                 raws.append(heard)
+                stamper.put(heard)
             elif isinstance(heard, PhaseDone):
-                return raws, heard
+                best += stamper.flush()
+                return sorted(raws, key=_number), sorted(best, key=_number), heard
+        best += stamper.ready()
 
 
-def _row(loop: str, streams: int, raws: list[RawStream], done: PhaseDone, cpu: float, truths: list[Truth]) -> Row:
+def _number(raw: RawStream) -> int:
+    return raw.head.number
+
+
+def _row(
+    loop: str, streams: int, raws: list[RawStream], best: list[RawStream], done: PhaseDone, cpu: float,
+    truths: list[Truth], tier: str,
+) -> Row:  # fmt: skip
     reader, asked = Reader(), Asked(0, TOKENS)
     before = time.process_time()
-    records = [reader.read(raw, asked) for raw in raws]
+    records = [reader.read(raw, asked) for raw in best]
     parse_s = time.process_time() - before
     by_id = {truth.id: truth for truth in truths}
     true_ttft, true_itl = [], []
-    got: dict[str, list[Ints]] = {"ttft": [], "itl": [], "user_ttft": [], "user_itl": []}
+    got: dict[str, list[Ints]] = {f"{who}{what}": [] for who in ("", "kernel_", "user_") for what in ("ttft", "itl")}
     good = [(raw, record) for raw, record in zip(raws, records, strict=True) if record.status is Status.OK]
     for raw, record in good:
         truth = by_id[f"r-{record.index}"]
         sent = np.array(truth.before_ns, dtype=np.int64)
         true_ttft.append(sent[:1] - truth.arrived_ns)
         true_itl.append(np.diff(sent))
-        seen = reader.read(replace(raw, stamps=raw.seen), asked)
-        for prefix, times in (("", record.chunk_ns), ("user_", seen.chunk_ns)):
+        socket_s = reader.read(raw, asked).chunk_ns
+        seen = reader.read(replace(raw, stamps=raw.seen), asked).chunk_ns
+        for prefix, times in (("", record.chunk_ns), ("kernel_", socket_s), ("user_", seen)):
             at = np.array(times, dtype=np.int64)
             got[prefix + "ttft"].append(at[:1] - record.sent_ns)
             got[prefix + "itl"].append(np.diff(at))
@@ -146,6 +166,8 @@ def _row(loop: str, streams: int, raws: list[RawStream], done: PhaseDone, cpu: f
         itl_mean=_error(np.mean, got["itl"], true_itl),
         itl_p50=_error(np.median, got["itl"], true_itl),
         itl_p99=_error(_p99, got["itl"], true_itl),
+        kernel_ttft_p99=_error(_p99, got["kernel_ttft"], true_ttft),
+        kernel_itl_p99=_error(_p99, got["kernel_itl"], true_itl),
         user_ttft_mean=_error(np.mean, got["user_ttft"], true_ttft),
         user_ttft_p99=_error(_p99, got["user_ttft"], true_ttft),
         user_itl_p99=_error(_p99, got["user_itl"], true_itl),
@@ -153,6 +175,7 @@ def _row(loop: str, streams: int, raws: list[RawStream], done: PhaseDone, cpu: f
         send_lag_ms_p99=float(np.percentile(lags, 99)) / 1e6,
         server_late_ms_p99=float(np.percentile([truth.late_ns for truth in truths], 99)) / 1e6,
         failed=len(records) - len(good),
+        tier=tier,
     )
 
 
@@ -170,25 +193,28 @@ def median_row(rows: Sequence[Row]) -> Row:
     middle = {
         name: float(np.median([getattr(row, name) for row in rows]))
         for name in asdict(rows[0])
-        if name not in ("loop", "streams", "failed")
+        if name not in ("loop", "streams", "failed", "tier")
     }
-    return Row(loop=rows[0].loop, streams=rows[0].streams, failed=max(row.failed for row in rows), **middle)
+    failed = max(row.failed for row in rows)
+    return Row(loop=rows[0].loop, streams=rows[0].streams, failed=failed, tier=rows[0].tier, **middle)
 
 
 def table(rows: Sequence[Row]) -> str:
     lines = [
         "| loop | streams | chunks/s | chunks per client CPU-s | client µs/chunk | parse µs/chunk "
-        "| TTFT mean, p50, p99 | ITL mean, p50, p99 | user stamp: TTFT mean, p99 | user stamp: ITL p99 | shared stamps "
-        "| send lag p99 |",
-        "|---" * 12 + "|",
+        f"| TTFT mean, p50, p99 ({rows[0].tier}) | ITL mean, p50, p99 ({rows[0].tier}) "
+        "| socket stamp: TTFT p99, ITL p99 | user stamp: TTFT mean, p99 | user stamp: ITL p99 | shared stamps "
+        "| send lag p99 | server late p99 |",
+        "|---" * 14 + "|",
     ]
     for row in rows:
         lines.append(
             f"| {row.loop} | {row.streams} | {row.chunks_per_s:,.0f} | {row.chunks_per_cpu_s:,.0f} "
             f"| {row.us_per_chunk:.1f} | {row.parse_us_per_chunk:.1f} | {row.ttft_mean:+.2%}, "
             f"{row.ttft_p50:+.2%}, {row.ttft_p99:+.2%} | {row.itl_mean:+.2%}, {row.itl_p50:+.2%}, {row.itl_p99:+.2%} "
+            f"| {row.kernel_ttft_p99:+.2%}, {row.kernel_itl_p99:+.2%} "
             f"| {row.user_ttft_mean:+.2%}, {row.user_ttft_p99:+.2%} | {row.user_itl_p99:+.2%} "
-            f"| {row.shared_stamps:.2%} | {row.send_lag_ms_p99:.2f} ms |"
+            f"| {row.shared_stamps:.2%} | {row.send_lag_ms_p99:.2f} ms | {row.server_late_ms_p99:.2f} ms |"
         )
     return "\n".join(lines)
 
