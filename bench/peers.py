@@ -37,14 +37,13 @@ from redline.clock import now_ns
 from redline.load.paced.loop import Truth
 from redline.load.paced.pace import Pace
 from redline.load.paced.server import PacedServer
-from redline.load.record import RequestRecord
 from redline.spec.model import ModelSpec
 from redline.spec.resolve import resolve_model
 from redline.store.from_records import columns_of
 from redline.store.imports.files import read_file
 from redline.store.read import Reader
 from redline.store.requests import Requests
-from redline.testing.peers import PEERS, PeerPlan, environment, find, redline_command, result
+from redline.testing.peers import PEERS, PeerPlan, environment, find, redline_command, result, true_record
 
 TTFT_MS, ITL_MS, TOKENS = 50.0, 20.0, 150
 STREAM_S = (TTFT_MS + ITL_MS * (TOKENS - 1)) / 1000
@@ -179,7 +178,7 @@ def _carry_out(command: list[str], limit_s: float, own: bool) -> Watched:
 
 def _values(tool: str, folder: Path, truths: list[Truth]) -> tuple[list[float], list[float]]:
     """What the tool reported, and the same by the truth: mean, p50, p99 of TTFT and of ITL."""
-    true = columns_of([_as_record(truth) for truth in truths if truth.before_ns])
+    true = columns_of([true_record(truth) for truth in truths if truth.before_ns])
     if tool == "redline":
         with Reader.open(folder / "r.db") as reader:
             point = reader.run().trials[0].points[0]
@@ -197,21 +196,6 @@ def _own(requests: Requests) -> list[float]:
     return [
         float(ttft.mean()), *np.percentile(ttft, [50, 99]).tolist(), gaps.mean(), *gaps.percentiles([0.5, 0.99]),
     ]  # fmt: skip
-
-
-def _as_record(truth: Truth) -> RequestRecord:
-    """As a client that sees every chunk in the moment in which it is sent."""
-    return RequestRecord(
-        index=truth.number,
-        intended_ns=truth.arrived_ns,
-        sent_ns=truth.arrived_ns,
-        chunk_ns=truth.before_ns,
-        chunk_tokens=truth.tokens,
-        answer_first_ns=truth.before_ns[0],
-        finished_ns=truth.finished_ns or truth.before_ns[-1],
-        output_tokens=sum(truth.tokens),
-        prompt_tokens=truth.prompt_tokens,
-    )
 
 
 def _at(summary: Any, path: str) -> float:
@@ -239,8 +223,9 @@ def _account(row: Row, plan: PeerPlan, truths: list[Truth], watched: Watched, be
 
 def table(rows: Sequence[Row]) -> str:
     """Medians over the rounds, with smallest and largest error."""
-    heads = ("loop", "streams", "tool", "TTFT mean", "TTFT p50", "TTFT p99", "ITL mean", "ITL p50", "ITL p99")
-    heads += ("load achieved", "client µs/chunk", "start to first request", "peak RSS")
+    spans = ("TTFT mean", "TTFT p50", "TTFT p99", "ITL mean", "ITL p50", "ITL p99")
+    account = ("load achieved", "client µs/chunk", "start to first request", "peak RSS")
+    heads = ("loop", "streams", "tool", *spans, *account)
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for key in dict.fromkeys((row.loop, row.streams, row.tool) for row in rows):
         mine = [row for row in rows if (row.loop, row.streams, row.tool) == key]
@@ -273,7 +258,7 @@ def chart(rows: Sequence[Row], path: Path) -> None:
         if not row.failed
     ]
     y = altair.Y("median(error):Q", title="error of TTFT p99, % of the true value", scale=altair.Scale(type="symlog"))
-    drawn = altair.Chart(altair.Data(values=points)).mark_line(point=True)
+    drawn = altair.Chart(altair.InlineData(values=points)).mark_line(point=True)
     drawn.encode(x=altair.X("streams:Q", scale=altair.Scale(type="log")), y=y, color="tool:N", column="loop:N").save(
         path
     )

@@ -1,6 +1,7 @@
 """Oracle: the real tools against the paced server, and redline under the same plan: `--as TOOL` is what TOOL reports.
 
-A TTFT of 400 ms at a gentle load, so that the tools' own errors stay well below one percent.
+A TTFT of 400 ms at a gentle load, so that the tools' own errors stay well below one percent. Where one does not (a busy
+box), the server's truth shows it, and that number is left out: it is the client that is off, not the definition.
 """
 
 from __future__ import annotations
@@ -12,14 +13,17 @@ from typing import Any
 
 import pytest
 
+from redline.analyse.peers.answers import Beside
+from redline.analyse.peers.tools import recompute
 from redline.load.paced.pace import Pace
 from redline.load.paced.server import PacedServer
 from redline.report.peers import peer_points
 from redline.spec.model import ModelSpec
 from redline.spec.resolve import resolve_model
+from redline.store.columns import columns_of
 from redline.store.imports.files import read_file
 from redline.store.read import Reader
-from redline.testing.peers import PEERS, PeerPlan, find, redline_command
+from redline.testing.peers import PEERS, PeerPlan, find, redline_command, true_record
 
 ROOT = Path(__file__).parents[2]
 COMPARED = {
@@ -61,12 +65,18 @@ def test_as_the_tool_is_what_the_tool_reports(server: PacedServer, tmp_path: Pat
     tokenizer = resolve_model(ModelSpec(id="bundled:tiny")).tokenizer_path
     assert tokenizer is not None
     plan = PeerPlan(f"http://127.0.0.1:{server.port}", tokenizer, requests=40, rate=8.0)
+    server.truth(clear=True)
     theirs = read_file(peer.run(plan, tmp_path / tool, timeout_s=200))[0].summary
+    sent = [true_record(truth) for truth in server.truth()[-plan.requests :]]
+    true = recompute(tool, columns_of(sent), Beside(closing_events=1))
     subprocess.run(redline_command(plan, tmp_path / "r.db"), check=True, capture_output=True, timeout=100)
     with Reader.open(tmp_path / "r.db") as reader:
         (point,) = peer_points(reader, ["last"], tool)
-    for key in COMPARED[tool]:
+    told_true = [key for key in COMPARED[tool] if _at(theirs, key) == pytest.approx(true.value(key), rel=0.005)]
+    for key in told_true:
         assert point.report.value(key) == pytest.approx(_at(theirs, key), rel=0.01), key
+    if not told_true:
+        pytest.skip(f"{tool} was starved: every number is more than 0.5 % off the server's truth")
 
 
 def _at(summary: dict[str, Any], path: str) -> float:

@@ -18,6 +18,8 @@ from pathlib import Path
 import yaml
 
 from redline.errors import EnvironmentFault
+from redline.load.paced.loop import Truth
+from redline.load.record import RequestRecord
 
 _VLLM_BENCH = (
     "from vllm.benchmarks.serve import add_cli_args, main\n"
@@ -175,3 +177,18 @@ def redline_command(plan: PeerPlan, db: Path) -> list[str]:
         *("--requests", f"{plan.requests}", "--duration", "600", "--seed", f"{plan.seed}", "--json", *load),
         *("--prompt-tokens", f"{plan.prompt_tokens}", "--output-tokens", f"{plan.output_tokens}"),
     ]
+
+
+def true_record(truth: Truth) -> RequestRecord:
+    """As a client that sees every chunk in the moment in which it is sent."""
+    return RequestRecord(
+        index=truth.number,
+        intended_ns=truth.arrived_ns,
+        sent_ns=truth.arrived_ns,
+        chunk_ns=truth.before_ns,
+        chunk_tokens=truth.tokens,
+        answer_first_ns=truth.before_ns[0],
+        finished_ns=truth.finished_ns or truth.before_ns[-1],
+        output_tokens=sum(truth.tokens),
+        prompt_tokens=truth.prompt_tokens,
+    )

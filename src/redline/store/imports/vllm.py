@@ -27,8 +27,9 @@ def read(document: Fields) -> list[Imported]:
         notes = ("written without --save-detailed: only the summary is in the file",)
     elif document.get("start_times") is None:
         notes, missing = ("the file has no start times: rates cannot be had from it",), _RATES
+    closing = _closing(document) if detailed else 0
     if detailed:
-        records = rebased([_record(document, i) for i in range(len(list(document["ttfts"].items())))])
+        records = rebased([_record(document, i, closing) for i in range(len(list(document["ttfts"].items())))])
     summary = {key: value for key, value in document.value.items() if key not in _DETAILS and key != "queue_times"}
     return [
         Imported(
@@ -41,7 +42,7 @@ def read(document: Fields) -> list[Imported]:
             duration_s=number_at(document, "duration"),
             missing=missing,
             notes=notes,
-            closing_events=_closing(document) if detailed else 0,
+            closing_events=closing,
         )
     ]
 
@@ -56,7 +57,8 @@ def _closing(document: Fields) -> int:
     return 1 if over and min(over) == max(over) == 1 else 0
 
 
-def _record(document: Fields, i: int) -> RequestRecord:
+def _record(document: Fields, i: int, closing: int) -> RequestRecord:
+    """`closing` of its events, the last ones, carried no token."""
     starts, errors = document.get("start_times"), document.get("errors")
     sent = starts[i].ns() if starts is not None else NS_PER_S
     tokens = document["output_lens"][i].whole()
@@ -67,16 +69,11 @@ def _record(document: Fields, i: int) -> RequestRecord:
         return Answered(sent).record(i, status=status, error=error[:600], prompt_tokens=prompt)
     gaps = [gap.ns() for gap in document["itls"][i].items()]
     times = list(accumulate(gaps, initial=sent + document["ttfts"][i].ns()))
-    times = times[: _chunks(document, len(times))]
+    times = times[: len(times) - closing]
     answered = Answered(sent, times, spread(tokens, len(times)))
     return answered.record(
         i, prompt_tokens=prompt, output_tokens=tokens, token_source=TokenSource.USAGE, finish_reason="length"
     )
-
-
-def _chunks(document: Fields, events: int) -> int:
-    """How many of an answer's events carried tokens."""
-    return events - _closing(document)
 
 
 def _load(document: Fields) -> LoadPoint:
