@@ -86,7 +86,7 @@ def measure(server: PacedServer, loop: str, streams: int, seconds: float, stall_
         phase = Phase(Arrivals.CLOSED, clients=streams, requests=count, preconnect=True)
     server.truth(clear=True)
     target = replace(resolve(server.base_url), stall_every_ms=500.0 if stall_ms else 0.0, stall_ms=stall_ms)
-    with Stamper(target, "auto") as stamper, LoadWorker(target) as worker:
+    with Stamper(target, "auto") as stamper, LoadWorker(stamper.eased(target, closed=loop == "closed")) as worker:
         assert worker.process is not None
         if len(cores) > 1:
             os.sched_setaffinity(worker.process.pid, {cores[-1]})

@@ -91,8 +91,11 @@ class LoadLoop:
     def run(self) -> None:
         """Until the parent is gone (ConnectionResetError or BrokenPipeError)."""
         poll, conns, control, finished = self._epoll.poll, self._conns, self._control.fileno(), self._finished
+        linger_ns = self.target.linger_ns
         while True:
             self.agenda.run_due()
+            if linger_ns and self.active and not finished:
+                self.agenda.rest(linger_ns)
             events = poll(0 if finished else None, _BATCH)
             for fd, mask in events:
                 conn = conns.get(fd)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
@@ -75,8 +76,11 @@ def run_point(
     )
     plan = _plan(endpoint, workload, load, demand_of(prompts.trace, point, load), is_loopback(target))
     check_limits(clients_of(point), plan.workers)
+    closed = bool(clients_of(point)) or prompts.workload.turns.mean > 1
     # the ring is open before the first connection is
-    with Stamper(target, load.stamps) as stamper, Crew(target, plan.workers, cores=plan.cores) as worker:
+    with ExitStack() as stack:
+        stamper = stack.enter_context(Stamper(target, load.stamps))
+        worker = stack.enter_context(Crew(stamper.eased(target, closed=closed), plan.workers, cores=plan.cores))
         told = _Told(on_record, on_progress, should_stop, alive, before_measuring)
         supply = Supply(endpoint, workload, prompts, seed=seed, api_key=api_key)
         push = _Push(worker, stamper, load, point, seed, prompts, supply, told, api_key)

@@ -77,3 +77,10 @@ class Agenda:
             do(what)
         if items:
             self.timer.arm(items[0][0])
+
+    def rest(self, longest_ns: int) -> None:
+        """Sleep, but never past what is due next."""
+        now = now_ns()
+        until = min(self._items[0][0], now + longest_ns) if self._items else now + longest_ns
+        if until > now:
+            time.sleep((until - now) / NS_PER_S)
