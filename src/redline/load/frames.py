@@ -74,8 +74,8 @@ class Target:
     idle_ns: int = 60_000_000_000
     answer_bytes_max: int = 256 << 20
     linger_ns: int = 0
-    """Look at the sockets at most this often: fewer wake-ups, and more read at each. Only where every segment has its own
-    stamp, for else answers that are read together share one."""
+    """Look at the sockets at most this often: fewer wake-ups, and more read at each. For targets whose segments have
+    stamps of their own: else answers that are read together share one."""
     timestamps: bool = True
     """Ask the kernel for receive stamps; False shows what a user-space client would report."""
     stall_every_ms: float = 0.0
