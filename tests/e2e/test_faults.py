@@ -49,7 +49,7 @@ def test_a_disk_that_fills_up_ends_the_run_and_keeps_what_it_had(tmp_path: Path)
         # 256 tokens leave about a kilobyte a request
         bench = [*COMMAND, "bench", *flags(server, "--duration", "60", "--output-tokens", "256", "--concurrency", "40")]
         script = (
-            f"mount -t tmpfs -o size=1m none {folder} && cd {folder} && "
+            f"mount -t tmpfs -o size=4m none {folder} && cd {folder} && "
             f"{shlex.join(bench)} >{tmp_path}/out 2>&1; code=$?; cp -r {folder} {kept}; exit $code"
         )
         began = time.monotonic()

@@ -79,7 +79,7 @@ def test_prompts_that_were_sent_before_make_the_point_invalid(witness: str) -> N
     with PacedServer(Pace(**{**CACHING, "cached_usage": witness != "counters", "prefill_share": 0.9})) as server:
         first, _ = watched(server, work(), prompts=source(server, work()))
         again, told = watched(server, work(), prompts=source(server, work()))
-    said = verdict(again, **({} if witness == "usage" else {"server": told}))
+    said = verdict(again, server={} if witness == "usage" else told)
     ((level, text),) = reasons(said, "cache")
     assert (level, said.state) == ("invalid", "invalid")
     assert "declared cold, and 88%" in text

@@ -20,7 +20,7 @@ from redline.load.paced.server import PacedServer
 from redline.report.peers import peer_points
 from redline.spec.model import ModelSpec
 from redline.spec.resolve import resolve_model
-from redline.store.columns import columns_of
+from redline.store.from_records import columns_of
 from redline.store.imports.files import read_file
 from redline.store.read import Reader
 from redline.testing.peers import PEERS, PeerPlan, find, redline_command, true_record

@@ -5,7 +5,10 @@ Buckets grow by an eighth, so a percentile read from them is at most that much t
 
 from __future__ import annotations
 
+import time
+
 from redline.clock import now_ns
+from redline.load.frames import Target
 from redline.load.timer import Agenda
 from redline.units import NS_PER_MS
 
@@ -68,3 +71,15 @@ class LoopLag:
             if seen >= wanted - 1e-9:
                 return min(upper_ns(index), max(self._most_ns, 0)) / NS_PER_MS
         return 0.0
+
+
+def plant_stalls(agenda: Agenda, target: Target) -> None:
+    """Freezes the loop on purpose, where the target says so: how a client's own hiccups show is tested with it."""
+    every_ns = int(target.stall_every_ms * 1e6)
+
+    def stall(_: None) -> None:
+        time.sleep(target.stall_ms / 1e3)
+        agenda.at(now_ns() + every_ns, stall, None)
+
+    if every_ns:
+        agenda.at(now_ns() + every_ns, stall, None)

@@ -10,7 +10,6 @@ import errno
 import select
 import socket
 import ssl
-import time
 from collections import deque
 from collections.abc import Callable
 
@@ -31,6 +30,7 @@ from redline.load.frames import (
 )
 from redline.load.health import Health
 from redline.load.idle import IDLE_REUSE_NS, Idle, lead_ns
+from redline.load.lag import plant_stalls
 from redline.load.manners import Manners, Pieces
 from redline.load.outbox import Outbox
 from redline.load.phase import PhaseRun
@@ -78,6 +78,7 @@ class LoadLoop:
         self.agenda = Agenda()
         self._manners = Manners(self.agenda, self._listen, self._finish)
         self._conns: dict[int, Connection] = {}
+        self._opening = 0
         self._idle = Idle(self._drop, lambda: self._open(-1, NOBODY, b"", 0))
         self._tls = ssl.create_default_context() if target.tls_name else None
         self._clock = StampClock(target.timestamps)
@@ -85,8 +86,7 @@ class LoadLoop:
         self._epoll.register(control.fileno(), _IN)
         self._epoll.register(self.agenda.timer.fd, _IN)
         self.agenda.at(now_ns() + _HOUSEKEEPING_NS, self._housekeeping, now_ns() + _HOUSEKEEPING_NS)
-        if target.stall_every_ms:
-            self.agenda.at(now_ns() + int(target.stall_every_ms * 1e6), self._stall, None)
+        plant_stalls(self.agenda, target)
 
     def run(self) -> None:
         """Until the parent is gone (ConnectionResetError or BrokenPipeError)."""
@@ -94,7 +94,7 @@ class LoadLoop:
         linger_ns = self.target.linger_ns
         while True:
             self.agenda.run_due()
-            if linger_ns and self.active and not finished:
+            if linger_ns and self.active and not finished and not self._opening:
                 self.agenda.rest(linger_ns)
             events = poll(0 if finished else None, _BATCH)
             for fd, mask in events:
@@ -140,10 +140,6 @@ class LoadLoop:
             self._sweep(now)
         self.outbox.put(pack_json(Kind.TICK, self._health.look(self.active, self._conns.values())))
         self.agenda.at(now + _HOUSEKEEPING_NS, self._housekeeping, now + _HOUSEKEEPING_NS)
-
-    def _stall(self, _: None) -> None:
-        time.sleep(self.target.stall_ms / 1e3)
-        self.agenda.at(now_ns() + int(self.target.stall_every_ms * 1e6), self._stall, None)
 
     def _sweep(self, now: int) -> None:
         for conn in list(self._conns.values()):
@@ -213,6 +209,7 @@ class LoadLoop:
         if self._tls is not None:
             conn.tls = Tls(self._tls, target.tls_name)
         self._conns[conn.fd] = conn
+        self._opening += 1
         self._listen(conn, _IN | _OUT)
         code = sock.connect_ex(target.address)
         if code not in (0, errno.EINPROGRESS):
@@ -253,6 +250,7 @@ class LoadLoop:
         self._established(conn)
 
     def _established(self, conn: Connection) -> None:
+        self._opening -= 1
         conn.connected_ns = now_ns()
         conn.port = conn.sock.getsockname()[1]
         self._ready(conn)
@@ -394,6 +392,7 @@ class LoadLoop:
 
     def _drop(self, conn: Connection) -> None:
         if conn.state is not State.DEAD:
+            self._opening -= conn.connected_ns == 0
             conn.state = State.DEAD
             del self._conns[conn.fd]
             conn.sock.close()

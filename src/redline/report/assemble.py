@@ -207,6 +207,8 @@ def _banners(row: RunRow) -> list[str]:
 
 def _missing(row: RunRow) -> list[str]:
     """Load points that the experiment names and that were not measured, engines that were skipped or failed aside."""
+    if (row.experiment.get("search") or {}).get("goal", "off") != "off":
+        return []  # a search says itself why it ended
     engines = [str(one.get("name") or one.get("kind")) for one in row.experiment.get("engines", [])]
     models = [_served_name(one) for one in row.experiment.get("models", [])]
     loads = _loads(row.experiment.get("load") or {})

@@ -74,6 +74,11 @@ def _knee(who: str, kind: str, seen: Sequence[Seen]) -> str:
     if knee is None:
         highest = max((one.load for one in seen), default=math.nan)
         return f"{who}: no knee up to {_load(kind, highest)}"
+    if knee.load <= 1.05 * min(one.load for one in seen):
+        return (
+            f"{who}: throughput falls behind the load from {_load(kind, knee.load)} on, the lowest that was tried; the "
+            f"plateau is {number(knee.plateau)} output tok/s"
+        )
     band = f" [{knee.interval.low:.3g}–{knee.interval.high:.3g}]" if knee.interval else ""
     return (
         f"{who}: the knee is at {_load(kind, knee.load)}{band}: beyond it, 1 % more load brings less than half a "
@@ -94,4 +99,5 @@ def _most(who: str, kind: str, seen: Sequence[Seen], attainment: float) -> str:
 
 
 def _load(kind: str, value: float) -> str:
-    return f"{value:.3g} clients" if kind == "closed" else f"{value:.3g} req/s"
+    noun = "client" if value == 1 else "clients"
+    return f"{value:.3g} {noun}" if kind == "closed" else f"{value:.3g} req/s"

@@ -6,6 +6,7 @@ from redline.analyse.case import Case, Rule, Said
 
 
 def imported(case: Case) -> Said:
+    """Another tool measured it: its client's own error is unknown, so the point is never better than degraded."""
     found = case.outcome.get("imported")
     if not isinstance(found, dict):
         return None

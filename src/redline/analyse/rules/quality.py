@@ -16,6 +16,7 @@ BROKEN_NATS = 1.0
 
 
 def mixed_up(case: Case) -> Said:
+    """A canary got another prompt's answer under load: one is enough."""
     told = _canary(case)
     if not told.get("mixed_up"):
         return None
@@ -23,6 +24,7 @@ def mixed_up(case: Case) -> Said:
 
 
 def spoilt(case: Case) -> Said:
+    """Canaries that were answered well alone come back as garbage, a loop or nothing under load."""
     told = _canary(case)
     count = int(told.get("spoilt", 0))
     if not count:
@@ -55,6 +57,7 @@ def diverged(case: Case) -> Said:
 
 
 def drifted(case: Case) -> Said:
+    """Log-probabilities of the same tokens differ under load: 0.2 nats are worth a word, one nat is another model."""
     drift = _canary(case).get("logprob_drift")
     if not isinstance(drift, (int, float)) or drift <= DRIFT_NATS:
         return None
@@ -63,10 +66,12 @@ def drifted(case: Case) -> Said:
 
 
 def garbage(case: Case) -> Said:
+    """Ordinary answers hold characters that no text has, more of them than with little load."""
     return _more(case, "garbled", "hold characters that no text has", natural=False)
 
 
 def loops(case: Case) -> Said:
+    """Ordinary answers repeat one piece over and over, more of them than with little load."""
     return _more(case, "looping", "repeat one piece over and over", natural=True)
 
 
