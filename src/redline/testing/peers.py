@@ -176,6 +176,7 @@ def redline_command(plan: PeerPlan, db: Path) -> list[str]:
         *(sys.executable, "-m", "redline", "bench", "--url", f"{plan.url}/v1", "--model", plan.model, "--db", str(db)),
         *("--requests", f"{plan.requests}", "--duration", "600", "--seed", f"{plan.seed}", "--json", *load),
         *("--prompt-tokens", f"{plan.prompt_tokens}", "--output-tokens", f"{plan.output_tokens}"),
+        *("--calibrate", "0", "--canary-share", "0"),  # no other tool does either
     ]
 
 
