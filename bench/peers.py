@@ -253,15 +253,25 @@ def chart(rows: Sequence[Row], path: Path) -> None:
     import altair
 
     points = [
-        {"streams": row.streams, "tool": row.tool, "loop": row.loop, "error": abs(row.errors["ttft_p99"]) * 100}
+        {"streams": row.streams, "tool": row.tool, "loop": f"{row.loop} loop", "error": _percent(row)}
         for row in rows
         if not row.failed
     ]
-    y = altair.Y("median(error):Q", title="error of TTFT p99, % of the true value", scale=altair.Scale(type="symlog"))
+    marks = sorted({row.streams for row in rows})
+    y = altair.Y(
+        "median(error):Q", title="error of TTFT p99, % of the true value",
+        scale=altair.Scale(type="log", domain=[0.01, 10_000]),
+        axis=altair.Axis(values=[0.01, 0.1, 1, 10, 100, 1_000, 10_000], format="~g"),
+    )  # fmt: skip
+    x = altair.X("streams:Q", scale=altair.Scale(type="log"), axis=altair.Axis(values=marks, format="d"))
+    column = altair.Column("loop:N", title=None)
     drawn = altair.Chart(altair.InlineData(values=points)).mark_line(point=True)
-    drawn.encode(x=altair.X("streams:Q", scale=altair.Scale(type="log")), y=y, color="tool:N", column="loop:N").save(
-        path
-    )
+    drawn.encode(x=x, y=y, color=altair.Color("tool:N", title=None), column=column).save(path)
+
+
+def _percent(row: Row) -> float:
+    """At least a hundredth of a percent, which is where the axis ends."""
+    return max(abs(row.errors["ttft_p99"]) * 100, 0.01)
 
 
 def versions(tools: Sequence[str]) -> str:
@@ -296,6 +306,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=8.0, help="of load per measurement")
     parser.add_argument("--limit", type=float, default=180.0, help="seconds after which a tool is given up")
     parser.add_argument("--json", type=Path, help="every row, as it is measured")
+    parser.add_argument("--also", type=Path, action="append", default=[], help="rows of an earlier --json, shown too")
     parser.add_argument("--out", type=Path, help="the table as Markdown")
     parser.add_argument("--chart", type=Path, help="error over streams: .svg or .png")
     options = parser.parse_args()
@@ -310,6 +321,8 @@ def main() -> None:
         rows = run_all(server, tools, options, tokenizer)
     finally:
         server.stop()
+    earlier = [Row(**row) for path in options.also for row in json.loads(path.read_text(encoding="utf-8"))]
+    rows = sorted([*rows, *earlier], key=lambda row: (row.loop != "open", row.streams))
     text = f"{_box()}; {versions(tools)}"
     text += f"; not installed: {', '.join(missing)}" if missing else ""
     text += f"; load average {os.getloadavg()[0]:.1f}; `{' '.join(['python', *sys.argv])}`\n\n{table(rows)}\n"
