@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from redline import hooks
 from redline.analyse.blocks import Spread
 from redline.analyse.comparison import WORSE
 from redline.analyse.effect import UNCHANGED, Effect, effect, judge_family
@@ -25,19 +23,7 @@ from redline.tune.compare import compare
 from redline.tune.rounds import in_turn
 from tests.tune.paced_engine import PacedEngine
 
-
-@pytest.fixture(autouse=True)
-def paced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setitem(hooks.ENGINES, "paced", "tests.tune.paced_engine:PacedEngine")
-    monkeypatch.setattr("redline.tune.trial.resolve_model", lambda model: _Nowhere())
-    PacedEngine.started.clear()
-    yield
-    assert all(running.stops for running in PacedEngine.started), "an engine was left running"
-
-
-class _Nowhere:
-    path = None
-    tokenizer_path = None
+pytestmark = pytest.mark.usefixtures("paced")
 
 
 def experiment(*engines: dict[str, Any], rounds: int, keep_up: bool = True, **load: Any) -> Experiment:

@@ -76,7 +76,25 @@ def run_trial(context: Context, job: Job, repeat: int, plan: Plan) -> None:
             break
 
 
-def _start_and_push(context: Context, job: Job, repeat: int, plan: Plan) -> RedlineError | None:
+def _start_and_push(context: Context, job: Job, repeat: int, plan: Plan) -> EngineError | None:
+    """Every load point that is left, until the engine dies or the user has had enough."""
+    try:
+        with _up(context, job, repeat) as (server, trial, watch):
+            under_load = _UnderLoad(context, job, server, trial, _prompts(context, job, server), watch, plan)
+            while not context.stop.asked and (following := plan.next()) is not None:
+                index, point = following
+                outcome = under_load.point(point, _point_seed(context, repeat, index))
+                if outcome.stopped_by == "engine-died":
+                    raise _death(job, server)
+    except EngineError as error:
+        return error
+    return None
+
+
+@contextmanager
+def _up(context: Context, job: Job, repeat: int) -> Iterator[tuple[Server, int, Watch]]:
+    """The engine, started, with the trial that it is and what samples it. Raises EngineError; the trial is closed, with
+    the reason in it, and the engine gone in any case."""
     store = context.store
     trial = store.begin_trial(context.run_id, model=job.model.served_name, spec=job.spec, repeat=repeat)
     folder = store.artifact_dir(context.run_id) / f"trial-{trial}"
@@ -84,39 +102,25 @@ def _start_and_push(context: Context, job: Job, repeat: int, plan: Plan) -> Redl
     context.events.trial(job, repeat)
     status, error = "failed", None
     try:
-        start = Start(job.spec, job.model, folder, context.experiment.seed)
-        server = job.engine.start(start, context.events.phase)
+        server = job.engine.start(Start(job.spec, job.model, folder, context.experiment.seed), context.events.phase)
         try:
-            error = _push(context, job, repeat, plan, server, trial)
+            store.trial_ready(trial, server.endpoint, _hashes(job))
+            context.events.ready(server.endpoint)
+            with sampling(server.endpoint.pids, lambda samples: store.add_samples(trial, samples)) as watch:
+                yield server, trial, watch
         finally:
             server.stop()
-        status = "failed" if error else "interrupted" if context.stop.asked else "done"
+        status = "interrupted" if context.stop.asked else "done"
     except EngineError as problem:
         error = problem
+        raise
     except KeyboardInterrupt:
         status = "interrupted"
         raise
     finally:
-        diagnosis = error.diagnosis if isinstance(error, EngineError) else ""
-        store.end_trial(trial, status, str(error or ""), diagnosis)
+        store.end_trial(trial, status, str(error or ""), error.diagnosis if error else "")
         for path in sorted(folder.iterdir()):
             store.add_artifact(context.run_id, path, "engine-log" if path.suffix == ".log" else path.suffix.strip("."))
-    return error
-
-
-def _push(context: Context, job: Job, repeat: int, plan: Plan, server: Server, trial: int) -> RedlineError | None:
-    """Every load point that is left, until the engine dies or the user has had enough."""
-    store, endpoint = context.store, server.endpoint
-    store.trial_ready(trial, endpoint, _hashes(job))
-    context.events.ready(endpoint)
-    with sampling(endpoint.pids, lambda samples: store.add_samples(trial, samples)) as watch:
-        under_load = _UnderLoad(context, job, server, trial, _prompts(context, job, server), watch, plan)
-        while not context.stop.asked and (following := plan.next()) is not None:
-            index, point = following
-            outcome = under_load.point(point, _point_seed(context, repeat, index))
-            if outcome.stopped_by == "engine-died":
-                return _death(job, server)
-    return None
 
 
 @dataclass(frozen=True)
@@ -253,33 +257,9 @@ def _death(job: Job, server: Server) -> EngineDied:
 @contextmanager
 def kept_up(context: Context, job: Job, repeat: int) -> Iterator[Callable[[LoadPoint, int, int], None]]:
     """An engine that stays up while others take turns. What is yielded measures one load point: (point, its place in
-    the experiment, number of the round). Raises EngineError; the trial is closed and the engine gone in any case."""
-    store = context.store
-    trial = store.begin_trial(context.run_id, model=job.model.served_name, spec=job.spec, repeat=repeat)
-    folder = store.artifact_dir(context.run_id) / f"trial-{trial}"
-    folder.mkdir(parents=True, exist_ok=True)
-    context.events.trial(job, repeat)
-    status, error = "failed", None
-    try:
-        server = job.engine.start(Start(job.spec, job.model, folder, context.experiment.seed), context.events.phase)
-        try:
-            store.trial_ready(trial, server.endpoint, _hashes(job))
-            context.events.ready(server.endpoint)
-            with sampling(server.endpoint.pids, lambda samples: store.add_samples(trial, samples)) as watch:
-                yield _in_turn(context, job, server, trial, watch)
-        finally:
-            server.stop()
-        status = "interrupted" if context.stop.asked else "done"
-    except EngineError as problem:
-        error = problem
-        raise
-    except KeyboardInterrupt:
-        status = "interrupted"
-        raise
-    finally:
-        store.end_trial(trial, status, str(error or ""), error.diagnosis if error else "")
-        for path in sorted(folder.iterdir()):
-            store.add_artifact(context.run_id, path, "engine-log" if path.suffix == ".log" else path.suffix.strip("."))
+    the experiment, number of the round). Raises EngineError."""
+    with _up(context, job, repeat) as (server, trial, watch):
+        yield _in_turn(context, job, server, trial, watch)
 
 
 class _Turns:
