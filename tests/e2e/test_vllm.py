@@ -41,5 +41,5 @@ def test_transformers_against_vllm(tmp_path: Path) -> None:
             assert set(good.prompt_tokens) == {16}
             assert set(good.output_tokens) == {8}
             assert set(good.token_source) == {"usage"}
-            assert set(good.stamp) == {"kernel"}
+            assert set(good.stamp) <= {"packet", "kernel"}
     assert {engine["label"] for engine in report["models"][0]["engines"]} == {trial.engine for trial in row.trials}
