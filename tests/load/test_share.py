@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from redline.load.frames import Arrivals, Outgoing, Phase, PhaseDone, Tick
-from redline.load.share import Deal, GivingUp, merged_done, merged_tick, split
+from redline.load.giving_up import GivingUp
+from redline.load.share import Deal, merged_done, merged_tick, split
 
 
 @given(st.integers(1, 9), st.integers(1, 40), st.integers(0, 90))

@@ -153,13 +153,10 @@ def _visible(message: dict[str, Any]) -> str:
 def read_whole(response: Response, at_ns: int) -> Answer:
     """An answer that came in one piece: all of its text arrived with the last byte."""
     answer = Answer()
-    try:
-        found = orjson.loads(response.body)
-    except orjson.JSONDecodeError:
-        answer.problem = f"the answer is no JSON: {short(response.body)}"
-        return answer
-    if not isinstance(found, dict) or found.get("error") or not found.get("choices"):
-        answer.problem = f"the answer has no choices: {error_text(response.body)}"
+    found, answer.problem = json_body(
+        response, "choices", lambda found: not found.get("error") and found.get("choices")
+    )
+    if answer.problem:
         return answer
     if found.get("usage"):
         answer.take_usage(found["usage"])
@@ -180,6 +177,17 @@ def read_whole(response: Response, at_ns: int) -> Answer:
     if text:
         answer.chunks.append(Chunk(at_ns, text))
     return answer
+
+
+def json_body(response: Response, what: str, fits: Callable[[dict[str, Any]], object]) -> tuple[dict[str, Any], str]:
+    """The JSON object of an answer in one piece, and what is wrong with it; `fits` is true when `what` is in it."""
+    try:
+        found = orjson.loads(response.body)
+    except orjson.JSONDecodeError:
+        return {}, f"the answer is no JSON: {short(response.body)}"
+    if not isinstance(found, dict) or not fits(found):
+        return {}, f"the answer has no {what}: {error_text(response.body)}"
+    return found, ""
 
 
 def error_text(body: bytes) -> str:

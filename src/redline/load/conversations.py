@@ -33,6 +33,11 @@ class Turn:
     exact: bool = True
 
 
+def opening_turn(opening: Prompt) -> Turn:
+    """The first turn: a prompt that stands by itself."""
+    return Turn(opening.messages, opening.output_tokens, opening.tokens, opening.tokens, exact=opening.exact)
+
+
 @dataclass
 class Conversation:
     """One session under way."""
@@ -81,7 +86,7 @@ class Written:
     def conversations(self, first: int, count: int, *, under_load: bool) -> list[Conversation]:
         if self._recorded:
             return [self._replayed(number) for number in range(first, first + count)]
-        verify = not (under_load and self._prompts.loads_server)
+        verify = self._prompts.verifies(under_load=under_load)
         openings = self._prompts.prompts(self._seed, self._offset + first, count, verify=verify)
         return [self._synthetic(first + i, opening) for i, opening in enumerate(openings)]
 
@@ -96,7 +101,7 @@ class Written:
 
     def _synthetic(self, number: int, opening: Prompt) -> Conversation:
         rng = random.Random(f"{self._seed}/{number}/turns")
-        turns = [Turn(opening.messages, opening.output_tokens, opening.tokens, opening.tokens, exact=opening.exact)]
+        turns = [opening_turn(opening)]
         for at in range(1, self._turn_count(rng)):
             tokens = draw(self._workload.turn_tokens, rng)
             text = self._prompts.composer.text(f"{self._seed}/{number}/{at}", tokens)

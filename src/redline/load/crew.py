@@ -32,9 +32,10 @@ from redline.load.frames import (
     pack_json,
     unpack_stream,
 )
+from redline.load.giving_up import GivingUp
 from redline.load.idle import lead_ns
 from redline.load.outbox import IN_MEMORY_MAX
-from redline.load.share import Deal, GivingUp, merged_done, merged_tick, split
+from redline.load.share import Deal, merged_done, merged_tick, split
 from redline.load.worker import Worker
 
 Heard = RawStream | Tick | PhaseDone

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,11 @@ def _text(path: Path, data: bytes) -> list[Item]:
 
 
 def _jsonl(path: Path, data: bytes) -> list[Item]:
-    items = []
+    return [item_of(path, number, row) for number, row in json_lines(data, path)]
+
+
+def json_lines(data: bytes, path: Path | str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(number of the line, object in it); blank lines do not count. SpecError for a line that holds none."""
     for number, line in enumerate(data.splitlines(), 1):
         if not line.strip():
             continue
@@ -68,8 +72,9 @@ def _jsonl(path: Path, data: bytes) -> list[Item]:
             row = orjson.loads(line)
         except orjson.JSONDecodeError as error:
             raise SpecError(f"not JSON: {error}", file=str(path), line=number) from error
-        items.append(item_of(path, number, row))
-    return items
+        if not isinstance(row, dict):
+            raise SpecError("not a JSON object", file=str(path), line=number)
+        yield number, row
 
 
 def item_of(path: Path | str, number: int, row: Any) -> Item:

@@ -7,10 +7,9 @@ import binascii
 from typing import Any
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
-from redline.load.answer import Answer, error_text, short
+from redline.load.answer import Answer, json_body
 from redline.load.response import Response
 
 FINISHED = "embedding"
@@ -20,13 +19,8 @@ FINISHED = "embedding"
 def read_embeddings(response: Response, at_ns: int, inputs: int, dimension: int = 0) -> tuple[Answer, int]:
     """The answer, and how long its vectors are. `dimension` is what others were, 0 for the first answer."""
     answer = Answer()
-    try:
-        found = orjson.loads(response.body)
-    except orjson.JSONDecodeError:
-        answer.problem = f"the answer is no JSON: {short(response.body)}"
-        return answer, dimension
-    if not isinstance(found, dict) or found.get("error") or not isinstance(found.get("data"), list):
-        answer.problem = f"the answer has no data: {error_text(response.body)}"
+    found, answer.problem = json_body(response, "data", _has_data)
+    if answer.problem:
         return answer, dimension
     if found.get("usage"):
         answer.take_usage({"completion_tokens": 0, **found["usage"]})
@@ -34,6 +28,10 @@ def read_embeddings(response: Response, at_ns: int, inputs: int, dimension: int 
     if not answer.problem:
         answer.finish_reason, answer.done_ns = FINISHED, at_ns
     return answer, dimension
+
+
+def _has_data(found: dict[str, Any]) -> bool:
+    return not found.get("error") and isinstance(found.get("data"), list)
 
 
 def _check(data: list[Any], inputs: int, dimension: int) -> tuple[str, int]:

@@ -7,13 +7,11 @@ from typing import Protocol
 
 from redline.clock import now_ns
 from redline.load.frames import Arrivals, End, Outgoing, Phase, PhaseDone, Tick
+from redline.load.giving_up import fails, refuses
 from redline.load.levels import Levels
 from redline.load.timer import Agenda
 
 _BACKOFF_NS = 100_000_000
-_REFUSED_NS = 1_000_000_000
-_REFUSED_MIN = 8
-_FAILING_MIN = 50
 
 
 class Sender(Protocol):
@@ -137,7 +135,7 @@ class PhaseRun:
         self._ended += 1
         self._good += good
         self._watch_refusals(end)
-        if self._ended > _FAILING_MIN + 2 * self.phase.clients and not self._good and self.phase.ends_fast:
+        if fails(self.phase, self._ended, self._good):
             self.stop("failing")
         self._let_in()
         if self._closed and self._issuing:
@@ -155,8 +153,7 @@ class PhaseRun:
         if self._refused == 0:
             self._refused_since = now_ns()
         self._refused += 1
-        long = now_ns() - self._refused_since > _REFUSED_NS
-        if long and self._refused >= _REFUSED_MIN and self.phase.ends_fast:
+        if refuses(self.phase, self._refused, now_ns() - self._refused_since):
             self.stop("refused")
 
     def _time_up(self, _: None) -> None:

@@ -66,6 +66,10 @@ class PromptSource:
             return any(part.source.loads_server for part in self.parts)
         return self.tokenizer is not None and self.tokenizer.source is TokenSource.SERVER_TOKENIZER
 
+    def verifies(self, *, under_load: bool) -> bool:
+        """May lengths be verified now?"""
+        return not (under_load and self.loads_server)
+
     @property
     def overhead(self) -> dict[str, int]:
         """By class: tokens of template and special tokens in every prompt. Nothing where that was not learnt."""

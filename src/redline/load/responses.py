@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from redline.load.answer import Answer, Chunk, error_text, short
+from redline.load.answer import Answer, Chunk, error_text, json_body, short
 from redline.load.response import Response
 
 _LENGTH = ("max_output_tokens", "max_tokens", "length")
@@ -70,13 +70,8 @@ def _said(response: dict[str, Any]) -> str:
 def read_whole(response: Response, at_ns: int) -> Answer:
     """An answer that came in one piece."""
     answer = Answer()
-    try:
-        found = orjson.loads(response.body)
-    except orjson.JSONDecodeError:
-        answer.problem = f"the answer is no JSON: {short(response.body)}"
-        return answer
-    if not isinstance(found, dict) or found.get("object") == "error" or not isinstance(found.get("output"), list):
-        answer.problem = f"the answer has no output: {error_text(response.body)}"
+    found, answer.problem = json_body(response, "output", _has_output)
+    if answer.problem:
         return answer
     answer.problem = _finish(answer, found)
     if answer.problem:
@@ -87,6 +82,10 @@ def read_whole(response: Response, at_ns: int) -> Answer:
         if text:
             answer.chunks.append(Chunk(at_ns, text, reasoning))
     return answer
+
+
+def _has_output(found: dict[str, Any]) -> bool:
+    return found.get("object") != "error" and isinstance(found.get("output"), list)
 
 
 def _texts(output: list[Any]) -> Iterator[tuple[bool, str]]:

@@ -11,9 +11,6 @@ SUMMED = (
     *("sent", "ended", "good", "refused", "in_flight", "pieces", "bytes_in", "cpu_s", "starved", "retried"),
     "held_back",
 )
-_REFUSED_NS = 1_000_000_000
-_REFUSED_MIN = 8
-_FAILING_MIN = 50
 
 
 def portion(count: int, worker: int, workers: int) -> int:
@@ -84,32 +81,6 @@ def merged_done(done: Sequence[PhaseDone], tick: Tick, forced: str = "") -> Phas
         sum(one.sent for one in done),
         tick,
     )
-
-
-class GivingUp:
-    """The rules by which a single worker gives up, over the ticks of several: nothing good, or refusals in a row."""
-
-    def __init__(self, phase: Phase, before: Tick) -> None:
-        self._phase = phase
-        self._before = self._last = before
-        self._refused = 0
-        self._since_ns = 0
-
-    def judge(self, tick: Tick, now_ns: int) -> str:
-        """`failing`, `refused` or nothing."""
-        ended, good = tick.ended - self._before.ended, tick.good - self._before.good
-        refused = tick.refused - self._last.refused
-        if tick.ended - self._last.ended > refused:
-            self._refused = 0
-        elif refused:
-            self._since_ns = self._since_ns if self._refused else now_ns
-            self._refused += refused
-        self._last = tick
-        if not self._phase.ends_fast:
-            return ""
-        if self._refused >= _REFUSED_MIN and now_ns - self._since_ns > _REFUSED_NS:
-            return "refused"
-        return "failing" if ended > _FAILING_MIN + 2 * self._phase.clients and not good else ""
 
 
 class Deal:

@@ -69,7 +69,7 @@ class Supply:
 
     def _make(self, count: int, *, warmup: bool, under_load: bool) -> list[Outgoing]:
         prompts = self.prompts
-        verify = not (under_load and prompts.loads_server)
+        verify = prompts.verifies(under_load=under_load)
         requests = []
         source = prompts.prompts if self.traced is None or warmup else self.traced.prompts
         for prompt in source(self._seed, self.made, count, verify=verify):

@@ -20,9 +20,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import orjson
-
 from redline.errors import SpecError
+from redline.load.datasets import json_lines
 from redline.units import NS_PER_S
 
 
@@ -69,7 +68,7 @@ def recognise(data: bytes, path: str) -> str:
 
 def _mooncake(data: bytes, path: str) -> Found:
     found = []
-    for line, row in _json_lines(data, path):
+    for line, row in json_lines(data, path):
         hashes = row.get("hash_ids", [])
         if not isinstance(hashes, list) or not all(isinstance(one, int) for one in hashes):
             raise _wrong("must be a list of whole numbers", path, line, "hash_ids")
@@ -81,27 +80,25 @@ def _mooncake(data: bytes, path: str) -> Found:
 
 
 def _burstgpt(data: bytes, path: str) -> Found:
-    return [
-        (
-            line,
-            Row(
-                _number(row.get("timestamp"), path, line, "Timestamp"),
-                _whole(row.get("request tokens"), path, line, "Request tokens"),
-                _whole(row.get("response tokens"), path, line, "Response tokens"),
-            ),
-        )
-        for line, row in _csv_rows(data, path)
-    ]
+    return _columns(data, path, _number, ("Timestamp", "Request tokens", "Response tokens"))
 
 
 def _azure(data: bytes, path: str) -> Found:
+    return _columns(data, path, _moment, ("TIMESTAMP", "ContextTokens", "GeneratedTokens"))
+
+
+def _columns(
+    data: bytes, path: str, seconds: Callable[[Any, str, int, str], float], names: tuple[str, str, str]
+) -> Found:
+    """A table with these columns: time, read by `seconds`, prompt tokens and output tokens."""
+    at, prompt, output = names
     return [
         (
             line,
             Row(
-                _moment(row.get("timestamp"), path, line, "TIMESTAMP"),
-                _whole(row.get("contexttokens"), path, line, "ContextTokens"),
-                _whole(row.get("generatedtokens"), path, line, "GeneratedTokens"),
+                seconds(row.get(at.lower()), path, line, at),
+                _whole(row.get(prompt.lower()), path, line, prompt),
+                _whole(row.get(output.lower()), path, line, output),
             ),
         )
         for line, row in _csv_rows(data, path)
@@ -111,7 +108,7 @@ def _azure(data: bytes, path: str) -> Found:
 def _otel(data: bytes, path: str) -> Found:
     """Spans that say how many tokens they used; others (tools, databases, …) are none of ours."""
     found = []
-    for line, document in _json_lines(data, path):
+    for line, document in json_lines(data, path):
         for span in _spans(document, path, line):
             said = _attributes(span, path, line)
             prompt = said.get("gen_ai.usage.input_tokens", said.get("gen_ai.usage.prompt_tokens"))
@@ -160,19 +157,6 @@ def _attributes(span: dict[str, Any], path: str, line: int) -> dict[str, Any]:
         return {one["key"]: next(iter(one["value"].values())) for one in span.get("attributes", []) if one["value"]}
     except (KeyError, TypeError, AttributeError) as error:
         raise _wrong("attributes are {key, value: {intValue: …}}", path, line, "attributes") from error
-
-
-def _json_lines(data: bytes, path: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(data.splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = orjson.loads(line)
-        except orjson.JSONDecodeError as error:
-            raise _wrong(f"not JSON: {error}", path, number) from error
-        if not isinstance(row, dict):
-            raise _wrong("not a JSON object", path, number)
-        yield number, row
 
 
 def _csv_rows(data: bytes, path: str) -> Iterator[tuple[int, dict[str, str]]]:

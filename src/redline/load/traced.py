@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from redline.load.conversations import Conversation, Turn
+from redline.load.conversations import Conversation, Turn, opening_turn
 from redline.load.prompt import Prompt
 from redline.load.synthetic import Draft
 from redline.load.trace import BLOCK_TOKENS, Row
@@ -87,7 +87,7 @@ class Recalled:
 
     def conversations(self, first: int, count: int, *, under_load: bool) -> list[Conversation]:
         sessions = self._sessions[first : first + count]
-        verify = not (under_load and self._source.loads_server)
+        verify = self._source.verifies(under_load=under_load)
         openings = self._prompts.of_rows(
             self._seed, self._offset + first, [rows[0] for rows in sessions], verify=verify
         )
@@ -97,7 +97,7 @@ class Recalled:
         ]
 
     def _turns(self, number: int, rows: Sequence[Row], opening: Prompt) -> list[Turn]:
-        turns = [Turn(opening.messages, opening.output_tokens, opening.tokens, opening.tokens, exact=opening.exact)]
+        turns = [opening_turn(opening)]
         for before, row in pairwise(rows):
             # what the recorded prompt has beyond the conversation so far is what the user said, in its template
             overhead = self._source.composer.vocabulary.overhead

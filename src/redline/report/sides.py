@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from redline.analyse.comparison import Load
@@ -20,6 +21,11 @@ class Side:
     model: str
     engine: str
     trials: tuple[TrialRow, ...]
+
+    @classmethod
+    def among(cls, run: RunRow, trials: Sequence[TrialRow], model: str, engine: str) -> Side:
+        """The side that those of `trials` make that are of this model on this engine."""
+        return cls(run, model, engine, tuple(t for t in trials if (t.model, t.engine) == (model, engine)))
 
     @property
     def name(self) -> str:
@@ -100,10 +106,7 @@ def stored_sides(reader: Reader, which: str) -> list[Side]:
             fix=did_you_mean(engine, labels),
         )
     keys = dict.fromkeys((trial.model, trial.engine) for trial in trials if not engine or trial.engine == engine)
-    return [
-        Side(run, model, label, tuple(t for t in trials if (t.model, t.engine) == (model, label)))
-        for model, label in keys
-    ]
+    return [Side.among(run, trials, model, label) for model, label in keys]
 
 
 def _listed(sides: list[Side]) -> str:

@@ -114,10 +114,7 @@ def compare_runs(
 
 def set_against(reader: Reader, run: RunRow, model: str, reference: str, engine: str) -> Versus:
     """Two engines of one run, `engine` as B."""
-    a, b = (
-        Side(run, model, label, tuple(t for t in run.trials if (t.model, t.engine) == (model, label)))
-        for label in (reference, engine)
-    )
+    a, b = (Side.among(run, run.trials, model, label) for label in (reference, engine))
     return _judged(a.name, b.name, [_pair(reader, a, b, DEFAULT_METRICS, 0.0)], DEFAULT_METRICS, 0.0)
 
 

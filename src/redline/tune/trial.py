@@ -83,9 +83,7 @@ def _start_and_push(context: Context, job: Job, repeat: int, plan: Plan) -> Engi
             under_load = _UnderLoad(context, job, server, trial, _prompts(context, job, server), watch, plan)
             while not context.stop.asked and (following := plan.next()) is not None:
                 index, point = following
-                outcome = under_load.point(point, _point_seed(context, repeat, index))
-                if outcome.stopped_by == "engine-died":
-                    raise _death(job, server)
+                under_load.point(point, _point_seed(context, repeat, index))
     except EngineError as error:
         return error
     return None
@@ -135,7 +133,8 @@ class _UnderLoad:
     watch: Watch
     plan: Plan
 
-    def point(self, point: LoadPoint, seed: int) -> PointOutcome:
+    def point(self, point: LoadPoint, seed: int) -> None:
+        """Measured, judged and stored. EngineDied, after that, when the engine went under it."""
         store, events = self.context.store, self.context.events
         point_id = store.begin_point(self.trial, point)
         began = time.monotonic()
@@ -165,7 +164,8 @@ class _UnderLoad:
         )
         self.context.verdicts.append(verdict)
         events.point_done(point, summary)
-        return outcome
+        if outcome.stopped_by == "engine-died":
+            raise _death(self.job, self.server)
 
     def _run(self, point_id: int, point: LoadPoint, seed: int) -> tuple[PointOutcome, dict[str, Any]]:
         store, experiment, stop = self.context.store, self.context.experiment, self.context.stop
@@ -282,12 +282,10 @@ def _in_turn(
         if not server.alive():  # it may die while the others have their turn
             raise _death(job, server)
         try:
-            outcome = under_load.point(point, _point_seed(context, number, index))
+            under_load.point(point, _point_seed(context, number, index))
         except EnvironmentFault:
             if server.alive():
                 raise
             raise _death(job, server) from None
-        if outcome.stopped_by == "engine-died":
-            raise _death(job, server)
 
     return measure

@@ -16,6 +16,8 @@ from redline.units import NS_PER_S
 ORIGIN_NS = NS_PER_S
 """Where the first request is put: files hold wall clocks or clocks of another boot, of which only distances mean
 something; 0 would mean that it never happened."""
+RATES = ("output_tokens_per_s", "total_tokens_per_s", "requests_per_s", "goodput_per_s", "sent_per_s", "in_flight")
+"""What a file without start times cannot give."""
 
 
 @dataclass(frozen=True)

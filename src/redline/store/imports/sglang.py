@@ -7,13 +7,10 @@ from typing import Any
 
 from redline.load.record import RequestRecord, Status, TokenSource
 from redline.spec.load import LoadPoint
-from redline.store.imports.found import ORIGIN_NS, Answered, Fields, Imported, number_at, spread, text_at
+from redline.store.imports.found import ORIGIN_NS, RATES, Answered, Fields, Imported, number_at, spread, text_at
 
 _DETAILS = ("input_lens", "output_lens", "ttfts", "itls", "generated_texts", "errors", "cached_tokens")
-_MISSING = (
-    *("output_tokens_per_s", "total_tokens_per_s", "requests_per_s", "goodput_per_s", "sent_per_s", "in_flight"),
-    "e2e_ms",
-)
+_MISSING = (*RATES, "e2e_ms")
 
 
 def matches(document: Any) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from redline.load.record import RequestRecord, Status, TokenSource
 from redline.spec.load import LoadPoint
-from redline.store.imports.found import Answered, Fields, Imported, number_at, rebased, spread, text_at
+from redline.store.imports.found import RATES, Answered, Fields, Imported, number_at, rebased, spread, text_at
 from redline.units import NS_PER_S
 
 _DETAILS = ("input_lens", "output_lens", "ttfts", "itls", "start_times", "generated_texts", "errors", "latencies")
@@ -26,7 +26,7 @@ def read(document: Fields) -> list[Imported]:
     if not detailed:
         notes = ("written without --save-detailed: only the summary is in the file",)
     elif document.get("start_times") is None:
-        notes, missing = ("the file has no start times: rates cannot be had from it",), _RATES
+        notes, missing = ("the file has no start times: rates cannot be had from it",), RATES
     closing = _closing(document) if detailed else 0
     if detailed:
         records = rebased([_record(document, i, closing) for i in range(len(list(document["ttfts"].items())))])
@@ -45,9 +45,6 @@ def read(document: Fields) -> list[Imported]:
             closing_events=closing,
         )
     ]
-
-
-_RATES = ("output_tokens_per_s", "total_tokens_per_s", "requests_per_s", "goodput_per_s", "sent_per_s", "in_flight")
 
 
 def _closing(document: Fields) -> int:
