@@ -275,4 +275,5 @@ class Drive:
         assert not self.scheduler.unfinished
         assert not len(self.scheduler.roster.waiting)
         assert not self.scheduler.roster.draining
+        assert not self.scheduler.roster._coming
         assert not self.runner.device

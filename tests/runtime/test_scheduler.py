@@ -124,6 +124,37 @@ def test_a_prefix_that_is_computed_is_not_computed_again() -> None:
     assert (counters.prefix_queries, counters.prefix_hits, counters.prompt_tokens) == (49, 20, 49)
 
 
+@pytest.mark.parametrize("run_ahead", [0, 1])
+@pytest.mark.parametrize("budget", [16, 1000])
+def test_one_beginning_of_many_that_come_together_is_computed_once(budget: int, run_ahead: int) -> None:
+    drive = Drive(limits(pages=200, max_batched_tokens=budget), run_ahead=run_ahead)
+    asked = [drive.add([*LONG, i], max_tokens=2) for i in range(8)]
+    drive.finish()
+    assert [request.cached for request, _ in asked] == [0] + [48] * 7
+    for i, (request, heard) in enumerate(asked):
+        assert heard.tokens == alone([*LONG, i], request.sampling)[0]
+    assert not drive.scheduler.roster._coming
+
+
+def test_nobody_waits_for_a_beginning_that_never_comes() -> None:
+    drive = Drive(limits(max_batched_tokens=8))
+    leader, _ = drive.add(LONG, max_tokens=2)
+    _, heard = drive.add(LONG, max_tokens=2)
+    drive.turn()
+    assert drive.scheduler.roster.running == 1
+    drive.abort(leader)
+    drive.finish()
+    assert heard.finish is Finish.LENGTH
+
+
+def test_a_short_common_beginning_is_no_reason_to_wait() -> None:
+    drive = Drive(limits(max_batched_tokens=100))
+    for i in range(3):
+        drive.add([1] * 8 + [i + 2] * 20)
+    drive.turn()
+    assert len(drive.runner.steps[0].chunks) == 3
+
+
 def test_a_hit_never_covers_the_whole_prompt() -> None:
     drive = Drive(limits())
     prompt = LONG[:16]
