@@ -120,20 +120,43 @@ def test_a_prompt_under_way_is_not_pushed_out_by_a_worse_one() -> None:
     assert heard.tokens == alone([1] * 3, worse.sampling)[0]
 
 
-@pytest.mark.parametrize("length", range(4, 12))
-def test_nobody_is_preempted_while_pages_are_about_to_come_back(length: int) -> None:
-    drive = Drive(limits(pages=9, page_size=4), run_ahead=1, prefix_caching=False)
-    drive.add([1] * length, max_tokens=8)
-    leaver, _ = drive.add([2] * 4, max_tokens=9)
-    bound, _ = drive.add([3] * (20 - length), priority=1, max_tokens=3, presence_penalty=1.0)
-    drive.turn()
-    drive.turn()
-    while drive.scheduler.unfinished and not bound.preempted:
-        pool = drive.scheduler.roster.pool
-        if not pool.free and leaver.status is Status.RUNNING:
-            drive.abort(leaver)
-        drive.turn()
-    assert bound.preempted == 0
+def test_nobody_is_preempted_while_pages_are_about_to_come_back() -> None:
+    """One needs a page, none is free, one has just left with a step in flight, and the worst has nothing in flight."""
+    met = 0
+    for length in range(4, 12):
+        for other in range(4, 24):
+            drive = Drive(limits(pages=9, page_size=4), run_ahead=1, prefix_caching=False)
+            needy, _ = drive.add([1] * length, max_tokens=9)
+            leaver, _ = drive.add([2] * 4, max_tokens=9)
+            bound, _ = drive.add([3] * other, priority=1, max_tokens=9, presence_penalty=1.0)
+            while drive.scheduler.unfinished and not drive.scheduler.counters.preemptions:
+                idle = bound.status is Status.RUNNING and not bound.books.in_flight
+                if (
+                    idle
+                    and leaver.books.in_flight
+                    and needy.computed >= needy.books.room
+                    and not drive.scheduler.roster.pool.free
+                ):
+                    drive.abort(leaver)
+                    met += 1
+                    drive.turn()
+                    drive.turn()
+                    assert bound.preempted == 0
+                    break
+                drive.turn()
+    assert met
+
+
+@pytest.mark.parametrize("run_ahead", [1, 2])
+def test_the_one_to_be_preempted_gets_no_more_tokens(run_ahead: int) -> None:
+    drive = Drive(limits(pages=6, page_size=16, max_batched_tokens=64), run_ahead=run_ahead)
+    better, _ = drive.add([1] * 12, max_tokens=60)
+    worse, _ = drive.add([2] * 24, priority=1, max_tokens=50)
+    drive.finish()
+    assert (better.preempted, worse.preempted) == (0, 1)
+    last = max(i for i, step in enumerate(drive.runner.steps) if better in {chunk.request for chunk in step.chunks})
+    for step in drive.runner.steps[:last]:
+        assert better in {chunk.request for chunk in step.chunks}
 
 
 def test_a_page_is_offered_to_the_cache_once(monkeypatch: pytest.MonkeyPatch) -> None:
