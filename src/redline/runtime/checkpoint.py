@@ -46,9 +46,7 @@ class Checkpoint:
             optional |= allowed
         harmless = optional | ({"lm_head.weight"} if model.tied else set())
         missing = sorted(shapes.keys() - self._where.keys())
-        extra = sorted(
-            name for name in self._where.keys() - shapes.keys() - harmless if not name.endswith(_HARMLESS)
-        )
+        extra = sorted(name for name in self._where.keys() - shapes.keys() - harmless if not name.endswith(_HARMLESS))
         wrong = [
             f"{name} is {list(self.shape(name))}, not {list(shape)}"
             for name, shape in shapes.items()

@@ -1,8 +1,8 @@
 """Linear layers by how their weights are stored. All take [T, in] and give [T, out] in the dtype of the input.
 
-    Plain    dense, any device               Int8    8-bit integers per output channel, for small batches on a CPU
-    Packed   dense, laid out for a CPU       Fp8     float8 weights and activations, for Hopper
-    W4A16    4-bit groups (`quant.py`)       Joined  side by side, where parts of a fused layer are stored differently
+Plain    dense, any device               Int8    8-bit integers per output channel, for small batches on a CPU
+Packed   dense, laid out for a CPU       Fp8     float8 weights and activations, for Hopper
+W4A16    4-bit groups (`quant.py`)       Joined  side by side, where parts of a fused layer are stored differently
 """
 
 from __future__ import annotations

@@ -86,7 +86,10 @@ class Model:
         """K and V of every layer, zeroed: attention may read entries that no token wrote, weighted with zero."""
         c = self.config
         shape = (pages, page_size, c.num_kv_heads, c.head_dim)
-        return [(_zeros(shape, device, dtype or self.dtype), _zeros(shape, device, dtype or self.dtype)) for _ in self.layers]
+        return [
+            (_zeros(shape, device, dtype or self.dtype), _zeros(shape, device, dtype or self.dtype))
+            for _ in self.layers
+        ]
 
     @property
     def nbytes(self) -> int:

@@ -152,9 +152,14 @@ def _read_fp8(source: Checkpoint, parts: list[Part], bias: torch.Tensor | None, 
 
 def _nibbles(words: torch.Tensor) -> torch.Tensor:
     """int32 [...] -> uint8 [..., 8], lowest bits first."""
-    return words.contiguous().view(torch.uint8).unsqueeze(-1).bitwise_right_shift(
-        torch.tensor((0, 4), dtype=torch.uint8)
-    ).bitwise_and_(15).view(*words.shape, 8)
+    return (
+        words.contiguous()
+        .view(torch.uint8)
+        .unsqueeze(-1)
+        .bitwise_right_shift(torch.tensor((0, 4), dtype=torch.uint8))
+        .bitwise_and_(15)
+        .view(*words.shape, 8)
+    )
 
 
 def _read_awq(source: Checkpoint, part: Part, stored: Quantization) -> _Numbers:

@@ -30,9 +30,7 @@ def fused_parts(model: ModelConfig, layer: int) -> dict[str, list[Part]]:
 
 def parts_of(model: ModelConfig) -> list[Part]:
     """All linear layers, the head left out."""
-    return [
-        part for layer in range(model.num_layers) for parts in fused_parts(model, layer).values() for part in parts
-    ]
+    return [part for layer in range(model.num_layers) for parts in fused_parts(model, layer).values() for part in parts]
 
 
 def plain_shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:

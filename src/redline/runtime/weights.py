@@ -132,5 +132,3 @@ class _Builder:
         if self.quantization == "fp8":
             return Fp8.quantize(weight, bias)
         return dense(weight, bias)
-
-

@@ -132,9 +132,7 @@ def _one(q: torch.Tensor, kv: KV, sequence: _Sequence, scale: float, window: int
     return out.reshape(1, -1)
 
 
-def _chunk(
-    q: torch.Tensor, kv: KV, sequence: _Sequence, scale: float, window: int | None, plan: _Plan
-) -> torch.Tensor:
+def _chunk(q: torch.Tensor, kv: KV, sequence: _Sequence, scale: float, window: int | None, plan: _Plan) -> torch.Tensor:
     """Many query tokens, causal. [n, H, D] -> [n, H * D]."""
     n, heads, dim = q.shape
     start = 0 if window is None else max(0, sequence.context - n + 1 - window)
