@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import orjson
 import torch
@@ -23,8 +24,8 @@ class Checkpoint:
 
     def __init__(self, folder: Path, model: ModelConfig) -> None:
         self.folder = folder
-        self._files = {path: _opened(path) for path in _paths(folder)}
-        self._where = {name: file for file in self._files.values() for name in file.keys()}  # noqa: SIM118
+        files = [_opened(path) for path in _paths(folder)]
+        self._where: dict[str, Any] = {name: file for file in files for name in file.keys()}  # noqa: SIM118
         self._check(model)
 
     def tensor(self, name: str) -> torch.Tensor:
@@ -88,7 +89,7 @@ def _paths(folder: Path) -> list[Path]:
     raise EnvironmentFault(f"{folder} has no *.safetensors", fix="--load-format random needs none")
 
 
-def _opened(path: Path) -> safe_open:
+def _opened(path: Path) -> Any:
     try:
         return safe_open(path, framework="pt")
     except SafetensorError as wrong:

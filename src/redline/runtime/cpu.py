@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import cast
 
 import torch
 
@@ -21,7 +22,8 @@ from redline.runtime.step import Chunk, Launched, Limits, Sampled, Step
 from redline.runtime.weights import load_model
 
 
-class _Done(NamedTuple):
+@dataclass
+class _Done:
     step: Step
     sampled: list[Sampled]
 
@@ -77,8 +79,7 @@ class CpuRunner:
             return _Done(step, choose(self._model.logits(hidden), places))
 
     def collect(self, launched: Launched) -> list[Sampled]:
-        assert isinstance(launched, _Done)
-        return launched.sampled
+        return cast(_Done, launched).sampled
 
     def release(self, request: Request) -> None:
         """Nothing is kept per request beside its pages."""

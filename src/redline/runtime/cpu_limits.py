@@ -1,4 +1,4 @@
-"""What a CPU box can hold and how it should compute: dtype, threads, pages. Every choice follows from facts read once."""
+"""What a CPU box can hold and how it should compute: dtype, threads, pages. Facts are read once, at start."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def choose_threads(asked: int, weight_bytes: int) -> tuple[int, str]:
 
 
 def choose_limits(config: EngineConfig, model: ModelConfig, itemsize: int) -> Limits:
-    """Pages from the share of the memory that is free now, with the weights loaded. `itemsize`: bytes of a K or V entry.
+    """Pages from the share of the memory that is free now, with the weights loaded. `itemsize`: bytes of one number.
 
     Raises `EnvironmentFault` when none fit.
     """

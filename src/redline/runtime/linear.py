@@ -53,7 +53,7 @@ class Plain:
 def can_pack(dtype: torch.dtype) -> bool:
     """Whether this build of torch and this CPU have oneDNN's packed matrix product for the dtype."""
     mkldnn = torch.ops.mkldnn
-    if not torch.backends.mkldnn.is_available() or not hasattr(mkldnn, "_reorder_linear_weight"):
+    if not torch._C._has_mkldnn or not hasattr(mkldnn, "_reorder_linear_weight"):
         return False
     return dtype == torch.float32 or (dtype == torch.bfloat16 and bool(mkldnn._is_mkldnn_bf16_supported()))
 

@@ -70,7 +70,7 @@ class Model:
     def _attention(self, x: torch.Tensor, layer: Layer, batch: Batch, kv: KV) -> torch.Tensor:
         c, k = self.config, self.kernels
         heads = k.linear(x, layer.qkv).view(x.shape[0], -1, c.head_dim)
-        q, key, v = heads.split((c.num_heads, c.num_kv_heads, c.num_kv_heads), 1)
+        q, key, v = heads.split_with_sizes((c.num_heads, c.num_kv_heads, c.num_kv_heads), 1)
         if layer.q_norm is not None and layer.k_norm is not None:
             q, key = k.rms_norm(q, layer.q_norm, c.rms_norm_eps), k.rms_norm(key, layer.k_norm, c.rms_norm_eps)
         q = k.rope_append(q, key, v, self.cos_sin, batch, kv)

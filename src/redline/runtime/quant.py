@@ -1,8 +1,8 @@
 """Quantized checkpoints: AWQ (gemm), GPTQ, compressed-tensors' pack-quantized and float8.
 
 The three layouts of 4-bit integers hold the same: numbers 0 to 15, per group of inputs a scale and a zero point. They
-differ in what is packed along what, in which order, and in what the stored zero point means; `_READERS` has one function
-each. All become `W4A16`.
+differ in what is packed along what, in which order, and in what the stored zero point means; `_READERS` has one
+function each. All become `W4A16`.
 """
 
 from __future__ import annotations

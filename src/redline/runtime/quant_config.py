@@ -1,4 +1,4 @@
-"""How a checkpoint's weights are stored when they are not plain: `quantization_config` of config.json, read strictly."""
+"""How weights are stored when they are not plain: `quantization_config` of config.json, read strictly."""
 
 from __future__ import annotations
 

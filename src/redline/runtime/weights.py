@@ -41,11 +41,7 @@ def load_model(
     """
     device = torch.device(device)
     _check_quantization(model, quantization, device)
-    source: Source
-    if folder is None:
-        source = RandomWeights(model, seed, device)
-    else:
-        source = Checkpoint(folder, model)
+    source: Source = RandomWeights(model, seed, device) if folder is None else Checkpoint(folder, model)
     build = _Builder(model, source, dtype, device, quantization)
     layers = [build.layer(i, activations or dtype) for i in range(model.num_layers)]
     embedding = build.copied("model.embed_tokens.weight", dtype)

@@ -107,7 +107,7 @@ def _make_plan(batch: Batch, cos_sin: torch.Tensor | None, page_size: int) -> _P
 def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """x · (cos, cos) + (second half, first half) · (-sin, sin)."""
     tokens, heads, dim = x.shape
-    swapped = x.unflatten(-1, (2, dim // 2)).flip(-2).view(tokens, heads, dim)
+    swapped = x.reshape(tokens, heads, 2, dim // 2).flip(2).view(tokens, heads, dim)
     return torch.addcmul(x * cos, swapped, sin).to(x.dtype)
 
 
