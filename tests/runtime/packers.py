@@ -39,7 +39,7 @@ def drawn(
 
 
 def _words(values: torch.Tensor, order: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6, 7)) -> torch.Tensor:
-    """[rows, n] of 0 to 15 -> int32 [rows, n / 8]; the i-th four bits hold the value at place `order[i]` of its eight."""
+    """[rows, n] of 0 to 15 -> int32 [rows, n / 8]; the i-th four bits hold the value at `order[i]` of its eight."""
     words = np.zeros((values.shape[0], values.shape[1] // 8), dtype=np.uint32)
     for i in range(8):
         words |= values[:, order[i] :: 8].numpy().astype(np.uint32) << np.uint32(4 * i)
