@@ -14,8 +14,6 @@ from redline.runtime.step import Sampled
 
 def choose(logits: torch.Tensor, places: list[Place]) -> list[Sampled]:
     """`logits` [L, vocab] float32, rows as in `places`. One entry per place that draws or that tells of the prompt."""
-    if not logits.shape[0]:
-        return []
     # the largest is NaN when any is
     best, tokens = (found.tolist() for found in logits.max(-1))
     found: list[Sampled] = []

@@ -64,7 +64,7 @@ class CpuRunner:
             "kv": f"{self._limits.pages - 1} pages of {self._limits.page_size} tokens",
         }
         self._warm_up()
-        self._resolved["start_s"] = f"{time.perf_counter() - started:.3f}"
+        progress(f"ready after {time.perf_counter() - started:.2f} s")
 
     @property
     def limits(self) -> Limits:
@@ -76,7 +76,7 @@ class CpuRunner:
         with torch.inference_mode():
             batch, places = assemble(step, self._limits.page_size)
             hidden = self._model.forward(batch, self._kv)
-            return _Done(step, choose(self._model.logits(hidden), places))
+            return _Done(step, choose(self._model.logits(hidden), places) if len(hidden) else [])
 
     def collect(self, launched: Launched) -> list[Sampled]:
         return cast(_Done, launched).sampled
@@ -88,7 +88,7 @@ class CpuRunner:
         return dict(self._resolved)
 
     def close(self) -> None:
-        self._kv = []
+        del self._kv, self._model
 
     def _set_threads(self) -> None:
         """OpenMP keeps the number per calling thread, and the engine's thread is not the one that made us."""
