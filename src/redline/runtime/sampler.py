@@ -223,39 +223,37 @@ def _rejected(
 ) -> list[list[Drawn]]:
     """The rejection rule: a guess stands with p/q; where it falls, the token comes from what p has more than q."""
     p = distribution(logits, [place for places in unrolled for place in places])
-    tokens: list[list[int]] = []
-    ends: list[int] = []
-    weights, last = [], []
-    first = 0
-    for places, draft, other in zip(unrolled, drafts, probs, strict=True):
-        assert other is not None
-        q = other.to(p)
-        count = _standing(p[first : first + len(places)], q, places, draft)
-        tokens.append(list(draft[:count]))
-        if count < len(places):
-            at = p[first + count]
-            rest = (at - q[count]).clamp_(min=0) if count < len(draft) else at
-            weights.append(rest if bool(rest.sum() > 0) else at)
-            last.append(places[count])
-            ends.append(len(tokens) - 1)
-        first += len(places)
-    if last:
-        for i, token in zip(ends, _draw(torch.stack(weights), None, last, Purpose.RESIDUAL), strict=True):
+    guesses = [list(draft[: len(places)]) for places, draft in zip(unrolled, drafts, strict=True)]
+    q = torch.cat([other[: len(own)].to(p) for own, other in zip(guesses, probs, strict=True) if other is not None])
+    firsts = np.cumsum([0, *(len(places) for places in unrolled)]).tolist()
+    known = np.cumsum([0, *(len(own) for own in guesses)]).tolist()
+    at = [first + i for first, own in zip(firsts, guesses, strict=False) for i in range(len(own))]
+    chosen = torch.tensor([token for own in guesses for token in own], device=p.device)[:, None]
+    pairs = torch.cat([p[at].gather(-1, chosen), q.gather(-1, chosen)], -1).tolist()
+    counts = [_standing(pairs[known[i] : known[i + 1]], places) for i, places in enumerate(unrolled)]
+    tokens = [own[:count] for own, count in zip(guesses, counts, strict=True)]
+    ends = [i for i, places in enumerate(unrolled) if counts[i] < len(places)]
+    weights = p[[firsts[i] + counts[i] for i in ends]]
+    fallen = [place for place, i in enumerate(ends) if counts[i] < len(guesses[i])]
+    if fallen:
+        rest = (weights[fallen] - q[[known[ends[place]] + counts[ends[place]] for place in fallen]]).clamp_(min=0)
+        # Nothing rests where p and q are the same up to rounding.
+        weights[fallen] = torch.where(rest.sum(-1, keepdim=True) > 0, rest, weights[fallen])
+    if ends:
+        last = [unrolled[i][counts[i]] for i in ends]
+        for i, token in zip(ends, _draw(weights, None, last, Purpose.RESIDUAL), strict=True):
             tokens[i].append(token)
     return _split(logits, unrolled, tokens)
 
 
-def _standing(p: torch.Tensor, q: torch.Tensor, places: Sequence[Row], draft: Sequence[int]) -> int:
-    """How many guesses stand. `p` [places, V], `q` [k, V]."""
-    count = min(len(places), len(draft))
-    guesses = torch.tensor(draft[:count], device=p.device)[:, None]
-    pairs = torch.cat([p[:count].gather(-1, guesses), q[:count].gather(-1, guesses)], -1).tolist()
+def _standing(pairs: Sequence[Sequence[float]], places: Sequence[Row]) -> int:
+    """How many guesses stand, given (p, q) of each."""
     for i, (own, other) in enumerate(pairs):
         number = uniform(places[i].sampling.seed, places[i].position, Purpose.ACCEPT)
         # Written so that a NaN falls.
         if not number * other < own:
             return i
-    return count
+    return len(pairs)
 
 
 def _split(logits: torch.Tensor, unrolled: Sequence[list[Row]], tokens: Sequence[list[int]]) -> list[list[Drawn]]:
