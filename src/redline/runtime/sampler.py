@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from redline.runtime.draws import Purpose, draws, uniform
-from redline.runtime.edits import edited, empty_mask
+from redline.runtime.edits import edited, empty_mask, words
 from redline.runtime.filters import filtered, filters
 from redline.runtime.penalties import Counts, counts, penalises
 from redline.runtime.ranking import best, pick, top
@@ -26,6 +26,7 @@ from redline.runtime.request import Matcher, Sampling, TokenLogprob
 
 GREEDY_BELOW = 1e-5
 NAN = "nan"
+GRAMMAR = "grammar"
 T = TypeVar("T")
 NOTHING = -1
 """The token of a row whose logits were of no use."""
@@ -62,7 +63,8 @@ class Row:
 
 
 class Drawn(NamedTuple):
-    """`fault` is `nan` when the row had a NaN, an infinity or nothing to choose from; then `token` is -1."""
+    """`fault` is `nan` when the row had a NaN, an infinity or nothing to choose from, and `grammar` when the grammar
+    allowed nothing, having hit a limit; then `token` is -1."""
 
     token: int
     logprob: TokenLogprob | None = None
@@ -72,7 +74,7 @@ class Drawn(NamedTuple):
 def sample(logits: torch.Tensor, rows: Sequence[Row], purpose: Purpose = Purpose.TOKEN) -> list[Drawn]:
     """One token per row. `logits` [R, V] float32."""
     if all(row.sampling.plain_greedy and row.matcher is None for row in rows):
-        return [Drawn(token, None, NAN if token < 0 else "") for token in _arg_max(logits)]
+        return [Drawn(token, None, "" if token >= 0 else NAN) for token in _arg_max(logits)]
     return _told(logits, rows, choose(edited(logits, rows), rows, purpose))
 
 
@@ -132,7 +134,15 @@ def _told(logits: torch.Tensor, rows: Sequence[Row], tokens: Sequence[int]) -> l
     if asked:
         most = [rows[i].sampling.logprobs or 0 for i in asked]
         _put(told, asked, _logprobs(_part(logits, asked), [tokens[i] for i in asked], most))
-    return [Drawn(token, logprob, NAN if token < 0 else "") for token, logprob in zip(tokens, told, strict=True)]
+    vocab = logits.shape[-1]
+    return [
+        Drawn(token, logprob, "" if token >= 0 else _fault(row, vocab))
+        for row, token, logprob in zip(rows, tokens, told, strict=True)
+    ]
+
+
+def _fault(row: Row, vocab: int) -> str:
+    return GRAMMAR if row.matcher is not None and not words(row, vocab).any() else NAN
 
 
 def prompt_logprobs(logits: torch.Tensor, targets: Sequence[int], top: int) -> list[TokenLogprob]:
