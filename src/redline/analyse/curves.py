@@ -17,7 +17,7 @@ from redline.analyse.gaps import Gaps, steps_between
 from redline.analyse.latency import Latencies, counted, first_chunk_ns, latencies_of
 from redline.analyse.percentile import Floats, rank
 from redline.analyse.window import SteadyWindow, in_flight
-from redline.store.requests import Ints, Requests, Small, narrow
+from redline.store.requests import Ints, Requests, Whole, narrow
 from redline.units import NS_PER_MS, NS_PER_S
 
 SHARES = np.unique(
@@ -104,7 +104,7 @@ def _of_gaps(gaps: Gaps) -> Distribution:
     return Distribution(values[finite], shares[finite])
 
 
-def _gaps_by_slice(requests: Requests, start: int, end: int) -> Iterator[Small]:
+def _gaps_by_slice(requests: Requests, start: int, end: int) -> Iterator[Whole]:
     """Gaps between the chunks of a request, by the slice in which the later chunk arrived."""
     first, last = (slice_of(at, start, end, SLICES) for at in (requests.earliest_ns, requests.latest_ns))
     inside = _groups(np.where(first == last, first, SLICES))
@@ -129,7 +129,7 @@ def _groups(part: Ints) -> list[Ints]:
     return np.split(np.argsort(small, kind="stable"), cuts[:SLICES])[:SLICES]
 
 
-def _each(slices: Iterable[Small], levels: tuple[float, ...]) -> Floats:
+def _each(slices: Iterable[Whole], levels: tuple[float, ...]) -> Floats:
     """[levels, slices]: the percentiles of each slice in ms, from its values in ns; NaN in an empty one."""
     found = np.full((len(levels), SLICES), np.nan)
     for column, values in enumerate(slices):

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redline.analyse.percentile import Floats, rank
-from redline.analyse.ranked import Ranked, Whole
-from redline.store.requests import Bools, Ints, Requests, Small
+from redline.analyse.ranked import Ranked
+from redline.store.requests import Bools, Ints, Requests, Whole
 from redline.units import NS_PER_MS
 
 _BLOCK = 1 << 18

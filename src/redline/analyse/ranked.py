@@ -7,14 +7,10 @@ question: those that share their leading bits with the one that stands there, a 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from redline.store.requests import Ints
-
-Whole = NDArray[np.unsignedinteger[Any]] | NDArray[np.signedinteger[Any]]
+from redline.store.requests import Ints, Whole
 
 _BLOCK = 1 << 16
 """Numbers looked at in one go: what is computed of them stays in the processor's cache."""
@@ -52,7 +48,8 @@ class Ranked:
 
     def _key(self, values: Whole) -> Whole:
         """The leading bits: never falls where the numbers rise."""
-        return np.minimum(values >> self._shift, _KEYS - 1)
+        key: Whole = np.minimum(values >> self._shift, _KEYS - 1)
+        return key
 
     def _blocks(self) -> Iterator[Whole]:
         for first in range(0, len(self._values), _BLOCK):

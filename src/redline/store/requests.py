@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Names = NDArray[np.str_]
-Small = NDArray[np.signedinteger[Any]]
-"""Whole numbers in the narrowest signed type that holds them all."""
+Whole = NDArray[np.integer[Any]]
+"""Whole numbers in a type that may be narrower."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Requests:
     warmup: Bools
     chunk_start: Ints
     chunk_ns: Ints
-    chunk_tokens: Small
+    chunk_tokens: Whole
 
     def __len__(self) -> int:
         return len(self.index)
@@ -74,7 +74,7 @@ class Requests:
         """The last arrival of a chunk; 0 without chunks."""
         return self._each(np.maximum, self.chunk_ns)
 
-    def _each(self, what: np.ufunc, column: Small) -> Ints:
+    def _each(self, what: np.ufunc, column: Whole) -> Ints:
         """`what` over the chunks of each request."""
         found = np.zeros(len(self), np.int64)
         some = self.chunks > 0
@@ -87,7 +87,7 @@ class Requests:
 
         A column is copied when it is first looked at: most users of a selection want two or three of them.
         """
-        rows = np.flatnonzero(keep) if keep.dtype == np.bool_ else keep
+        rows: Ints = np.flatnonzero(keep) if keep.dtype == np.bool_ else keep.astype(np.int64, copy=False)
         in_order = len(rows) == 0 or bool((np.diff(rows) > 0).all())
         if in_order and len(rows) == len(self):
             return self
@@ -120,7 +120,8 @@ class _Rows:
         if name == "chunk_start":
             return np.concatenate(([0], np.cumsum(self.whole.chunks[self.rows]))).astype(np.int64)
         column: NDArray[Any] = getattr(self.whole, name)
-        return column[self._chunks() if name.startswith("chunk_") else self.rows]
+        picked: NDArray[Any] = column[self._chunks() if name.startswith("chunk_") else self.rows]
+        return picked
 
     def _chunks(self) -> Any:
         """Where the chunks of the rows are."""
@@ -136,8 +137,10 @@ class _Rows:
         return np.repeat(start[:-1][rows] - (np.cumsum(counts) - counts), counts) + np.arange(total)
 
 
-def narrow(values: NDArray[Any]) -> Small:
+def narrow(values: NDArray[Any]) -> Whole:
     """The same numbers in the narrowest signed type that holds them."""
     low, high = (int(values.min()), int(values.max())) if len(values) else (0, 0)
-    fitting = next(t for t in (np.int8, np.int16, np.int32, np.int64) if np.iinfo(t).min <= low and high <= np.iinfo(t).max)
+    fitting = next(
+        t for t in (np.int8, np.int16, np.int32, np.int64) if np.iinfo(t).min <= low and high <= np.iinfo(t).max
+    )
     return values.astype(fitting, copy=False)
