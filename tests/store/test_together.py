@@ -52,6 +52,7 @@ def test_several_processes_read_what_one_reads(
 ) -> None:
     with Reader.open(file) as reader:
         alone = reader.requests(point)
+        monkeypatch.setattr(together, "FEWEST", 1)
         monkeypatch.setattr(together, "EACH", 1)
         monkeypatch.setattr(together, "_cores", lambda: cores)
         monkeypatch.setattr(together, "read_parts", None)  # no way back
@@ -62,6 +63,7 @@ def test_several_processes_read_what_one_reads(
 def test_a_process_that_fails_costs_no_more_than_time(file: Path, point: int, monkeypatch: pytest.MonkeyPatch) -> None:
     with Reader.open(file) as reader:
         alone = reader.requests(point)
+        monkeypatch.setattr(together, "FEWEST", 1)
         monkeypatch.setattr(together, "EACH", 1)
         monkeypatch.setattr(together, "_cores", lambda: 2)
         monkeypatch.setattr(together.sys, "executable", "/bin/false")
@@ -72,6 +74,7 @@ def test_a_point_that_goes_on_is_read_at_one_instant(store: Store, point: int, m
     for one in recorded():
         store.add_request(point, one)
     store.flush()
+    monkeypatch.setattr(together, "FEWEST", 1)
     monkeypatch.setattr(together, "EACH", 1)
     monkeypatch.setattr(together, "_read_together", None)
     assert len(store.requests(point)) == 60

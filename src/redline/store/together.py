@@ -27,8 +27,8 @@ from redline.store.columns import BEYOND, FIRST, NUMBERS, Part, joined, read_par
 from redline.store.file import open_readonly
 from redline.store.requests import Requests
 
-EACH = 50_000
-"""Requests that are worth a process: they take it as long as its start."""
+FEWEST, EACH = 200_000, 50_000
+"""Requests of a point that is worth it, and of each process: reading them takes it as long as its start."""
 
 
 def read_point(db: sqlite3.Connection, path: Path, point_id: int) -> Requests:
@@ -36,7 +36,7 @@ def read_point(db: sqlite3.Connection, path: Path, point_id: int) -> Requests:
     count = _finished(db, point_id)
     processes = min(_cores(), count // EACH)
     part = None
-    if processes > 1:
+    if count >= FEWEST and processes > 1:
         part = _read_together(path, point_id, _bounds(db, point_id, processes, count // processes))
     return requests_of(part or joined(read_parts(db, point_id)))
 
