@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from redline.analyse.ranked import Ranked
+from redline.store.requests import Whole
 
 some = st.one_of(
     st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=60),
@@ -16,7 +17,9 @@ some = st.one_of(
 
 @given(some, st.data())
 def test_against_sorting(values: list[int], data: st.DataObject) -> None:
-    array = np.array(values, np.int64 if max(values) >= 2**32 else np.uint32)
+    array: Whole = np.array(values, np.int64)
+    if max(values) < 2**32:
+        array = array.astype(np.uint32)
     at = data.draw(st.lists(st.integers(0, len(values) - 1), max_size=9))
     assert Ranked(array).at(np.array(at, np.int64)).tolist() == [sorted(values)[place] for place in at]
 
