@@ -3,12 +3,16 @@
     python bench/report.py --requests 1000000 --chunks 32 [--points 4] [--file big.db]
 
 The file is made once (about 230 bytes and 4 per chunk a request) and kept when `--file` names it. Each step runs in a
-fresh process, so that its peak memory is its own.
+fresh process, so that its peak memory is its own; processes that it starts count with it, memory that they share once.
+`--against SRC` runs each step with the redline of another source tree too, in turns, since a busy box changes by the
+minute.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import itertools
 import json
 import os
 import platform
@@ -109,7 +113,7 @@ def _insert(
 
 
 STEPS = {
-    "read": "[reader.requests(p.id) for t in reader.run().trials for p in t.points[:1]]",
+    "read": "for p in (p for t in reader.run().trials for p in t.points): reader.requests(p.id)",
     "report, Markdown": "render_markdown(load_report(reader))",
     "report, Markdown, HTML with charts": "shown(load_report(reader))",
 }
@@ -125,18 +129,38 @@ def shown(report):
 began = time.perf_counter()
 with Reader.open(Path(sys.argv[1])) as reader:
     {step}
-used = resource.getrusage(resource.RUSAGE_SELF)
-print(json.dumps([time.perf_counter() - began, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024]))
+took = time.perf_counter() - began
+used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+print(json.dumps([took, sum(one.ru_utime + one.ru_stime for one in used)]))
 """
 
 
-def measure(path: Path, step: str) -> tuple[float, float, int]:
+def measure(path: Path, step: str, source: Path | None) -> tuple[float, float, int]:
     """Seconds, CPU seconds, peak bytes of one step."""
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(step=STEPS[step]), str(path)], capture_output=True, text=True, check=True
-    )
-    seconds, cpu, peak = json.loads(done.stdout)
+    env = os.environ | ({"PYTHONPATH": str(source.resolve())} if source else {})
+    command = [sys.executable, "-c", PROGRAM.format(step=STEPS[step]), str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=env) as process:
+        peak = 0
+        while process.poll() is None:
+            peak = max(peak, memory(process.pid))
+            time.sleep(0.02)
+        assert process.stdout
+        seconds, cpu = json.loads(process.stdout.read())
     return seconds, cpu, peak
+
+
+def memory(pid: int) -> int:
+    """Bytes that a process and its children hold, what they share counted once."""
+    private, shared = 0, 0
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:  # it has just ended
+        return 0
+    for one in (str(pid), *children):
+        with contextlib.suppress(OSError):
+            resident, of_these = map(int, Path(f"/proc/{one}/statm").read_text().split()[1:3])
+            private, shared = private + resident - of_these, max(shared, of_these)
+    return (private + shared) * os.sysconf("SC_PAGE_SIZE")
 
 
 def main() -> None:
@@ -145,6 +169,8 @@ def main() -> None:
     parser.add_argument("--chunks", type=int, default=32)
     parser.add_argument("--points", type=int, default=1)
     parser.add_argument("--file", type=Path, help="made there when it is missing, and kept")
+    parser.add_argument("--against", type=Path, metavar="SRC", help="the `src` folder of another checkout")
+    parser.add_argument("--times", type=int, default=1, help="how often each step is done")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = options.file or Path(folder) / "big.db"
@@ -154,9 +180,10 @@ def main() -> None:
             print(f"{path.stat().st_size / 1e6:,.0f} MB made in {time.perf_counter() - began:.0f} s", file=sys.stderr)
         print(f"{os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}\n")
         print("| step | seconds | CPU seconds | peak memory |\n|---|---|---|---|")
-        for step in STEPS:
-            seconds, cpu, peak = measure(path, step)
-            print(f"| {step} | {seconds:.1f} | {cpu:.1f} | {peak / 1e6:,.0f} MB |", flush=True)
+        sources = [(None, ""), *([(options.against, f", {options.against}")] if options.against else [])]
+        for step, _, (source, name) in itertools.product(STEPS, range(options.times), sources):
+            seconds, cpu, peak = measure(path, step, source)
+            print(f"| {step}{name} | {seconds:.1f} | {cpu:.1f} | {peak / 1e6:,.0f} MB |", flush=True)
 
 
 if __name__ == "__main__":

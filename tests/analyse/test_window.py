@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redline.analyse.window import Steps, find_window, in_flight, slice_counts, token_arrivals
+from redline.analyse.window import Steps, find_window, in_flight
 from redline.store.requests import Requests
 from tests.analyse.traffic import MS, Row, S, closed_loop, ns, requests_of
 
@@ -165,25 +165,6 @@ def test_nothing_sent(rows: list[Row]) -> None:
     window = find_window(made, S, S + 10)
     assert not window.found
     assert window.seconds == 0
-
-
-def test_tokens_follow_the_server_s_count() -> None:
-    made = requests_of(
-        Row(0, chunks=[10, 20], tokens=[1, 1], output_tokens=6),  # usage says 6
-        Row(0, chunks=[30], tokens=[2], output_tokens=0, status="reset"),  # no usage: what was counted
-        Row(0, finished=40, output_tokens=5),  # one piece
-    )
-    times, tokens, owner = token_arrivals(made)
-    assert [(int(t) - S) // MS for t in times] == [10, 20, 30, 40]
-    assert tokens.tolist() == [3, 3, 2, 5]
-    assert owner.tolist() == [0, 0, 1, 2]
-
-
-@given(st.lists(st.integers(0, 99), max_size=50), st.integers(1, 20))
-def test_slices_lose_nothing(times: list[int], slices: int) -> None:
-    counts = slice_counts(np.array(times, np.int64), np.ones(len(times)), 0, 100, slices)
-    assert len(counts) == slices
-    assert counts.sum() == len(times)
 
 
 @given(st.integers(1, 6), st.integers(0, 5000))

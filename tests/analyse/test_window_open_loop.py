@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from redline.analyse.arrivals import arrivals_of
 from redline.analyse.percentile import Floats
-from redline.analyse.window import SteadyWindow, find_window, token_arrivals
+from redline.analyse.window import SteadyWindow, find_window
 from redline.store.requests import Requests
 from tests.analyse.traffic import Row, S, ns, requests_of
 
@@ -26,8 +27,7 @@ def window_of(requests: Requests) -> SteadyWindow:
 
 
 def rate(requests: Requests, window: SteadyWindow) -> float:
-    at, tokens, _ = token_arrivals(requests)
-    return float(tokens[(at >= window.start_ns) & (at < window.end_ns)].sum()) / window.seconds
+    return float(arrivals_of(requests).counts(window.start_ns, window.end_ns, 1)[0]) / window.seconds
 
 
 @pytest.mark.parametrize("seed", range(8))

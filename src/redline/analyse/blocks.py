@@ -73,7 +73,7 @@ def units_of_gaps(gaps: Gaps) -> Units:
     owner = np.arange(n) * m // max(n, 1)
     zeros = np.bincount(owner, weights=gaps.zeros, minlength=m).astype(np.float64)
     owed = np.bincount(owner, weights=gaps.missing, minlength=m)
-    order = np.argsort(gaps.ms, kind="stable")
+    order = np.argsort(gaps.ns, kind="stable")
     whose = owner[gaps.owner[order]]
     sizes = zeros + owed + np.bincount(whose, minlength=m)
     return Units(gaps.ms[order], whose, zeros, sizes)

@@ -20,6 +20,7 @@ from redline.analyse.finding import Interval
 from redline.analyse.gaps import Gaps
 from redline.analyse.percentile import Floats, rank
 from redline.store.requests import Ints
+from redline.units import NS_PER_MS
 
 REPLICATES = 1000
 GROUPS = 500
@@ -78,11 +79,12 @@ def gap_draws(gaps: Gaps, levels: list[float], rng: np.random.Generator) -> list
     zeros, sizes = by_group.sums(gaps.zeros), by_group.sums(gaps.per_owner())
     weights = _weights(groups, rng)
     totals = weights @ sizes
+    cuts = _cuts(by_group, sizes, zeros, levels)
+    values = gaps.ranked.at(np.concatenate(cuts))
     draws = []
-    for level in levels:
-        values = gaps.ordered[_cuts(by_group, sizes, zeros, level)]
-        grid = np.concatenate(([0.0], values, [np.inf]))
-        below = np.column_stack((zeros, by_group.below(values) + zeros[:, None], sizes))
+    for level, own in zip(levels, np.split(values, np.cumsum([len(cut) for cut in cuts])[:-1]), strict=True):
+        grid = np.concatenate(([0.0], own / NS_PER_MS, [np.inf]))
+        below = np.column_stack((zeros, by_group.below(own) + zeros[:, None], sizes))
         enough = weights @ below >= level * totals[:, None] - 1e-6
         draws.append(grid[enough.argmax(axis=1)])
     return draws
@@ -98,42 +100,48 @@ class _ByGroup:
     def sums(self, per_request: Ints) -> Floats:
         return np.bincount(self._owner, weights=per_request, minlength=self._groups).astype(np.float64)
 
-    def below(self, values: Floats) -> Floats:
-        """[groups, values]: how many gaps of each group are at or below each of the rising values."""
-        ms, k = self.gaps.ms, len(values)
+    def below(self, values: Ints) -> Floats:
+        """[groups, values]: how many gaps of each group are at or below each of the rising values, in ns."""
+        ns, k = self.gaps.ns, len(values)
         if k == 0:
             return np.empty((self._groups, 0))
         # the first and the last value are the extremes: what lies between them and the rest needs no look
-        low, high = (values[1], values[-2]) if k > 2 else (values[0], values[-1])
-        inside = np.flatnonzero((ms > low) & (ms <= high))
-        bucket = np.searchsorted(values, ms[inside])
-        whose = self._owner[self.gaps.owner[inside]]
-        counts = np.bincount(whose * k + bucket, minlength=self._groups * k).reshape(self._groups, k)
-        found = counts.cumsum(axis=1) + self.sums(self.gaps.below(float(low)))[:, None]
+        low, high = (int(v) for v in ((values[1], values[-2]) if k > 2 else (values[0], values[-1])))
+        inside = np.flatnonzero((ns > low) & (ns <= high))
+        bucket = np.searchsorted(values, ns[inside])
+        counts = np.bincount(self._whose(inside) * k + bucket, minlength=self._groups * k).reshape(self._groups, k)
+        found = counts.cumsum(axis=1) + self.sums(self.gaps.below(low))[:, None]
         if k > 2:
-            lowest = np.flatnonzero(ms <= values[0])
-            found[:, 0] = np.bincount(self._owner[self.gaps.owner[lowest]], minlength=self._groups)
+            lowest = np.flatnonzero(ns <= int(values[0]))
+            found[:, 0] = np.bincount(self._whose(lowest), minlength=self._groups)
             found[:, -1] = self.real
         return np.asarray(found, np.float64)
 
+    def _whose(self, places: Ints) -> Ints:
+        """The group of the request that each of these gaps belongs to."""
+        return self._owner[np.searchsorted(self.gaps.begins, places, "right") - 1]
 
-def _cuts(by_group: _ByGroup, sizes: Floats, zeros: Floats, level: float) -> Ints:
-    """Positions in the sorted gaps that a replicate's percentile may fall on: ± 8 standard errors around the estimate.
+
+def _cuts(by_group: _ByGroup, sizes: Floats, zeros: Floats, levels: list[float]) -> list[Ints]:
+    """For each level, positions in the sorted gaps that a replicate's percentile may fall on: ± 8 standard errors
+    around the estimate.
 
     The standard error is that of the share of gaps below the estimate, by the ratio of sums over groups.
     """
-    ordered = by_group.gaps.ordered
-    m = len(ordered)
+    m = len(by_group.gaps.ns)
     if m == 0:
-        return np.empty(0, np.int64)
+        return [np.empty(0, np.int64) for _ in levels]
     total, none = sizes.sum(), zeros.sum()
-    centre = min(max(rank(int(total), level) - none - 1, 0), m - 1)
-    below = by_group.sums(by_group.gaps.below(float(ordered[int(centre)]))) + zeros
-    share = below.sum() / total
-    error = math.sqrt(float(((below - share * sizes) ** 2).sum())) / total
-    spread = np.linspace(-8, 8, 161) * max(error, 1 / total)
-    around = np.clip(np.round(centre + spread * total), 0, m - 1)
-    return np.unique(np.concatenate((around, [0, m - 1]))).astype(np.int64)
+    centres = [int(min(max(rank(int(total), level) - none - 1, 0), m - 1)) for level in levels]
+    cuts = []
+    for centre, value in zip(centres, by_group.gaps.ranked.at(np.array(centres)).tolist(), strict=True):
+        below = by_group.sums(by_group.gaps.below(value)) + zeros
+        share = below.sum() / total
+        error = math.sqrt(float(((below - share * sizes) ** 2).sum())) / total
+        spread = np.linspace(-8, 8, 161) * max(error, 1 / total)
+        around = np.clip(np.round(centre + spread * total), 0, m - 1)
+        cuts.append(np.unique(np.concatenate((around, [0, m - 1]))).astype(np.int64))
+    return cuts
 
 
 def rate_draws(counts: Floats, seconds: float, block: int, rng: np.random.Generator) -> Floats:

@@ -6,16 +6,18 @@ Nothing is picked at random, so a spike is never lost: the highest value of ever
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
-from redline.analyse.gaps import Gaps
+from redline.analyse.arrivals import arrivals_of, slice_of
+from redline.analyse.gaps import Gaps, steps_between
 from redline.analyse.latency import Latencies, counted, first_chunk_ns, latencies_of
 from redline.analyse.percentile import Floats, rank
-from redline.analyse.window import SteadyWindow, in_flight, slice_counts, slice_of, token_arrivals
-from redline.store.requests import Ints, Requests
+from redline.analyse.window import SteadyWindow, in_flight
+from redline.store.requests import Ints, Requests, Whole, narrow
 from redline.units import NS_PER_MS, NS_PER_S
 
 SHARES = np.unique(
@@ -60,21 +62,18 @@ def timeline(requests: Requests, window: SteadyWindow, measured_from_ns: int, en
     """From the start of the measurement to its end in `SLICES` slices."""
     start, end = measured_from_ns, max(ended_ns, measured_from_ns) + 1
     edges = np.linspace(start, end, SLICES + 1)
-    times, tokens, _ = token_arrivals(requests)
+    tokens = arrivals_of(requests).counts(start, end, SLICES)
     steps = in_flight(requests, ended_ns)
     measured = requests.pick(counted(requests))
     first = first_chunk_ns(measured)
     came = first > 0
-    ttft = _sliced(first[came], (first - measured.intended_ns)[came] / NS_PER_MS, start, end)
-    follows = np.ones(max(len(measured.chunk_ns) - 1, 0), np.bool_)
-    some = np.diff(measured.chunk_start) > 0
-    follows[measured.chunk_start[:-1][some][1:] - 1] = False
-    gaps = _sliced(measured.chunk_ns[1:][follows], np.diff(measured.chunk_ns)[follows] / NS_PER_MS, start, end)
+    ttft = _sliced(first[came], (first - measured.intended_ns)[came], start, end)
+    gaps = _gaps_by_slice(measured, start, end)
     ttft_p50, ttft_max = _each(ttft, (0.5, 1.0))
     itl_p50, itl_p99, itl_max = _each(gaps, (0.5, 0.99, 1.0))
     return Timeline(
         (edges[:-1] + edges[1:]) / 2 / NS_PER_S - start / NS_PER_S,
-        slice_counts(times, tokens, start, end, SLICES) / ((end - start) / SLICES / NS_PER_S),
+        tokens / ((end - start) / SLICES / NS_PER_S),
         np.array([steps.mean(int(a), int(b)) for a, b in pairwise(edges)]),
         ttft_p50,
         ttft_max,
@@ -105,19 +104,36 @@ def _of_gaps(gaps: Gaps) -> Distribution:
     return Distribution(values[finite], shares[finite])
 
 
-def _sliced(at_ns: Ints, values: Floats, start: int, end: int) -> list[Floats]:
+def _gaps_by_slice(requests: Requests, start: int, end: int) -> Iterator[Whole]:
+    """Gaps between the chunks of a request, by the slice in which the later chunk arrived."""
+    first, last = (slice_of(at, start, end, SLICES) for at in (requests.earliest_ns, requests.latest_ns))
+    inside = _groups(np.where(first == last, first, SLICES))
+    cut = requests.pick(np.flatnonzero(first < last))  # in more than one slice: looked at chunk by chunk
+    later = np.ones(len(cut.chunk_ns), np.bool_)
+    later[cut.chunk_start[:-1]] = False
+    of_cut = np.diff(cut.chunk_ns)[later[1:]]
+    for rows, places in zip(inside, _groups(slice_of(cut.chunk_ns[later], start, end, SLICES)), strict=True):
+        whole = requests.pick(rows)
+        yield narrow(np.concatenate((*steps_between(whole.chunk_ns, whole.chunks), of_cut[places])))
+
+
+def _sliced(at_ns: Ints, values: Ints, start: int, end: int) -> list[Ints]:
     """The values of each slice."""
-    part = slice_of(at_ns, start, end, SLICES).astype(np.uint8)  # small integers are sorted by counting
-    order = np.argsort(part, kind="stable")
-    cuts = np.cumsum(np.bincount(part, minlength=SLICES + 1))
-    return list(np.split(np.asarray(values[order], np.float64), cuts[:SLICES]))[:SLICES]
+    return [values[places] for places in _groups(slice_of(at_ns, start, end, SLICES))]
 
 
-def _each(slices: list[Floats], levels: tuple[float, ...]) -> Floats:
-    """[levels, slices]: the percentiles of each slice; NaN in an empty one."""
-    found = np.full((len(levels), len(slices)), np.nan)
+def _groups(part: Ints) -> list[Ints]:
+    """Of each slice the positions of what is in it, in their order."""
+    small = (part % (SLICES + 1)).astype(np.uint8)  # what is in none comes last; small integers are sorted by counting
+    cuts = np.cumsum(np.bincount(small, minlength=SLICES + 1))
+    return np.split(np.argsort(small, kind="stable"), cuts[:SLICES])[:SLICES]
+
+
+def _each(slices: Iterable[Whole], levels: tuple[float, ...]) -> Floats:
+    """[levels, slices]: the percentiles of each slice in ms, from its values in ns; NaN in an empty one."""
+    found = np.full((len(levels), SLICES), np.nan)
     for column, values in enumerate(slices):
         if len(values):
             at = [rank(len(values), level) - 1 for level in levels]
-            found[:, column] = np.partition(values, at)[at]
+            found[:, column] = np.partition(values, at)[at] / NS_PER_MS
     return found

@@ -8,6 +8,7 @@ requests delivered on average, at least one); each that never came is an infinit
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,52 +16,56 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redline.analyse.percentile import Floats, rank
-from redline.store.requests import Bools, Ints, Requests
+from redline.analyse.ranked import Ranked
+from redline.store.requests import Bools, Ints, Requests, Whole
 from redline.units import NS_PER_MS
 
-Owners = NDArray[np.int32] | NDArray[np.int64]
+_BLOCK = 1 << 18
+"""Chunks looked at in one go: what is computed of them stays in the processor's cache."""
 
 
 @dataclass(frozen=True)
 class Gaps:
-    """Gaps of n requests: m real ones in `ms` with the request of each in `owner`, `zeros` and `missing` per request.
+    """Gaps of n requests, those of all end to end. Request i has `zeros[i]` gaps of 0, `real[i]` measured ones in `ns`,
+    and `missing[i]` infinite ones."""
 
-    Request i has `zeros[i]` gaps of 0, the real ones whose owner is i, and `missing[i]` infinite ones.
-    """
-
-    ms: Floats
-    owner: Owners
+    ns: Whole
+    real: Ints
     zeros: Ints
     missing: Ints
 
-    @cached_property
-    def ordered(self) -> Floats:
-        """The real gaps, sorted."""
-        return np.sort(self.ms)
+    @property
+    def ms(self) -> Floats:
+        """The measured gaps."""
+        return self.ns / NS_PER_MS
+
+    @property
+    def owner(self) -> NDArray[np.int32]:
+        """The request of each measured gap."""
+        return np.repeat(np.arange(len(self.real), dtype=np.int32), self.real)
 
     @cached_property
-    def real(self) -> Ints:
-        """Real gaps of each request."""
-        return np.bincount(self.owner, minlength=len(self.zeros))
+    def ranked(self) -> Ranked:
+        """The measured gaps by their place in the sorted order."""
+        return Ranked(self.ns)
 
     @cached_property
-    def _edges(self) -> Ints | None:
-        """Where the gaps of each request that has some begin, when they lie in the order of the requests."""
-        if len(self.owner) == 0 or bool((self.owner[1:] < self.owner[:-1]).any()):
-            return None
-        return np.concatenate(([0], np.cumsum(self.real[self.real > 0])[:-1])).astype(np.int64)
+    def begins(self) -> Ints:
+        """Where in `ns` those of each request begin."""
+        return np.cumsum(self.real) - self.real
 
-    def below(self, limit: float) -> Ints:
-        """How many real gaps of each request are at or below `limit`."""
-        under = self.ms <= limit
-        if self._edges is None or int(self.real.max()) > 255:
-            return np.bincount(self.owner[under], minlength=len(self.zeros))
-        counts = np.zeros(len(self.zeros), np.int64)
-        counts[self.real > 0] = np.add.reduceat(under.view(np.uint8), self._edges, dtype=np.uint8)
+    def below(self, limit_ns: int) -> Ints:
+        """How many measured gaps of each request are at or below `limit_ns`."""
+        counts = np.zeros(len(self.real), np.int64)
+        some = self.real > 0
+        if some.any():
+            narrow = np.uint8 if int(self.real.max()) <= 255 else np.int64
+            under = (self.ns <= min(limit_ns, np.iinfo(self.ns.dtype).max)).view(np.uint8)
+            counts[some] = np.add.reduceat(under, self.begins[some], dtype=narrow)
         return counts
 
     def count(self, failures: bool = True) -> int:
-        return len(self.ms) + int(self.zeros.sum()) + (int(self.missing.sum()) if failures else 0)
+        return len(self.ns) + int(self.zeros.sum()) + (int(self.missing.sum()) if failures else 0)
 
     def per_owner(self) -> Ints:
         """Gaps of each request, missing ones included."""
@@ -69,58 +74,88 @@ class Gaps:
     def of_good(self) -> Gaps:
         """Only the gaps of requests that owe nothing."""
         good = self.missing == 0
-        keep = np.repeat(good, self.real) if self._edges is not None else good[self.owner]
-        found = Gaps(self.ms[keep], self.owner[keep], np.where(good, self.zeros, 0), np.zeros_like(self.missing))
-        found.__dict__["ordered"] = _without(self.ordered, np.sort(self.ms[~keep]))
-        return found
+        lost = ~good & (self.real > 0)
+        ns = self.ns[np.repeat(good, self.real)] if lost.any() else self.ns
+        return Gaps(ns, np.where(good, self.real, 0), np.where(good, self.zeros, 0), np.zeros_like(self.missing))
 
     def percentiles(self, levels: list[float]) -> list[float]:
         """Percentile of all gaps together at each level; NaN when there is none."""
         total, zeros = self.count(), int(self.zeros.sum())
         if total == 0:
             return [math.nan] * len(levels)
-        return [_at_rank(self.ordered, rank(total, level), zeros) for level in levels]
+        at = np.array([rank(total, level) for level in levels]) - zeros - 1
+        found = np.where(at < 0, 0.0, math.inf)
+        measured = (at >= 0) & (at < len(self.ns))
+        found[measured] = self.ranked.at(at[measured]) / NS_PER_MS
+        return [float(value) for value in found]
 
     def mean(self) -> float:
         """Mean gap; +inf when one is missing, NaN when there is none."""
         total = self.count()
         if total == 0:
             return math.nan
-        return math.inf if self.missing.any() else float(self.ms.sum()) / total
+        return math.inf if self.missing.any() else float(self.ns.sum(dtype=np.int64)) / NS_PER_MS / total
 
     def within(self, limit: float, level: float) -> Bools:
         """Which requests have at least a share `level` of their own gaps at or below `limit`: the percentile at that
         level is. True for a request without any gap."""
-        below = self.below(limit) + (self.zeros if limit >= 0 else 0)
+        below = self.below(_whole(limit)) + (self.zeros if limit >= 0 else 0)
         enough: Bools = below >= np.ceil(self.per_owner() * level - 1e-9)
         return enough
 
 
 def gaps_of(requests: Requests) -> Gaps:
     """Gaps of all the requests given. A chunk that carried no token ends no gap: the next token's gap spans it."""
-    n = len(requests)
-    at, tokens, chunks = requests.chunk_ns, requests.chunk_tokens, np.diff(requests.chunk_start)
-    carries = tokens > 0
-    if not carries.all():
-        chunks = np.bincount(np.repeat(np.arange(n), chunks)[carries], minlength=n)
-        at, tokens = at[carries], tokens[carries]
-    some = chunks > 0
-    begins = (np.cumsum(chunks) - chunks)[some]
-    got = np.zeros(n, np.int64)
-    if len(begins):
-        got[some] = np.add.reduceat(tokens, begins)
-    follows = np.ones(max(len(at) - 1, 0), np.bool_)
-    follows[begins[1:] - 1] = False
-    ms = np.diff(at)[follows] / NS_PER_MS
-    np.maximum(ms, 0.0, out=ms)
-    owner = np.repeat(np.arange(n, dtype=np.int32), np.maximum(chunks - 1, 0))
-    return Gaps(ms, owner, got - chunks, _owed(requests, got))
+    at, tokens, chunks = requests.chunk_ns, requests.chunk_tokens, requests.chunks
+    if len(tokens) and int(tokens.min()) <= 0:
+        carries = tokens > 0
+        chunks = np.bincount(np.repeat(np.arange(len(requests)), chunks)[carries], minlength=len(requests))
+        at = at[carries]
+    blocks = [_narrow(np.maximum(steps, 0)) for steps in steps_between(at, chunks)]
+    real = np.maximum(chunks - 1, 0)
+    got = requests.delivered
+    return Gaps(np.concatenate(blocks or [np.empty(0, np.uint32)]), real, got - chunks, _owed(requests, got))
+
+
+def steps_between(at_ns: Ints, chunks: Ints) -> Iterator[Ints]:
+    """Time from each chunk of a request to its next one, in ns, some requests at a time. `chunks[i]` of the arrivals
+    are request i's."""
+    ends = np.cumsum(chunks)
+    first = 0
+    while first < len(at_ns):
+        row = int(np.searchsorted(ends, first + _BLOCK, "right"))
+        last = int(ends[row - 1]) if row and ends[row - 1] > first else int(ends[row])
+        inside = ends[np.searchsorted(ends, first, "right") : np.searchsorted(ends, last)]
+        follows = np.ones(last - first - 1, np.bool_)
+        follows[inside[(inside > first) & (inside < last)] - first - 1] = False
+        yield np.diff(at_ns[first:last])[follows]
+        first = last
 
 
 def tokens_per_chunk(requests: Requests) -> dict[int, int]:
     """How many content chunks carried 1, 2, 3, … tokens, over all the requests given."""
-    sizes, counts = np.unique(requests.chunk_tokens, return_counts=True)
+    tokens = requests.chunk_tokens
+    most = int(tokens.max()) if len(tokens) else 0
+    if most > _BLOCK:
+        sizes, counts = np.unique(tokens, return_counts=True)
+    else:
+        every = sum((np.bincount(tokens[i : i + _BLOCK], minlength=most + 1) for i in range(0, len(tokens), _BLOCK)), 0)
+        sizes = np.flatnonzero(every)
+        counts = np.asarray(every)[sizes] if len(sizes) else sizes
     return {int(size): int(count) for size, count in zip(sizes, counts, strict=True)}
+
+
+def _narrow(steps: Ints) -> Whole:
+    """Half the size where no gap is longer than 4.29 s, which is faster to look through."""
+    return steps.astype(np.uint32) if len(steps) == 0 or int(steps.max()) <= np.iinfo(np.uint32).max else steps
+
+
+def _whole(limit_ms: float) -> int:
+    """The longest gap in ns that is at or below a limit in ms."""
+    if limit_ms >= np.iinfo(np.int64).max / NS_PER_MS:
+        return int(np.iinfo(np.int64).max)
+    near = math.floor(limit_ms * NS_PER_MS)
+    return next(ns for ns in (near + 1, near, near - 1) if ns / NS_PER_MS <= limit_ms)
 
 
 def _owed(requests: Requests, got: Ints) -> Ints:
@@ -130,16 +165,3 @@ def _owed(requests: Requests, got: Ints) -> Ints:
     usual = math.ceil(float(requests.output_tokens[ok].mean())) if ok.any() else 1
     asked = np.where(requests.asked_output_tokens > 0, np.minimum(requests.asked_output_tokens, usual), usual)
     return np.where(failed, np.maximum(asked - got, 1), 0)
-
-
-def _without(ordered: Floats, some: Floats) -> Floats:
-    """What is left of sorted values when these (sorted, all among them) are taken out."""
-    first = np.searchsorted(some, some)  # equal values are taken from neighbouring places
-    return np.delete(ordered, np.searchsorted(ordered, some) + np.arange(len(some)) - first)
-
-
-def _at_rank(ordered: Floats, position: int, zeros: int) -> float:
-    if position <= zeros:
-        return 0.0
-    beyond = position - zeros - 1
-    return float(ordered[beyond]) if beyond < len(ordered) else math.inf

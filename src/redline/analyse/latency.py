@@ -10,12 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from redline.analyse.gaps import Gaps, gaps_of
 from redline.analyse.percentile import Floats
 from redline.spec.workload import SLOW_READER
-from redline.store.requests import Bools, Ints, Requests
+from redline.store.requests import Bools, Ints, Requests, Whole
 from redline.units import NS_PER_MS
 
 METRICS = ("ttft_ms", "ttft_ms.sent", "ttfat_ms", "tpot_ms", "e2e_ms", "e2e_ms.sent")
@@ -83,7 +82,7 @@ def latencies_of(requests: Requests) -> Latencies:
     first, last = first_chunk_ns(kept), last_chunk_ns(kept)
     first_tokens = _at_edge(kept, kept.chunk_tokens, kept.chunk_start[:-1])
     after_first = kept.output_tokens - first_tokens
-    several = np.diff(kept.chunk_start) > 1
+    several = kept.chunks > 1
     values = {
         "ttft_ms": _since(first, kept.intended_ns),
         "ttft_ms.sent": _since(first, kept.sent_ns),
@@ -103,10 +102,9 @@ def _since(instant: Ints, start: Ints) -> Floats:
     return np.where(happened, (instant - start) / NS_PER_MS, np.nan)
 
 
-def _at_edge(requests: Requests, column: Ints, position: Ints) -> Ints:
+def _at_edge(requests: Requests, column: Whole, position: Ints) -> Ints:
     """`column` at one chunk of each request; 0 for requests without chunks."""
-    empty = np.diff(requests.chunk_start) == 0
+    empty = requests.chunks == 0
     if len(column) == 0:
         return np.zeros(len(requests), np.int64)
-    picked: NDArray[np.int64] = column[np.where(empty, 0, position)]
-    return np.where(empty, 0, picked)
+    return np.where(empty, 0, column[np.where(empty, 0, position)].astype(np.int64))

@@ -221,8 +221,13 @@ def _counts(requests: Requests, latencies: Latencies) -> dict[str, int]:
 
 
 def _tally(column: Names) -> dict[str, int]:
-    names, counts = np.unique(column, return_counts=True)
-    return {str(name): int(count) for name, count in zip(names, counts, strict=True)}
+    """How often each name is met: there are few of them, so each is looked for."""
+    found = {}
+    while len(column):
+        same = column == column[0]
+        found[str(column[0])] = int(same.sum())
+        column = column[~same]
+    return dict(sorted(found.items()))
 
 
 def _doubt(n: int, level: float) -> str:

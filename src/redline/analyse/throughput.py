@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from redline.analyse.arrivals import Arrivals, arrivals_of, slice_counts
 from redline.analyse.embedding import embeddings
 from redline.analyse.latency import Latencies, first_chunk_ns
 from redline.analyse.percentile import Floats
-from redline.analyse.window import Arrivals, SteadyWindow, in_flight, slice_of, token_arrivals
+from redline.analyse.window import SteadyWindow, in_flight
 from redline.store.requests import Bools, Ints, Requests
 
 SLICES = 120
@@ -32,21 +33,20 @@ def rates_of(requests: Requests, latencies: Latencies, window: SteadyWindow, goo
     vectors = embeddings(requests)
     first = np.where(vectors, requests.finished_ns, first_chunk_ns(requests))
     prompts = first > 0
-    arrivals = token_arrivals(requests)
-    part = slice_of(arrivals.at_ns, window.start_ns, window.end_ns, SLICES)
+    arrivals = arrivals_of(requests)
     prompt_tokens = requests.prompt_tokens[prompts].astype(np.float64)
     # what an embedding's arrival counts is its prompt
-    written = np.where(vectors[arrivals.owner], 0.0, arrivals.tokens) if vectors.any() else arrivals.tokens
-    out, prompted = _counted(part, written, window), _rate(first[prompts], prompt_tokens, window)
+    out = _tokens(arrivals, window, np.where(vectors, 0.0, 1.0) if vectors.any() else None)
+    prompted = _rate(first[prompts], prompt_tokens, window)
     rates = {
         "output_tokens_per_s": out,
         "input_tokens_per_s": prompted,
-        "total_tokens_per_s": _sum(out, prompted, window),
-        "requests_per_s": _request_rate(arrivals, part, len(requests), ok, window),
+        "total_tokens_per_s": _per_second(out.counts + prompted.counts, window),
+        "requests_per_s": _request_rate(arrivals, ok, window),
         "sent_per_s": _rate(sent, np.ones(len(sent)), window),
     }
     if good is not None:
-        rates["goodput_per_s"] = _request_rate(arrivals, part, len(requests), latencies.row[good], window)
+        rates["goodput_per_s"] = _request_rate(arrivals, latencies.row[good], window)
     return rates
 
 
@@ -67,29 +67,26 @@ def block_length(requests: Requests, window: SteadyWindow) -> int:
 
 
 def _rate(at: Ints, weight: Floats, window: SteadyWindow) -> Rate:
-    return _counted(slice_of(at, window.start_ns, window.end_ns, SLICES), weight, window)
+    return _per_second(slice_counts(at, weight, window.start_ns, window.end_ns, SLICES), window)
 
 
-def _counted(part: Ints, weight: Floats, window: SteadyWindow) -> Rate:
-    """From the slice that each arrival is in, and what it counts."""
+def _tokens(arrivals: Arrivals, window: SteadyWindow, weight: Floats | None) -> Rate:
+    return _per_second(arrivals.counts(window.start_ns, window.end_ns, SLICES, weight), window)
+
+
+def _per_second(counts: Floats, window: SteadyWindow) -> Rate:
+    """From what was counted in each slice."""
     if window.seconds <= 0:
         return Rate(math.nan, np.empty(0))
-    counts = np.bincount(part, weights=weight, minlength=SLICES + 1)[:SLICES].astype(np.float64)
     return Rate(float(counts.sum()) / window.seconds, counts)
 
 
-def _sum(one: Rate, other: Rate, window: SteadyWindow) -> Rate:
-    counts = one.counts + other.counts
-    return Rate(float(counts.sum()) / window.seconds if window.seconds > 0 else math.nan, counts)
-
-
-def _request_rate(arrivals: Arrivals, part: Ints, requests: int, rows: Ints, window: SteadyWindow) -> Rate:
+def _request_rate(arrivals: Arrivals, rows: Ints, window: SteadyWindow) -> Rate:
     """Of the requests in `rows`, each counted with the share of its tokens that arrived in the window.
 
     Counting whole requests where they end would make the rate depend on where the window's edges happen to cut clients
     that run in step.
     """
-    whole = np.bincount(arrivals.owner, weights=arrivals.tokens, minlength=requests)
-    share = np.full(requests, np.inf)
-    share[rows] = np.maximum(whole[rows], 1e-9)
-    return _counted(part, arrivals.tokens / share[arrivals.owner], window)
+    share = np.zeros(len(arrivals.tokens))
+    share[rows] = 1 / np.maximum(arrivals.tokens[rows], 1e-9)
+    return _tokens(arrivals, window, share)

@@ -21,12 +21,10 @@ window is the whole point and `note` says why.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from redline.analyse.embedding import embeddings
+from redline.analyse.arrivals import arrivals_of
 from redline.analyse.percentile import Floats
 from redline.store.requests import Bools, Ints, Requests
 from redline.units import NS_PER_S
@@ -126,55 +124,6 @@ def find_window(requests: Requests, measured_from_ns: int, ended_ns: int) -> Ste
     return _trim(requests, SteadyWindow(low, high, True, plateau), cycle)
 
 
-class Arrivals(NamedTuple):
-    """`tokens[i]` tokens of request `owner[i]` arrived at `at_ns[i]`."""
-
-    at_ns: Ints
-    tokens: Floats
-    owner: NDArray[np.int32] | NDArray[np.int64]
-
-
-def token_arrivals(requests: Requests) -> Arrivals:
-    """When tokens arrived and how many, over all the requests given.
-
-    Chunks are scaled to the request's output tokens where the two disagree, since the server's count is the better
-    one. An answer that came in one piece arrived when it was finished; of an embedding it is the prompt that counts.
-    """
-    chunks = np.diff(requests.chunk_start)
-    owner = np.repeat(np.arange(len(requests), dtype=np.int32), chunks)
-    by_chunk = np.zeros(len(requests))
-    if len(requests.chunk_tokens):
-        by_chunk[chunks > 0] = np.add.reduceat(requests.chunk_tokens, requests.chunk_start[:-1][chunks > 0])
-    trusted = (requests.output_tokens > 0) & (requests.status == "ok") & (by_chunk > 0)
-    scale = np.where(trusted, requests.output_tokens / np.maximum(by_chunk, 1), 1.0)
-    carried = np.where(embeddings(requests), np.maximum(requests.prompt_tokens, 1), requests.output_tokens)
-    whole = np.flatnonzero((by_chunk == 0) & (carried > 0) & (requests.finished_ns > 0))
-    tokens = requests.chunk_tokens.astype(np.float64)
-    if (scale != 1).any():
-        tokens *= np.repeat(scale, chunks)
-    if len(whole) == 0:
-        return Arrivals(requests.chunk_ns, tokens, owner)
-    return Arrivals(
-        np.concatenate((requests.chunk_ns, requests.finished_ns[whole])),
-        np.concatenate((tokens, carried[whole].astype(np.float64))),
-        np.concatenate((owner, whole.astype(np.int32))),
-    )
-
-
-def slice_counts(times: Ints, weights: Floats, start_ns: int, end_ns: int, slices: int) -> Floats:
-    """Sum of `weights` in each of `slices` equal parts of [start, end)."""
-    part = slice_of(times, start_ns, end_ns, slices)
-    return np.bincount(part, weights=weights, minlength=slices + 1)[:slices].astype(np.float64)
-
-
-def slice_of(times: Ints, start_ns: int, end_ns: int, slices: int) -> Ints:
-    """Which of the equal parts of [start, end) each time is in; `slices` outside of them all."""
-    part = (times - start_ns) * slices
-    part //= max(end_ns - start_ns, 1)
-    part[(times < start_ns) | (times >= end_ns)] = slices
-    return part
-
-
 def _held(steps: Steps, start: int, end: int, level: float) -> tuple[int, int]:
     """First and last instant in [start, end] at which at least `level` requests are in flight."""
     until = np.append(steps.t_ns[1:], end)
@@ -230,8 +179,7 @@ def _trim(requests: Requests, window: SteadyWindow, cycle_ns: float) -> SteadyWi
     slices = int(min(MOST_SLICES, span // max(cycle_ns, 1.0)))
     if slices < FEWEST_SLICES:
         return window
-    times, tokens, _ = token_arrivals(requests)
-    counts = slice_counts(times, tokens, window.start_ns, window.end_ns, slices)
+    counts = arrivals_of(requests).counts(window.start_ns, window.end_ns, slices)
     first, last = _least_error(counts)
     kept = counts[first:last]
     first = next(i for i in range(first + 1) if _alike(counts[i:first], kept))

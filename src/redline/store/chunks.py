@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from redline.store.requests import Ints
+from redline.store.requests import Ints, Whole, narrow
 
 _U32 = 0xFFFF_FFFF
 
@@ -107,20 +107,28 @@ def _alike(rows: NDArray[np.uint8]) -> tuple[Ints, Ints]:
     return np.arange(n + 1, dtype=np.int64) * chunks, times.ravel()
 
 
-def decode_all_tokens(blobs: Sequence[bytes]) -> Ints:
+def decode_all_tokens(blobs: Sequence[bytes]) -> Whole:
     """Tokens per chunk of many requests, end to end."""
-    known: dict[bytes, int] = {}  # most streams look alike: one token per chunk, the same number of chunks
-    which = np.fromiter((known.setdefault(blob, len(known)) for blob in blobs), np.int64, len(blobs))
-    parts = [decode_tokens(blob) for blob in known]
-    sizes = np.array([len(part) for part in parts], dtype=np.int64)
-    alike = np.array([len(blob) == 0 or blob[0] == 0 for blob in known], dtype=bool)
-    values = np.array([part[0] if same and len(part) else 0 for part, same in zip(parts, alike, strict=True)], np.int64)
-    if not len(which):
-        return np.zeros(0, dtype=np.int64)
-    found = np.repeat(values[which], sizes[which])
-    ends = np.cumsum(sizes[which])
-    for row in np.flatnonzero(~alike[which]).tolist():
-        found[ends[row] - sizes[which[row]] : ends[row]] = parts[which[row]]
+    size = np.fromiter(map(len, blobs), np.int64, len(blobs))
+    some = size > 0
+    raw = np.frombuffer(b"".join(blobs), np.uint8)
+    at = (np.cumsum(size) - size)[some]
+    width = np.full(len(size), -1)  # bytes per chunk; 0: all chunks alike
+    width[some] = raw[at]
+    alike = at[width[some] == 0]
+    count = np.where(some, (size - 1) // np.maximum(width, 1), 0)
+    count[width == 0] = raw[alike[:, None] + np.arange(1, 5)].view("<u4").ravel()
+    value = np.zeros(len(size), np.int64)
+    value[width == 0] = raw[alike[:, None] + np.arange(5, 13)].view("<i8").ravel()
+    found = np.repeat(narrow(value), count)
+    for bytes_per_chunk, kind in ((1, "<u1"), (8, "<i8")):
+        chosen = width == bytes_per_chunk
+        if chosen.any():
+            body = np.repeat(chosen, size)
+            body[at] = False
+            each = narrow(raw[body].view(kind))
+            found = found.astype(np.promote_types(found.dtype, each.dtype), copy=False)
+            found[np.repeat(chosen, count)] = each
     return found
 
 

@@ -19,11 +19,11 @@ from redline.errors import UsageError
 from redline.load.record import RequestRecord, Status, TokenSource
 from redline.store import process
 from redline.store.chunks import decode_times, decode_tokens
-from redline.store.columns import read_columns
 from redline.store.file import artifacts_folder, default_path, faults, open_readonly
 from redline.store.requests import Requests
 from redline.store.rows import ArtifactRow, PointRow, RunRow, Series, TrialRow
 from redline.store.sql import query
+from redline.store.together import read_point
 
 __all__ = ["Reader", "default_path", "query"]
 
@@ -69,7 +69,7 @@ class Reader:
     def requests(self, point_id: int) -> Requests:
         """All requests of a load point as columns, warm-up included, in the order of their index."""
         with self._reading():
-            return read_columns(self._db, point_id)
+            return read_point(self._db, self.path, point_id)
 
     def records(self, point_id: int) -> list[RequestRecord]:
         """The requests of a load point one by one, with error texts and what was generated."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from redline.analyse.latency import first_chunk_ns, last_chunk_ns
 from redline.analyse.percentile import Floats
-from redline.store.requests import Ints, Requests
+from redline.store.requests import Ints, Requests, Whole
 from redline.units import NS_PER_S
 
 
@@ -44,7 +44,7 @@ class Answers:
     first_chunk_tokens: Ints
     chunks: Ints
     chunk_s: Floats
-    chunk_tokens: Ints
+    chunk_tokens: Whole
     owner: Ints
     failed: int
     whole_s: float
@@ -68,14 +68,13 @@ def answers_of(requests: Requests, beside: Beside) -> Answers:
     """The measured requests: no warm-up, no canaries, none that redline itself cut off."""
     counted = ~requests.warmup & (requests.canary < 0)
     counted &= (requests.status != "cancelled") & (requests.status != "abandoned")
-    kept = requests.pick(counted & (requests.status == "ok") & (np.diff(requests.chunk_start) > 0))
+    kept = requests.pick(counted & (requests.status == "ok") & (requests.chunks > 0))
     origin = beside.began_ns or int(kept.sent_ns.min(initial=2**62))
     ended = max(beside.ended_ns if beside.began_ns else 0, int(kept.finished_ns.max(initial=origin)))
 
     def since(column: Ints) -> Floats:
         return (column - origin) / NS_PER_S
 
-    chunks = np.diff(kept.chunk_start)
     return Answers(
         start_s=since(kept.sent_ns),
         intended_s=since(kept.intended_ns),
@@ -85,11 +84,13 @@ def answers_of(requests: Requests, beside: Beside) -> Answers:
         end_s=since(kept.finished_ns),
         prompt_tokens=kept.prompt_tokens,
         output_tokens=kept.output_tokens,
-        first_chunk_tokens=kept.chunk_tokens[kept.chunk_start[:-1]] if len(kept) else np.zeros(0, np.int64),
-        chunks=chunks,
+        first_chunk_tokens=kept.chunk_tokens[kept.chunk_start[:-1]].astype(np.int64)
+        if len(kept)
+        else np.zeros(0, np.int64),
+        chunks=kept.chunks,
         chunk_s=since(kept.chunk_ns),
         chunk_tokens=kept.chunk_tokens,
-        owner=np.repeat(np.arange(len(kept)), chunks),
+        owner=np.repeat(np.arange(len(kept)), kept.chunks),
         failed=int(counted.sum()) - len(kept),
         whole_s=(ended - origin) / NS_PER_S if len(kept) else 0.0,
     )

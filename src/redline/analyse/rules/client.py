@@ -169,7 +169,7 @@ def user_stamps(case: Case) -> Said:
 def shared_stamps(case: Case) -> Said:
     """Where each segment has a stamp of its own, tokens that share one were sent together: no fault of the client's."""
     good = case.good.pick(case.good.stamp != "packet")
-    chunks = len(good.chunk_ns)
+    chunks = int(good.chunks.sum())
     share = float(good.shared_stamps.sum()) / chunks if chunks else 0.0
     busy = _client_busy(case)
     keeps_up = busy < 0.5 and not case.number("read_lag_ms_p99") > _LATE_READ_MS
