@@ -87,6 +87,7 @@ def test_one_that_does_not_start_is_left_out(tmp_path: Path) -> None:
     assert (outcome.status, len(outcome.errors)) == ("done", 1)
 
 
+@pytest.mark.usefixtures("client_not_judged")
 def test_a_slower_server_is_found_by_rounds_and_an_equal_one_is_not(tmp_path: Path) -> None:
     """With real servers on a box that may be busy, so the planted change is large; `test_effect` has the fine ones."""
     db = tmp_path / "r.db"
