@@ -30,6 +30,7 @@ def fails(*flags: str) -> tuple[int, str]:
     return process.returncode, errors
 
 
+@pytest.mark.timeout(300)  # torch is imported once more, which a busy box takes its time for
 def test_by_path_without_redline(tiny: Path) -> None:
     """Ready, with its resolved values on one line; SIGTERM ends it well."""
     block = "import sys; sys.modules['redline'] = None; import runpy; sys.argv = sys.argv[1:]; "
