@@ -7,13 +7,13 @@ import pytest
 
 from redline.errors import EngineDied, EngineStartFailed, EnvironmentFault, Unsupported, UsageError
 from redline.load.progress import PointOutcome
+from redline.load.run import run_point
 from redline.spec.engine import EngineSpec
 from redline.spec.experiment import Experiment
 from redline.spec.load import LoadSpec
 from redline.spec.model import ModelSpec
 from redline.spec.workload import LengthSpec, WorkloadSpec
 from redline.store.read import Reader
-from redline.tune import trial
 from redline.tune.compare import compare
 from tests.tune.paced_engine import InterruptAfter, PacedEngine
 
@@ -82,15 +82,14 @@ def test_a_server_that_does_not_answer_is_a_death_when_it_is_dead(
 ) -> None:
     """It may die just when it is asked how long a prompt is; a server that lives and does not answer is the box's."""
 
-    def run_point(*args: Any, **named: Any) -> PointOutcome:
-        monkeypatch.setattr("redline.tune.trial.run_point", really)
+    def unanswered(*args: Any, **named: Any) -> PointOutcome:
+        monkeypatch.setattr("redline.tune.trial.run_point", run_point)
         process = PacedEngine.started[0].server.process
         if dies and process:
             process.kill()
         raise EnvironmentFault("/tokenize did not answer")
 
-    really = trial.run_point
-    monkeypatch.setattr("redline.tune.trial.run_point", run_point)
+    monkeypatch.setattr("redline.tune.trial.run_point", unanswered)
     plan = experiment({}, concurrency=[1])
     if not dies:
         with pytest.raises(EnvironmentFault, match="did not answer"):
