@@ -14,6 +14,7 @@
     │   ├── EngineStartFailed          4  it died or never became ready: log tail and diagnosis
     │   └── EngineDied                 4  it died or hung while under load
     ├── ThresholdMissed                5  the numbers are good, and not good enough
+    ├── ThresholdNotJudged             6  no number that may be believed: neither met nor missed
     └── Unsupported                    6  this box or this engine cannot do that
 
 Ctrl-C ends with 130, as a shell expects. `Skipped` is no error: it is a result that says what was not
@@ -110,6 +111,10 @@ class EngineDied(EngineError):
 
 class ThresholdMissed(RedlineError):
     exit_code = 5
+
+
+class ThresholdNotJudged(RedlineError):
+    exit_code = 6
 
 
 class Unsupported(RedlineError):

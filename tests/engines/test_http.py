@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -7,6 +8,17 @@ from collections.abc import Iterator
 import pytest
 
 from redline.engines.http import Reply, fetch, try_fetch
+
+
+def read_whole(connection: socket.socket) -> bytes:
+    """One request. Its body is a segment of its own, or comes with the head where we are late to read."""
+    said = b""
+    while b"\r\n\r\n" not in said:
+        said += connection.recv(65536)
+    length = re.search(rb"Content-Length: (\d+)", said)
+    while length and len(said.partition(b"\r\n\r\n")[2]) < int(length[1]):
+        said += connection.recv(65536)
+    return said
 
 
 @pytest.fixture
@@ -23,9 +35,7 @@ def answering() -> Iterator[tuple[str, list[bytes], list[bytes]]]:
             except OSError:
                 return
             with connection:
-                seen.append(connection.recv(65536))
-                if b"Content-Length:" in seen[-1]:  # the body is a segment of its own
-                    seen[-1] += connection.recv(65536)
+                seen.append(read_whole(connection))
                 connection.sendall(answers.pop(0))
 
     thread = threading.Thread(target=serve)

@@ -195,6 +195,7 @@ if {fork}:
 while process.log_tail().count("deaf") < 3:
     time.sleep(0.01)
 print(process._guard.pid, *[p.pid for p in process.tree()], flush=True)
+sys.stdin.read()                 # until they have been looked at
 {then}
 """
 
@@ -204,10 +205,12 @@ def start_parent(
 ) -> tuple[subprocess.Popen[str], list[Proc]]:
     """A redline-like process with an engine tree; returns it with its guard and the tree."""
     code = PARENT.format(tree=TREE, log=str(tmp_path / "log"), fork=fork, then=then)
-    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    parent = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert parent.stdin is not None
     assert parent.stdout is not None
     pids = [int(word) for word in parent.stdout.readline().split()]
     procs = [proc for pid in pids if (proc := read_proc(pid))]
+    parent.stdin.close()
     assert len(procs) == 5
     return parent, procs
 

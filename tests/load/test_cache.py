@@ -85,10 +85,10 @@ def test_prompts_that_were_sent_before_make_the_point_invalid(witness: str) -> N
     assert "declared cold, and 88%" in text
     assert ("counters" in text) == (witness == "counters")
 
-    def median(result: Result) -> int:
-        return sorted(record.chunk_ns[0] - record.sent_ns for record in result.measured)[20]
+    def quickest(result: Result) -> int:
+        return min(record.chunk_ns[0] - record.sent_ns for record in result.measured)
 
-    assert median(again) < 0.7 * median(first)  # it would have been believed to be faster
+    assert quickest(again) < 0.7 * quickest(first)  # it would have been believed to be faster
 
 
 def test_a_sweep_that_sends_the_same_prompts_at_every_point_is_flagged_where_it_is_contaminated() -> None:

@@ -148,6 +148,14 @@ def test_an_engine_that_dies_ends_the_point_and_costs_nothing_measured() -> None
     assert all(record.error for record in result.measured if record.failed)
 
 
+def test_an_engine_that_dies_before_it_is_looked_after_has_died() -> None:
+    """The few requests that are left are refused, and the point is over, in less time than passes between two looks."""
+    with PacedServer(fast(die_after=4)) as mortal:
+        result = push(mortal, closed(1), requests=6, alive=lambda: mortal.alive)
+    assert result.outcome.stopped_by == "engine-died"
+    assert (result.count(Status.OK), len(result.measured)) == (1, 6)
+
+
 def test_an_engine_that_nobody_watches_is_found_dead_by_its_refusals() -> None:
     with PacedServer(fast(die_after=10)) as mortal:
         result = push(mortal, closed(4), duration_s=30)
@@ -260,10 +268,14 @@ def test_too_many_clients_for_the_open_files(server: PacedServer, monkeypatch: p
         push(server, closed(250), requests=1)
 
 
-def test_more_requests_than_were_made_ahead(server: PacedServer) -> None:
+def test_more_requests_than_were_made_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     """A closed loop bounded by time takes as many as it can get; they are made while it runs."""
-    result = push(server, closed(40), duration_s=2.0)
-    assert len(result.measured) > 512 + 4 * 40
+    # few at first and none too fast, so that a slow box needs more too, and can make them in time
+    monkeypatch.setattr("redline.load.supply._FIRST_UNKNOWN", 64)
+    monkeypatch.setattr("redline.load.supply._AHEAD_S", 0.0)
+    with PacedServer(fast(ttft_ms=50, itl_ms=10)) as server:
+        result = push(server, closed(40), duration_s=2.0)
+    assert len(result.measured) > 64 + 4 * 40
     assert result.outcome.starved == 0
     assert result.outcome.prompts_unverified > 0  # the server is not asked about tokens while it is measured
     wrong = [record for record in result.measured if record.prompt_tokens not in (0, 32)]

@@ -42,7 +42,8 @@ def by_session(records: list[RequestRecord]) -> dict[int, list[RequestRecord]]:
 
 
 def test_every_turn_repeats_the_conversation_so_far(server: PacedServer) -> None:
-    result = push(server, closed(2), work=chats(), requests=12)
+    # one client: of two, a faster one may begin a session that the other then lacks the requests to finish
+    result = push(server, closed(1), work=chats(), requests=12)
     assert result.count(Status.OK) == result.outcome.sent == 12
     assert result.outcome.stopped_by == "requests"
     sessions = by_session(result.measured)
@@ -156,7 +157,12 @@ def test_sessions_over_several_workers(server: PacedServer) -> None:
     result = push(server, closed(4), work=chats(3), requests=24, workers=2)
     assert result.count(Status.OK) == result.outcome.sent == 24
     assert result.outcome.stopped_by == "requests"
-    assert all(len(turns) == 3 for turns in by_session(result.measured).values())
+    sessions = by_session(result.measured)
+    assert all([record.turn for record in turns] == list(range(len(turns))) for turns in sessions.values())
+    counts = result.outcome.traffic["sessions"]
+    whole = sum(len(turns) == 3 for turns in sessions.values())
+    assert (counts["begun"], counts["finished"], counts["broken"]) == (len(sessions), whole, 0)
+    assert whole >= len(sessions) - 4  # when the requests are up each client may be in the middle of one
 
 
 def test_stopping_by_hand_keeps_what_was_said(server: PacedServer) -> None:

@@ -8,21 +8,25 @@ from redline.load.timer import Agenda, Timer
 
 
 def test_a_timer_wakes_at_its_instant_and_not_before() -> None:
-    timer, epoll = Timer(), select.epoll()
+    timer, epoll, nothing = Timer(), select.epoll(), select.epoll()
     epoll.register(timer.fd, select.EPOLLIN)
-    late = []
+    late, plain = [], []
     for _ in range(20):
         due = now_ns() + 3_300_000
         timer.arm(due)
         assert epoll.poll(1.0)
         late.append(now_ns() - due)
+        due = now_ns() + 3_300_000
+        assert not nothing.poll(0.0033)
+        plain.append(now_ns() - due)
     assert min(late) >= 0
-    assert sorted(late)[5] < 900_000  # an epoll timeout would be up to a millisecond late, always
+    assert min(late) < min(plain)  # an epoll timeout is in whole milliseconds; the best of 20 is the box at its calmest
     timer.arm(1)  # the past
     assert epoll.poll(1.0)
     timer.arm(now_ns() + 10**12)
     assert not epoll.poll(0.01)
     epoll.close()
+    nothing.close()
     timer.close()
     timer.close()
 

@@ -56,6 +56,8 @@ class Engine:
     flags: dict[str, str] = field(default_factory=lambda: {"dtype": "bfloat16", "max-num-seqs": "64"})
     stop_after: int | None = None
     """Only so many load points are measured."""
+    outcome: dict[str, Any] = field(default_factory=dict)
+    """What the load generator says of itself beside the usual."""
 
 
 SLOW = Engine("transformers", ttft=32, ttft_each=9, itl=11, itl_each=1.5)
@@ -151,7 +153,7 @@ def _point(
         store.add_request(point_id, record)
     outcome = {
         "stopped_by": "duration", "send_lag_ms_p99": 0.21, "client_cpu_s": 0.4, "prompts_off": 0,
-        "notes": ["prompts salted"],
+        "notes": ["prompts salted"], **engine.outcome,
     }  # fmt: skip
     store.end_point(
         point_id, measured_from_ns=start, ended_ns=ended, stopped_by="duration", outcome=outcome, verdict="valid",

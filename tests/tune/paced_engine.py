@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-import threading
+import os
+import signal
 from dataclasses import replace
 from typing import Any
 
+from redline.analyse.summary import PointSummary
 from redline.engines.endpoint import Endpoint
 from redline.engines.engine import Progress, Start
 from redline.errors import EngineStartFailed, Skipped, UsageError
 from redline.load.paced.pace import Pace
 from redline.load.paced.server import PacedServer
+from redline.load.progress import LoadProgress
 from redline.spec.engine import EngineSpec
+from redline.spec.load import LoadPoint
 from redline.spec.model import ModelSpec
+from redline.tune.events import Events
 
-PLANNED = {"slots", "ttft-ms", "itl-ms", "fail-start", "interrupt-start", "die-after-s", "missing"}
+PLANNED = {"slots", "ttft-ms", "itl-ms", "fail-start", "interrupt-start", "die-after", "missing"}
 
 
 class Running:
-    def __init__(self, server: PacedServer, die_after_s: float | None) -> None:
+    def __init__(self, server: PacedServer) -> None:
         self.server = server
         self.stops = 0
         assert server.process is not None
         process = server.process
         self.endpoint: Endpoint = replace(server.endpoint, startup_ms={"total": 12.0}, pids=(process.pid,))
-        if die_after_s is not None:
-            timer = threading.Timer(die_after_s, process.kill)
-            timer.daemon = True
-            timer.start()
 
     def alive(self) -> bool:
         return self.server.alive
@@ -74,9 +75,24 @@ class PacedEngine:
         pace = Pace(
             ttft_ms=flags.get("ttft-ms", 5.0), itl_ms=flags.get("itl-ms", 2.0), model=start.model.served_name,
             slots=flags.get("slots", 0),
+            # in the middle of an answer, not of a time; only the first start, so that what is left can go on
+            die_after=0 if PacedEngine.started else flags.get("die-after", 0),
         )  # fmt: skip
-        # only the first start dies, so that what is left can go on
-        die = flags.get("die-after-s") if not PacedEngine.started else None
-        running = Running(PacedServer(pace).start(), die)
+        running = Running(PacedServer(pace).start())
         PacedEngine.started.append(running)
         return running
+
+
+class InterruptAfter(Events):
+    """Ctrl-C in the middle of the point that follows so many."""
+
+    def __init__(self, points: int) -> None:
+        self.left = points
+
+    def point_done(self, point: LoadPoint, summary: PointSummary) -> None:
+        self.left -= 1
+
+    def progress(self, progress: LoadProgress) -> None:
+        if self.left == 0 and progress.phase == "measuring" and progress.finished:
+            self.left = -1
+            os.kill(os.getpid(), signal.SIGINT)

@@ -1,14 +1,13 @@
 from __future__ import annotations
 
-import os
-import signal
-import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from redline.errors import EngineDied, EngineStartFailed, Unsupported, UsageError
+from redline.errors import EngineDied, EngineStartFailed, EnvironmentFault, Unsupported, UsageError
+from redline.load.progress import PointOutcome
+from redline.load.run import run_point
 from redline.spec.engine import EngineSpec
 from redline.spec.experiment import Experiment
 from redline.spec.load import LoadSpec
@@ -16,7 +15,7 @@ from redline.spec.model import ModelSpec
 from redline.spec.workload import LengthSpec, WorkloadSpec
 from redline.store.read import Reader
 from redline.tune.compare import compare
-from tests.tune.paced_engine import PacedEngine
+from tests.tune.paced_engine import InterruptAfter, PacedEngine
 
 pytestmark = pytest.mark.usefixtures("paced")
 
@@ -26,7 +25,7 @@ def experiment(*engines: dict[str, Any], repeats: int = 1, **load: Any) -> Exper
     return Experiment(
         models=[ModelSpec(id="paced")],
         engines=[EngineSpec(kind="paced", name=f"e{i}", flags=flags) for i, flags in enumerate(engines)],
-        workload=WorkloadSpec(prompt_tokens=LengthSpec(mean=16), output_tokens=LengthSpec(mean=8)),
+        workload=WorkloadSpec(prompt_tokens=LengthSpec(mean=16), output_tokens=LengthSpec(mean=8), canary_share=0),
         load=LoadSpec(**load),
         repeats=repeats,
     )
@@ -63,7 +62,7 @@ def test_an_engine_that_dies_at_start_does_not_end_the_run(tmp_path: Path) -> No
 
 
 def test_an_engine_that_dies_under_load_is_started_again_for_what_is_left(tmp_path: Path) -> None:
-    plan = experiment({"die-after-s": 1.0, "itl-ms": 30.0}, concurrency=[1, 2], requests=6)
+    plan = experiment({"die-after": 4}, concurrency=[1, 2], requests=6)
     outcome = compare(plan, db=tmp_path / "r.db")
     assert [type(error) for error in outcome.errors] == [EngineDied]
     with Reader.open(tmp_path / "r.db") as reader:
@@ -75,6 +74,33 @@ def test_an_engine_that_dies_under_load_is_started_again_for_what_is_left(tmp_pa
         assert died.verdict == "invalid"
         assert "ok" in set(reader.requests(first.points[0].id).status), "what was measured before is kept"
         assert [point.value for point in second.points] == [p for p in (1, 2) if p > died.value]
+
+
+@pytest.mark.parametrize("dies", [True, False])
+def test_a_server_that_does_not_answer_is_a_death_when_it_is_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies: bool
+) -> None:
+    """It may die just when it is asked how long a prompt is; a server that lives and does not answer is the box's."""
+
+    def unanswered(*args: Any, **named: Any) -> PointOutcome:
+        monkeypatch.setattr("redline.tune.trial.run_point", run_point)
+        process = PacedEngine.started[0].server.process
+        if dies and process:
+            process.kill()
+        raise EnvironmentFault("/tokenize did not answer")
+
+    monkeypatch.setattr("redline.tune.trial.run_point", unanswered)
+    plan = experiment({}, concurrency=[1])
+    if not dies:
+        with pytest.raises(EnvironmentFault, match="did not answer"):
+            compare(plan, db=tmp_path / "r.db")
+        return
+    outcome = compare(plan, db=tmp_path / "r.db")
+    assert [type(error) for error in outcome.errors] == [EngineDied]
+    with Reader.open(tmp_path / "r.db") as reader:
+        first, second = reader.run(outcome.run_id).trials
+    assert (first.status, first.diagnosis, second.status) == ("failed", "killed", "done")
+    assert [point.complete for point in second.points] == [True]
 
 
 def test_nothing_can_run_here(tmp_path: Path) -> None:
@@ -99,10 +125,7 @@ def test_wrong_flags_are_found_before_anything_starts(tmp_path: Path) -> None:
 
 def test_ctrl_c_under_load_keeps_what_was_measured(tmp_path: Path) -> None:
     plan = experiment({"itl-ms": 20.0}, {}, concurrency=[2], requests=0, duration_s=40)
-    timer = threading.Timer(3.0, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
-    outcome = compare(plan, db=tmp_path / "r.db")
-    timer.join()
+    outcome = compare(plan, db=tmp_path / "r.db", events=InterruptAfter(0))
     assert outcome.status == "interrupted"
     with Reader.open(tmp_path / "r.db") as reader:
         run = reader.run(outcome.run_id)

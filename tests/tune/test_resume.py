@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -11,33 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from redline.analyse.summary import PointSummary
 from redline.errors import UsageError
 from redline.load.paced.pace import Pace
 from redline.load.paced.server import PacedServer
-from redline.load.progress import LoadProgress
 from redline.report.assemble import load_report
-from redline.spec.load import LoadPoint
 from redline.store.read import Reader
 from redline.tune.compare import compare
-from redline.tune.events import Events
 from redline.tune.resume import resume
+from tests.tune.paced_engine import InterruptAfter
 from tests.tune.test_search import experiment
-
-
-class InterruptAfter(Events):
-    """Ctrl-C in the middle of the point that follows so many."""
-
-    def __init__(self, points: int) -> None:
-        self.left = points
-
-    def point_done(self, point: LoadPoint, summary: PointSummary) -> None:
-        self.left -= 1
-
-    def progress(self, progress: LoadProgress) -> None:
-        if self.left == 0 and progress.phase == "measuring" and progress.finished:
-            self.left = -1
-            os.kill(os.getpid(), signal.SIGINT)
 
 
 @pytest.mark.usefixtures("paced")
@@ -106,6 +86,7 @@ def test_after_kill_9_in_the_middle_of_a_point(tmp_path: Path) -> None:
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
             _wait_for_points(db, 2, process)
             process.kill()
+            process.wait()
         with Reader.open(db) as reader:
             assert reader.run().status == "interrupted"
         outcome = resume("last", db=db)

@@ -33,7 +33,7 @@ def experiment(*engines: dict[str, Any], rounds: int, keep_up: bool = True, **lo
         engines=[
             EngineSpec(kind="paced", name=f"e{i}", flags=flags, keep_up=keep_up) for i, flags in enumerate(engines)
         ],
-        workload=WorkloadSpec(prompt_tokens=LengthSpec(mean=16), output_tokens=LengthSpec(mean=8)),
+        workload=WorkloadSpec(prompt_tokens=LengthSpec(mean=16), output_tokens=LengthSpec(mean=8), canary_share=0),
         load=LoadSpec(**load),
         rounds=rounds,
     )
@@ -72,7 +72,7 @@ def test_engines_that_cannot_stay_up_are_started_again_in_alternating_order(tmp_
 
 def test_one_that_dies_drops_out_and_the_other_goes_on(tmp_path: Path) -> None:
     db = tmp_path / "r.db"
-    plan = experiment({"die-after-s": 0.7}, {}, rounds=3, requests=30, concurrency=[1])
+    plan = experiment({"die-after": 15}, {}, rounds=3, requests=30, concurrency=[1])
     outcome = compare(plan, db=db)
     assert [type(error) for error in outcome.errors] == [EngineDied]
     with Reader.open(db) as reader:
@@ -87,6 +87,7 @@ def test_one_that_does_not_start_is_left_out(tmp_path: Path) -> None:
     assert (outcome.status, len(outcome.errors)) == ("done", 1)
 
 
+@pytest.mark.usefixtures("client_not_judged")
 def test_a_slower_server_is_found_by_rounds_and_an_equal_one_is_not(tmp_path: Path) -> None:
     """With real servers on a box that may be busy, so the planted change is large; `test_effect` has the fine ones."""
     db = tmp_path / "r.db"

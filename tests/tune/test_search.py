@@ -15,7 +15,7 @@ from redline.spec.overrides import experiment_from
 from redline.store.read import Reader
 from redline.tune.compare import compare
 
-pytestmark = pytest.mark.usefixtures("paced")
+pytestmark = pytest.mark.usefixtures("paced", "client_not_judged")
 
 
 def experiment(**values: Any) -> Experiment:
@@ -47,10 +47,12 @@ def test_the_knee_of_a_server_with_six_slots(tmp_path: Path) -> None:
 
 
 def test_the_most_load_under_an_slo(tmp_path: Path) -> None:
-    """With four slots a fifth client waits for a whole answer: TTFT tells at once."""
+    """With four slots a fifth client waits: one answer in five for a whole other one (420 ms), or each for a quarter of
+    it, as the box has it. The SLO lies below both, and as far above four clients' 60 ms as a busy box may be late."""
     plan = experiment(
-        flags={"slots": 4, "itl-ms": 4, "ttft-ms": 30}, search="slo", slo_ttft=60, slo_attainment=0.9, search_low=2
-    )
+        flags={"slots": 4, "itl-ms": 24, "ttft-ms": 60}, search="slo", slo_ttft=150, slo_attainment=0.9, search_low=2,
+        duration=1.5, drain=2,
+    )  # fmt: skip
     outcome = compare(plan, db=tmp_path / "r.db")
     with Reader.open(tmp_path / "r.db") as reader:
         report = load_report(reader, [outcome.run_id])
@@ -63,8 +65,9 @@ def test_the_time_budget_is_kept(tmp_path: Path) -> None:
     outcome = compare(plan, db=tmp_path / "r.db")
     with Reader.open(tmp_path / "r.db") as reader:
         [trial] = reader.run(outcome.run_id).trials
-    spent = (trial.points[-1].ended_ns - trial.points[0].started_ns) / 1e9
-    assert spent < 4.5
+    took = [point.outcome["search"]["seconds"] for point in trial.points]
+    before = took[:-1]  # a slow box may take its time for the last one, which was begun because it would fit
+    assert sum(before) + max(before, default=0.0) <= 4.0
     assert "budget" in trial.points[-1].outcome["search"]["stop"]
 
 

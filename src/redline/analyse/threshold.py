@@ -1,4 +1,8 @@
-"""Is a threshold met? Answered with the interval in mind: pass, fail, or cannot tell."""
+"""Is a threshold met? Answered with the interval in mind: pass, fail, cannot tell, or not judged.
+
+"Cannot tell" is a close call: the interval holds the limit. "Not judged" is none at all: there is no number, or none
+that may be believed.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from redline.analyse.comparison import UNKNOWN, EnginePoint, Load, ModelComparis
 from redline.analyse.finding import Interval
 from redline.spec.threshold import Threshold
 
-PASS, FAIL, CANNOT_TELL = "pass", "fail", "cannot tell"
+PASS, FAIL, CANNOT_TELL, NOT_JUDGED = "pass", "fail", "cannot tell", "not judged"
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ def judge_thresholds(models: Sequence[ModelComparison], thresholds: Sequence[Thr
             for engine in point.engines
             if threshold.applies(*point.load, engine.label) and not _is_reference(threshold, model, engine)
         ]
-        nothing = Judged(threshold, "", "", None, math.nan, None, CANNOT_TELL, "nothing that was measured fits it")
+        nothing = Judged(threshold, "", "", None, math.nan, None, NOT_JUDGED, "nothing that was measured fits it")
         found += mine or [nothing]
     return found
 
@@ -46,7 +50,7 @@ def judge_thresholds(models: Sequence[ModelComparison], thresholds: Sequence[Thr
 def decide(sign: str, limit: float, value: float, interval: Interval | None) -> tuple[str, str]:
     """The outcome for one number and what to say about it."""
     if math.isnan(value):
-        return CANNOT_TELL, "not measured"
+        return NOT_JUDGED, "not measured"
     below = sign == "<"
     if interval is None:
         if math.isinf(value):
@@ -59,10 +63,22 @@ def decide(sign: str, limit: float, value: float, interval: Interval | None) -> 
 
 def _judged(threshold: Threshold, model: ModelComparison, load: Load, engine: EnginePoint) -> Judged:
     value, interval, why = _number(threshold, engine)
-    if engine.verdict.state in ("invalid", "client-bound"):
-        why = f"the point is {engine.verdict.state}"
-    outcome, note = (CANNOT_TELL, why) if why else decide(threshold.sign, threshold.limit, value, interval)
+    outcome, note = (NOT_JUDGED, why) if why else decide(threshold.sign, threshold.limit, value, interval)
+    if doubt := _not_to_be_believed(threshold, engine, outcome):
+        outcome, note = NOT_JUDGED, doubt
     return Judged(threshold, model.model, engine.label, load, value, interval, outcome, note)
+
+
+def _not_to_be_believed(threshold: Threshold, engine: EnginePoint, outcome: str) -> str:
+    """Why the verdict of the point forbids this outcome; '' when it does not."""
+    verdict = engine.verdict
+    if verdict.state not in ("invalid", "client-bound"):
+        return ""
+    # failures make a point invalid, and are just what this threshold asks about; unless they were the client's own
+    if threshold.metric == "failed_share" and outcome == FAIL and "client-bound" not in verdict.levels:
+        return ""
+    worst = [why for why, level in zip(verdict.reasons, verdict.levels, strict=False) if level == verdict.state]
+    return ": ".join((f"the point is {verdict.state}", *worst[:1]))
 
 
 def _number(threshold: Threshold, engine: EnginePoint) -> tuple[float, Interval | None, str]:

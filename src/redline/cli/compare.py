@@ -12,6 +12,7 @@ from redline.cli.options import Db, File, Json, Output, PrintExperiment, read_ex
 from redline.spec.experiment import Experiment
 
 if TYPE_CHECKING:
+    from redline.analyse.threshold import Judged
     from redline.report.model import Report
     from redline.tune.compare import Outcome
 
@@ -127,18 +128,31 @@ def report_outcome(
 
 
 def check_thresholds(report: Report) -> None:
-    """ThresholdMissed when one is surely not met."""
-    from redline.errors import ThresholdMissed
-    from redline.report.model import load_label
-    from redline.report.thresholds import missed
+    """ThresholdMissed when one is surely not met, ThresholdNotJudged when nothing can be said about one."""
+    from redline.errors import ThresholdMissed, ThresholdNotJudged
+    from redline.report.thresholds import unmet
 
-    found = missed(report)
-    if found:
-        first = found[0]
-        where = f"{first.engine} at {load_label(first.load)}" if first.load else ""
-        more = f", and {len(found) - 1} more" if len(found) > 1 else ""
+    failed, unjudged = unmet(report)
+    if failed:
         raise ThresholdMissed(
-            f"threshold missed: {first.threshold.text} ({where}: {first.value:.4g}{more})",
+            f"threshold missed: {failed[0].threshold.text} ({_where(failed)}: {failed[0].value:.4g}{_more(failed)})",
             why="the whole 95 % interval lies on the wrong side of the limit",
             fix="redline report shows every threshold",
         )
+    if unjudged:
+        raise ThresholdNotJudged(
+            f"threshold not judged: {unjudged[0].threshold.text} ({_where(unjudged)}{_more(unjudged)})",
+            why=unjudged[0].note,
+            fix="what was not judged was not met: redline report shows every threshold and why",
+        )
+
+
+def _where(found: list[Judged]) -> str:
+    from redline.report.model import load_label
+
+    first = found[0]
+    return f"{first.engine} at {load_label(first.load)}" if first.load else "nowhere"
+
+
+def _more(found: list[Judged]) -> str:
+    return f", and {len(found) - 1} more" if len(found) > 1 else ""

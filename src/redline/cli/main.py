@@ -29,7 +29,7 @@ _MODULES = {"import": "redline.cli.import_"}
 
 EPILOG = (
     "Exit codes: 0 ok · 1 bug · 2 usage · 3 environment · 4 engine failed · 5 threshold missed · 6 unsupported here"
-    " · 130 interrupted"
+    " or cannot be judged · 130 interrupted"
 )
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 from redline.load.frames import Phase, Tick
 
 _REFUSED_NS = 1_000_000_000
@@ -41,3 +44,13 @@ class GivingUp:
         if refuses(self._phase, self._refused, now_ns - self._since_ns):
             return "refused"
         return "failing" if fails(self._phase, ended, good) else ""
+
+
+def gone(alive: Callable[[], bool], within_s: float = 0.5) -> bool:
+    """Dead, or about to be: a process that ends closes its sockets a little before it is gone."""
+    until = time.monotonic() + within_s
+    while alive():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.05)
+    return True

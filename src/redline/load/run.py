@@ -16,6 +16,7 @@ from redline.load.canary import Listener
 from redline.load.cores import CorePlan, plan_cores, wanted_workers
 from redline.load.crew import Crew, Heard
 from redline.load.frames import PhaseDone, Plant, RawStream, Tick
+from redline.load.giving_up import gone
 from redline.load.limits import check_limits
 from redline.load.measured import clients_of, demand_of, longest_s, measured_phase, rows_of, traffic_of
 from redline.load.progress import LoadProgress, PointOutcome, StoppedBy, Tally
@@ -219,6 +220,9 @@ class _Push:
                     self._take(self._stamper.flush())
                     self._tally.ticked(heard.tick)
                     self._told.on_progress(self._tally.progress(phase, planned, longest))
+                    # few requests are refused by a dead engine faster than it is looked after
+                    if self._why is None and self._tally.failed and gone(self._told.alive):
+                        self._why = "engine-died"
                     return heard
             self._take(self._stamper.ready())
             self._watch()

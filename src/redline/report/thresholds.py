@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from redline.analyse.threshold import CANNOT_TELL, FAIL, PASS, Judged, judge_thresholds
+from redline.analyse.threshold import CANNOT_TELL, FAIL, NOT_JUDGED, PASS, Judged, judge_thresholds
 from redline.report.model import ModelReport, Report, load_label
 from redline.report.numbers import NONE, band, number
 from redline.report.section import Section
@@ -13,20 +13,21 @@ from redline.spec.threshold import parse_threshold
 from redline.store.read import Reader
 from redline.store.rows import RunRow
 
-MARKS = {PASS: "✓ pass", FAIL: "✗ fail", CANNOT_TELL: "? cannot tell"}
+MARKS = {PASS: "✓ pass", FAIL: "✗ fail", CANNOT_TELL: "? cannot tell", NOT_JUDGED: "? not judged"}
 
 
-def missed(report: Report) -> list[Judged]:
-    """Thresholds that are surely not met: what exit code 5 stands for."""
+def unmet(report: Report) -> tuple[list[Judged], list[Judged]]:
+    """Thresholds that are surely not met (exit code 5), and those that nothing can be said about (exit code 6)."""
     found = _judge((run.experiment for run in report.runs), report.models)
-    return [one for one in found if one.outcome == FAIL]
+    failed, unjudged = ([one for one in found if one.outcome == outcome] for outcome in (FAIL, NOT_JUDGED))
+    return failed, unjudged
 
 
 def thresholds_section(reader: Reader, rows: Sequence[RunRow], models: Sequence[ModelReport]) -> Section | None:
     found = _judge((row.experiment for row in rows), models)
     if not found:
         return None
-    order = (FAIL, CANNOT_TELL, PASS)
+    order = (FAIL, NOT_JUDGED, CANNOT_TELL, PASS)
     found.sort(key=lambda one: order.index(one.outcome))
     counts = ", ".join(f"{n} {word}" for word in order if (n := sum(one.outcome == word for one in found)))
     return Section(
@@ -34,7 +35,7 @@ def thresholds_section(reader: Reader, rows: Sequence[RunRow], models: Sequence[
         f"Thresholds: {counts}",
         ("threshold", "engine", "model", "load", "value", "95 % interval", "outcome", "why"),
         tuple(_row(one) for one in found),
-        ("fail: the whole interval lies on the wrong side; cannot tell: it holds the limit",),
+        ("fail: all of the interval lies on the wrong side; cannot tell: it holds the limit; not judged: no number",),
         brief=True,
     )
 

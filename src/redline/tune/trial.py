@@ -14,6 +14,7 @@ from redline.analyse.finding import Verdict
 from redline.analyse.summary import PointSummary
 from redline.engines.engine import Server, Start
 from redline.errors import EngineDied, EngineError, EnvironmentFault, RedlineError
+from redline.load.giving_up import gone
 from redline.load.measured import level_twin
 from redline.load.prompts import PromptSource, prompt_source
 from redline.load.run import PointOutcome, run_point
@@ -106,6 +107,11 @@ def _up(context: Context, job: Job, repeat: int) -> Iterator[tuple[Server, int, 
             context.events.ready(server.endpoint)
             with sampling(server.endpoint.pids, lambda samples: store.add_samples(trial, samples)) as watch:
                 yield server, trial, watch
+        except EnvironmentFault as fault:
+            # a server that is asked for the length of a prompt just when it dies does not answer
+            if not gone(server.alive):
+                raise
+            raise _death(job, server) from fault
         finally:
             server.stop()
         status = "interrupted" if context.stop.asked else "done"

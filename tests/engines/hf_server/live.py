@@ -72,12 +72,13 @@ class Live:
         return self.code
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Up, and not necessarily ready."""
+    def listening(self, enough: threading.Event) -> Iterator[None]:
+        """Up, and not necessarily ready. `enough` is set when it is to end, for a load that waits for it."""
         self._thread.start()
-        wait_for(lambda: self.life.server.started, 10)
+        wait_for(lambda: self.life.server.started, 50)
         yield
-        self.life.server.should_exit = True
+        enough.set()
+        self.stop()
 
     def __exit__(self, *_: object) -> None:
         self.stop()

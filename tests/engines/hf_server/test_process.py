@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,13 @@ def fails(*flags: str) -> tuple[int, str]:
     return process.returncode, errors
 
 
+@pytest.mark.timeout(300)  # torch is imported once more, which a busy box takes its time for
 def test_by_path_without_redline(tiny: Path) -> None:
     """Ready, with its resolved values on one line; SIGTERM ends it well."""
     block = "import sys; sys.modules['redline'] = None; import runpy; sys.argv = sys.argv[1:]; "
     command = [sys.executable, "-c", block + "runpy.run_path(sys.argv[0], run_name='__main__')", str(SERVER)]
     flags = ["--model", str(tiny), "--port", "0", "--batching", "continuous", "--random-weights", "--dtype", "bfloat16"]
+    flags += ["--threads", "1"]  # two on a busy core wait for each other, busily
     process = subprocess.Popen([*command, *flags], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         assert process.stdout is not None
@@ -102,8 +104,9 @@ def test_no_such_device(tiny: Path, capfd: pytest.CaptureFixture[str]) -> None:
 def test_not_ready_while_loading(tiny: Path) -> None:
     """Health, models and completions say 503 until the warm-up is over."""
     server = Live(tiny)
-    server.life.load = lambda *_: time.sleep(3)  # type: ignore[assignment]
-    with server.listening():
+    enough = threading.Event()
+    server.life.load = lambda *_: enough.wait(50)  # type: ignore[assignment]
+    with server.listening(enough):
         assert server.request("GET", "/health").status == 503
         assert server.request("GET", "/v1/models").status == 503
         assert server.ask(prompt="x").status == 503
