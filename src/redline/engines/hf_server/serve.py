@@ -41,19 +41,19 @@ WARM_UP_TOKENS = 4
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     if args.compile and args.batching == "static":
-        return _refuse("--compile is not supported with --batching static: every batch size would compile anew")
+        return refuse("--compile is not supported with --batching static: every batch size would compile anew")
     installed = versions().get("transformers", "")
     if args.batching == "continuous" and installed and version_tuple(installed) < CONTINUOUS_NEEDS:
         needed = ".".join(map(str, CONTINUOUS_NEEDS))
-        return _refuse(f"--batching continuous needs transformers {needed} or newer; {installed} is installed")
+        return refuse(f"--batching continuous needs transformers {needed} or newer; {installed} is installed")
     try:
         listener = listen(args.host, args.port)
     except OSError as error:
-        return _refuse(f"cannot listen on {args.host}:{args.port}: {error.strerror}")
+        return refuse(f"cannot listen on {args.host}:{args.port}: {error.strerror}")
     try:
         life = prepare(args)
     except ImportError as error:
-        return _refuse(f"{error.name} is not installed here: pip install starlette uvicorn httptools")
+        return refuse(f"{error.name} is not installed here: pip install starlette uvicorn httptools")
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         code = runner.run(life.run(listener))
         sys.stdout.flush()
@@ -64,11 +64,18 @@ def main(argv: list[str] | None = None) -> int:
 
 def prepare(args: argparse.Namespace) -> Life:
     """Everything but the model."""
-    import uvicorn
-
     from .app import create_app
 
     service = Service(args.served_model_name or args.model, args.stall_timeout_s, args.max_waiting)
+
+    return Life(
+        args, service, web_server(create_app(service, max_body=int(args.max_body_mib * 2**20), versions=versions()))
+    )
+
+
+def web_server(app: Any) -> Any:
+    """uvicorn's, without a log of requests. Its owner handles the signals."""
+    import uvicorn
 
     class Server(uvicorn.Server):
         @contextlib.contextmanager
@@ -77,14 +84,14 @@ def prepare(args: argparse.Namespace) -> Life:
             yield
 
     config = uvicorn.Config(
-        create_app(service, max_body=int(args.max_body_mib * 2**20), versions=versions()),
+        app,
         log_level="warning",
         access_log=False,
         lifespan="off",
         timeout_keep_alive=75,
         timeout_graceful_shutdown=int(GRACE_S),
     )
-    return Life(args, service, Server(config))
+    return Server(config)
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -101,7 +108,7 @@ def say(line: str, stream: TextIO | None = None) -> None:
     stream.flush()
 
 
-def _refuse(message: str) -> int:
+def refuse(message: str) -> int:
     say(f"error: {message}", sys.stderr)
     return 1
 

@@ -13,6 +13,7 @@ from .ask import Ask, Sampling, need
 from .fault import ApiError, bad
 from .job import Job, Worker
 from .load import Loaded
+from .text import Detokenizer
 
 LONG_TEXT = 20_000
 """Characters beyond which tokenising would hold up the other streams."""
@@ -139,14 +140,14 @@ class Service:
     ) -> Job:
         """Starts one answer. `emit` gets its pieces, the last with a finish reason, or one failure."""
         loaded, worker = self.ready
-        answer = Answer(index, loaded.decode, prompt, sampling.stop, per_token, emit)
+        answer = Answer(index, Detokenizer(loaded.decode, prompt), sampling.stop, per_token, emit)
         stop_ids = sampling.stop_token_ids | (frozenset() if sampling.ignore_eos else loaded.eos_ids)
 
         def receive(tokens: list[int], finish: str, error: Exception | None) -> None:
             if job.id not in self.live:
                 return
             self.totals.generation_tokens += len(tokens)
-            answer.take(job, tokens, finish)
+            answer.take(tokens, finish, job.logprobs if sampling.top_logprobs is not None else None)
             if answer.finish:
                 self.totals.finished += 1
                 self.close(job, cancel=not finish)
