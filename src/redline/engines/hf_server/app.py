@@ -34,10 +34,9 @@ def create_app(service: Service, *, max_body: int, versions: dict[str, str]) -> 
         ("/tokenize", routes.tokenize, post),
         ("/detokenize", routes.detokenize, post),
     ]
-    handlers: dict[Any, Any] = {ApiError: _api_error, Exception: _unexpected}
     return Starlette(
         routes=[Route(path, function, methods=methods) for path, function, methods in table],
-        exception_handlers=handlers,
+        exception_handlers=HANDLERS,
     )
 
 
@@ -50,6 +49,9 @@ async def _api_error(_: Request, error: Exception) -> Response:
 
 async def _unexpected(_: Request, error: Exception) -> Response:
     return reply(ApiError(500, f"{type(error).__name__}: {error}").body(), 500)
+
+
+HANDLERS: dict[Any, Any] = {ApiError: _api_error, Exception: _unexpected}
 
 
 def reply(value: Any, status: int = 200) -> Response:

@@ -313,3 +313,19 @@ def _is_text(part: Any) -> bool:
 def need(condition: bool, message: str, param: str) -> None:
     if not condition:
         raise ApiError(400, message, param=param)
+
+
+def fit(prompt_tokens: int, max_tokens: int | None, limit: int) -> int:
+    """The number of tokens that an answer may have. 400 when prompt and answer together are more than `limit`."""
+    need(prompt_tokens > 0, "the prompt has no tokens", "prompt")
+    room = limit - prompt_tokens
+    wanted = max(1, room) if max_tokens is None else max_tokens
+    if wanted > room:
+        raise ApiError(
+            400,
+            f"the prompt has {prompt_tokens} tokens and max_tokens is {wanted}: together {prompt_tokens + wanted}, "
+            f"more than the model's {limit}",
+            param="max_tokens",
+            code="context_length_exceeded",
+        )
+    return wanted

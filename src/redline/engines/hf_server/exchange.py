@@ -53,7 +53,7 @@ class Exchange:
         if isinstance(piece, Exception):
             self._error = piece
             self._open = 0
-            self._abandon()
+            self.leave()
         else:
             self._put(piece)
             self._open -= bool(piece.finish)
@@ -76,7 +76,7 @@ class Exchange:
         self._out.clear()
         return body
 
-    def _abandon(self) -> None:
+    def leave(self) -> None:
         for job in self._jobs:
             self._abandon_one(job)
 
@@ -89,10 +89,13 @@ class Exchange:
                 await self._changed.wait()
         finally:
             watch.cancel()
-            self._abandon()
+            self.leave()
         if self._error is not None:
             raise failure(self._error)
-        return Response(self.shape.whole(self._pieces, sum(self.counts)), media_type="application/json")
+        return Response(self.whole(), media_type="application/json")
+
+    def whole(self) -> bytes:
+        return dumps(self.shape.body(self._pieces, sum(self.counts)))
 
     async def _watch(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
@@ -112,7 +115,7 @@ class Exchange:
                 if isinstance(self._error, ConnectionResetError):
                     return
                 if self._error is not None and not started:
-                    await _send_error(send, failure(self._error))
+                    await send_error(send, failure(self._error))
                     return
                 if not started:
                     started = True
@@ -126,7 +129,7 @@ class Exchange:
                     return
         finally:
             watch.cancel()
-            self._abandon()
+            self.leave()
 
     def _closing(self) -> bytes:
         if self._error is not None:
@@ -140,7 +143,7 @@ def failure(error: Exception) -> ApiError:
     return ApiError(500, f"generation failed: {type(error).__name__}: {error}")
 
 
-async def _send_error(send: Send, error: ApiError) -> None:
+async def send_error(send: Send, error: ApiError) -> None:
     headers = [(b"content-type", b"application/json"), *error.headers]
     await send({"type": "http.response.start", "status": error.status, "headers": headers})
     await send({"type": "http.response.body", "body": dumps(error.body())})

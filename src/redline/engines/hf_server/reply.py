@@ -93,13 +93,13 @@ class Shape:
         body = b',"choices":[],"usage":' + dumps(self.usage(tokens)) + b"}"
         return b"data: " + self._head + body + b"\n\n" + DONE
 
-    def whole(self, choices: Sequence[Sequence[Piece]], tokens: int) -> bytes:
+    def body(self, choices: Sequence[Sequence[Piece]], tokens: int) -> dict[str, Any]:
         """A response without streaming, from the pieces of each choice."""
         kind = "chat.completion" if self.chat else "text_completion"
         body = self._envelope(kind)
         body["choices"] = [self._choice(index, pieces) for index, pieces in enumerate(choices)]
         body["usage"] = self.usage(tokens)
-        return dumps(body)
+        return body
 
     def _choice(self, index: int, pieces: Sequence[Piece]) -> dict[str, Any]:
         text = "".join(piece.text for piece in pieces)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .answer import Answer, Piece
-from .ask import Ask, Sampling, need
+from .ask import Ask, Sampling, fit, need
 from .fault import ApiError, bad
 from .job import Job, Worker
 from .load import Loaded
@@ -97,17 +97,7 @@ class Service:
     def sampling(self, ask: Ask, prompt: list[int]) -> Sampling:
         """The request's settings with the number of tokens that this prompt leaves room for. 400 when none fit."""
         loaded, worker = self.ready
-        need(bool(prompt), "the prompt has no tokens", "prompt")
-        room = loaded.max_model_len - len(prompt)
-        wanted = max(1, room) if ask.max_tokens is None else ask.max_tokens
-        if wanted > room:
-            raise ApiError(
-                400,
-                f"the prompt has {len(prompt)} tokens and max_tokens is {wanted}: together {len(prompt) + wanted}, "
-                f"more than the model's {loaded.max_model_len}",
-                param="max_tokens",
-                code="context_length_exceeded",
-            )
+        wanted = fit(len(prompt), ask.max_tokens, loaded.max_model_len)
         sampling = replace(ask.sampling, max_tokens=wanted)
         need(sampling.min_tokens <= wanted, f"min_tokens={sampling.min_tokens} is more than {wanted}", "min_tokens")
         outside = [one for one in sampling.stop_token_ids if not 0 <= one < loaded.vocab_size]
