@@ -188,12 +188,12 @@ class _Gather:
         for index in range(self._params.n):
             answering = Answering(self._engine, index, self._prompt, self._params, self._emit)
             self._answers.append(answering)
-            take = partial(self._take, answering, self._choices[index])
+            sink = through(partial(self._take, answering, self._choices[index]))
             self._engine.submit(
                 self._prompt,
                 self._engine.sampling(self._params, len(self._prompt), index),
                 answering,
-                lambda _, take=take: through(take),
+                sink,
                 matcher=matchers() if matchers else None,
             )
 

@@ -11,6 +11,7 @@ from redline.runtime.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from redline.runtime.loop import EngineLoop
+    from redline.runtime.step import Proposer, Runner
 
 Progress = Callable[[str], None]
 """Hears one line per phase of the start-up."""

@@ -14,7 +14,7 @@ from redline.engines.hf_server.fault import ApiError, bad
 from redline.errors import EngineError, UsageError
 from redline.runtime.answering import Answering, last_line
 from redline.runtime.params import SamplingParams
-from redline.runtime.request import Matcher, Output, Request, Sampling, Sink
+from redline.runtime.request import Matcher, Request, Sampling, Sink
 from redline.runtime.tokenizer import Tokenizer, read_json
 
 if TYPE_CHECKING:
@@ -70,18 +70,18 @@ class Engine:
         prompt: list[int],
         sampling: Sampling,
         answering: Answering,
-        through: Callable[[Callable[[Output], None]], Sink],
+        sink: Sink,
         *,
         matcher: Matcher | None = None,
         priority: int = 0,
     ) -> None:
-        """`through` makes the sink that carries outputs to the reader's thread. ApiError: 400 for what can never run
-        here, 503 from an engine that takes nothing."""
+        """`sink` carries outputs to the reader's thread. ApiError: 400 for what can never run here, 503 from an engine
+        that takes nothing."""
         request = Request(
             id=f"r{next(self._numbers)}",
             tokens=list(prompt),
             sampling=sampling,
-            sink=through(answering.take),
+            sink=sink,
             priority=priority,
             matcher=matcher,
             arrived_ns=now_ns(),

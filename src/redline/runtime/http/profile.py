@@ -36,7 +36,7 @@ class Profile:
         import torch.profiler as torch_profiler
         from torch._C._profiler import _ExperimentalConfig
 
-        kinds = torch_profiler.supported_activities()
+        kinds: Any = getattr(torch_profiler, "supported_activities")()  # noqa: B009 -- it has no types
         # The engine's thread is not the one that begins the profile.
         every_thread = _ExperimentalConfig(profile_all_threads=True)
         running = torch_profiler.profile(activities=kinds, experimental_config=every_thread)

@@ -176,7 +176,7 @@ class Service:
     def _submit(self, index: int, planned: Planned, wish: Wish, emit: Emit) -> Live:
         engine = self.ready
         live = Live(self, index, planned, wish, emit)
-        sink, matcher = self._inbox.sink, planned.matcher
+        sink, matcher = self._inbox.sink(live.take), planned.matcher
         engine.submit(planned.prompt, planned.sampling, live, sink, matcher=matcher, priority=wish.priority)
         if not self.live:
             self.watchdog.rest()
@@ -228,7 +228,8 @@ class Live(Answering):
         self._last_ns = 0
 
     def take(self, output: Output) -> None:
-        if self.closed:
+        closed = self.closed
+        if closed:
             return
         now, times = now_ns(), self._service.metrics.times
         if output.tokens:
