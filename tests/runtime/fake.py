@@ -92,7 +92,9 @@ class FakeLaunched:
 class FakeRunner:
     """Computes at launch, as a device does that works its queue off in order, and tells at collect."""
 
-    def __init__(self, limits: Limits, *, memory: int = 1 << 30, seconds: Callable[[Step], float] | None = None) -> None:
+    def __init__(
+        self, limits: Limits, *, memory: int = 1 << 30, seconds: Callable[[Step], float] | None = None
+    ) -> None:
         self.limits = limits
         self.memory = memory
         self.seconds = seconds

@@ -89,7 +89,9 @@ def test_very_many_short_requests_leave_nothing(run_ahead: int) -> None:
     rng = random.Random(1)
     ended = 0
     for _ in range(50_000 // 50):
-        batch = [drive.add([rng.randrange(4), rng.randrange(4)] * 2, max_tokens=1 + rng.randrange(2)) for _ in range(50)]
+        batch = [
+            drive.add([rng.randrange(4), rng.randrange(4)] * 2, max_tokens=1 + rng.randrange(2)) for _ in range(50)
+        ]
         drive.abort(batch[-1][0])
         drive.finish()
         ended += sum(heard.finish is not None for _, heard in batch)

@@ -147,9 +147,9 @@ class LLM:
             gather.begin(Inbox(asyncio.get_running_loop()).sink, matchers)
             while gather.open or not pieces.empty():
                 piece = await pieces.get()
-                if isinstance(piece, Exception):
-                    raise RuntimeError(str(piece)) from piece
-                yield piece
+                gather.check()
+                if isinstance(piece, Piece):
+                    yield piece
         finally:
             gather.leave()
 

@@ -47,7 +47,7 @@ class Inbox:
     def _deliver(self) -> None:
         self._woken = False  # before the items are taken: what is appended from here on wakes again
         items = self._items
-        while items:
+        for _ in range(len(items)):  # not until it is empty: the engine may be faster, and others wait for the loop
             take, output = items.popleft()
             take(output)
         if self._settle is not None:

@@ -30,7 +30,7 @@ from redline.runtime.http.service import Service, Settings
 
 SWITCH_S = 0.001
 """Between the engine's thread and the event loop. Python's 5 ms are several steps of a small model."""
-CLOSE_S = 3.0
+CLOSE_S = 1.0
 WARM_UP_TOKENS = 4
 
 

@@ -15,7 +15,7 @@ from redline.runtime.config import EngineConfig
 from redline.runtime.loop import EngineLoop
 from redline.runtime.request import Request, TokenLogprob
 from redline.runtime.serve import RedlineLife
-from redline.runtime.step import Limits, RunnerBroken, Sampled, Step
+from redline.runtime.step import Launched, Limits, RunnerBroken, Sampled, Step
 from redline.spec.model import ModelSpec
 from redline.spec.resolve import resolve_model
 from tests.engines.hf_server.live import NAME, Live, wait_for
@@ -27,7 +27,7 @@ WORDS = tuple(range(300, 340))
 
 
 @dataclass
-class Launched:
+class Told:
     step: Step
 
 
@@ -45,8 +45,8 @@ class Puppet:
         self.broken = ""
         self.wide: list[int] = []
 
-    def launch(self, step: Step) -> Launched:
-        return Launched(step)
+    def launch(self, step: Step) -> Told:
+        return Told(step)
 
     def collect(self, launched: Launched) -> list[Sampled]:
         self.go_on.wait(60)

@@ -1,0 +1,153 @@
+"""redline's own engine (`redline.runtime`): continuous batching over paged KV, on a CPU or a GPU.
+
+The server runs as `python -m redline.runtime.serve` in the interpreter that `python` names; redline must be installed
+there. `flags` are its command line. What redline adds, and records in `Endpoint.added`: `--seed`; HF_HUB_OFFLINE=1 for
+a local folder; PYTHONUNBUFFERED and PYTHONFAULTHANDLER, so that the log holds the last words.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from redline.engines import redline_flags
+from redline.engines.endpoint import Dialect
+from redline.engines.engine import Progress, Start
+from redline.engines.flags import FlagTable, normal
+from redline.engines.launch import LaunchedServer, Plan, engine_env, interpreter, launch
+from redline.engines.of_python import (
+    api_key,
+    dtype_once,
+    log_variables,
+    missing_packages,
+    no_second_source,
+    ready_values,
+    table_of,
+    versions,
+    with_seed,
+)
+from redline.engines.ready import Phase, Ready
+from redline.errors import Skipped, Unsupported, UsageError
+from redline.spec.engine import EngineSpec, FlagValue
+from redline.spec.model import ModelSpec
+from redline.spec.resolve import ResolvedModel, ensure_available
+
+MODULE = "redline.runtime.serve"
+NEEDED = ("redline", "torch", "tokenizers", "safetensors", "starlette", "uvicorn")
+DIALECT = Dialect(
+    ignore_eos=True,
+    min_tokens=True,
+    token_id_prompts=True,
+    tokenize=True,
+    stream_usage=True,
+    logprobs=True,
+    continuous_usage=True,
+    priority=True,
+)
+OURS = {
+    "host": "the engine's field `host`",
+    "port": "the engine's field `port`",
+    "model": "the model's field `id`",
+    "served-model-name": "the model's field `name`",
+    "tokenizer": "the model's field `tokenizer`",
+    "revision": "the model's field `revision`",
+    "load-format": "the model's field `random_weights`",
+    "api-key-env": "the engine's field `api_key_env`",
+}
+"""Flags that fields of the experiment set; a second source would let the record lie."""
+
+PHASES = (
+    Phase("import", "importing torch", re.compile("^redline-engine-phase importing")),
+    Phase("load", "loading weights", re.compile("^redline-engine-phase (?:loading|initialising)")),
+    Phase("tokenizer", "reading the tokenizer", re.compile("^redline-engine-phase reading the tokenizer")),
+    Phase("warm_up", "warming up", re.compile("^redline-engine-phase warming")),
+)
+
+
+class RedlineEngine:
+    """Adapter for the server in `redline.runtime`."""
+
+    kind = "redline"
+
+    def available(self, spec: EngineSpec) -> Skipped | None:
+        return missing_packages(spec, NEEDED)
+
+    def version(self, spec: EngineSpec) -> str:
+        self._require(spec)
+        return versions(spec, NEEDED)["redline"]
+
+    def known_flags(self, spec: EngineSpec) -> frozenset[str] | None:
+        return flag_table().names()
+
+    def check(self, spec: EngineSpec, model: ModelSpec) -> None:
+        no_second_source(spec.flags, OURS)
+        flag_table().check(spec.flags, "the redline engine")
+        for name, value in spec.flags.items():
+            if normal(name) == "speculation":
+                _check_speculation(str(value))
+        dtype_once(spec.flags, model.dtype)
+        ensure_available(model)
+
+    def start(self, start: Start, progress: Progress) -> LaunchedServer:
+        self._require(start.spec)
+        spec, python = start.spec, interpreter(start.spec.python)
+        model = ensure_available(start.model)
+        flags, added = _flags(start, model)
+        variables = log_variables(spec, model)
+        key = api_key(spec)
+        env = engine_env(spec, python, variables) | ({redline_flags.KEY_VARIABLE: key} if key else {})
+
+        def command(port: int) -> list[str]:
+            where: dict[str, FlagValue] = {"host": spec.host, "port": port}
+            return [python, "-m", MODULE, *flag_table().arguments({**flags, **where, **spec.flags})]
+
+        plan = Plan(
+            engine=self.kind,
+            version=versions(spec, NEEDED)["redline"],
+            model=start.model.served_name,
+            argv=command,
+            env=env,
+            phases=PHASES,
+            dialect=DIALECT,
+            flags=resolved,
+            added={**added, **variables, **({redline_flags.KEY_VARIABLE: f"from {spec.api_key_env}"} if key else {})},
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+        )
+        return launch(plan, start, progress)
+
+    def _require(self, spec: EngineSpec) -> None:
+        if skipped := self.available(spec):
+            raise Unsupported(skipped.reason, fix=skipped.how_to_get_it)
+
+
+def resolved(_ready: Ready, log: str) -> dict[str, str]:
+    """What the server says that it runs with."""
+    return ready_values("redline-engine", log)
+
+
+def _check_speculation(text: str) -> None:
+    try:
+        redline_flags.speculation(text)
+    except ValueError as error:
+        raise UsageError(f"--speculation: {error}", fix="speculation: ngram, or an object with `method`.") from error
+
+
+def _flags(start: Start, model: ResolvedModel) -> tuple[dict[str, FlagValue], dict[str, str]]:
+    """(flags that say what the experiment says, flags that redline adds): the second are part of the first."""
+    spec = start.model
+    flags: dict[str, FlagValue] = {"model": model.location, "served-model-name": spec.served_name}
+    if spec.dtype != "auto":
+        flags["dtype"] = spec.dtype
+    if model.tokenizer_location != model.location:
+        flags["tokenizer"] = model.tokenizer_location
+    if spec.revision and model.hub_id:
+        flags["revision"] = spec.revision
+    if model.random_weights:
+        flags["load-format"] = "random"
+    return with_seed(flags, start.spec.flags, start.seed)
+
+
+@lru_cache
+def flag_table() -> FlagTable:
+    """The server's flags, from its own parser."""
+    return table_of(redline_flags.parser())
