@@ -5,7 +5,7 @@ that is read and pairs are the (query, key) pairs of prefill chunks. The last st
 apart, so that a long stretch of pure decoding does not wash out what prefill costs. No coefficient may be negative.
 
 Two guards make it careful. Chunks start small and at most double after a step that stayed within the target, whatever
-the fit says. And the target is divided by how far the slowest tenth of the steps was above the fit.
+the fit says. And the target is divided by how far the slowest of the steps, but for outliers, were above the fit.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class ChunkSizer:
         """Longest prefill of a mixed step that experience allows."""
         self.coefficients = (0.0, 0.0, 0.0, 0.0)
         self.excess = 1.0
-        """Measured over fitted time, slowest tenth of the mixed steps."""
+        """Measured over fitted time, slowest of the mixed steps, but for outliers."""
         self._plain: deque[tuple[Work, float]] = deque(maxlen=KEPT)
         self._mixed: deque[tuple[Work, float]] = deque(maxlen=KEPT)
         self._unfitted = 0
@@ -60,7 +60,7 @@ class ChunkSizer:
         self._unfitted += 1
         if work.prefill and work.decodes:
             if seconds > self.target_s:
-                self.cap = max(FIRST_CHUNK, min(self.cap, work.prefill) // 2)
+                self.cap = max(FIRST_CHUNK, int(min(self.cap, work.prefill) * 0.9 * self.target_s / seconds))
             elif work.prefill * 2 >= self.cap:
                 self.cap *= 2
 
@@ -97,7 +97,7 @@ class ChunkSizer:
             fitted = np.array([(1.0, w.tokens, w.context, w.pairs) for w, _ in self._mixed]) @ self.coefficients
             measured = np.array([s for _, s in self._mixed])
             ratios = measured / np.maximum(fitted, 1e-9)
-            self.excess = min(max(1.0, float(np.quantile(ratios, 0.9))), 4.0)
+            self.excess = min(max(1.0, float(np.quantile(ratios, 0.97))), 4.0)
 
 
 def fit_positive(rows: np.ndarray, seconds: np.ndarray) -> tuple[float, float, float, float]:

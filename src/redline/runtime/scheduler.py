@@ -28,6 +28,10 @@ from redline.runtime.step import Chunk, Limits, Sampled, Step
 
 Event = tuple[Request, Output]
 
+# Looking a member up on its class, and making named tuples by name, is slow in the two places that run once per token.
+FINISHED = Status.FINISHED
+_make = tuple.__new__
+
 
 def _nothing(request: Request) -> None:
     pass
@@ -122,7 +126,7 @@ class Scheduler:
                 left -= taken
                 spare -= max(taken - 1, 0)
             elif (start < books.room or self._grow(request, start + 1)) and request is not roster.held:
-                chunks.append(Chunk(request, start, 1, True))
+                chunks.append(_make(Chunk, (request, start, 1, True, ())))
                 left -= 1
         return self.max_batched_tokens - left
 
@@ -217,7 +221,7 @@ class Scheduler:
         for got in sampled:
             request = got.request
             new = got.tokens
-            if request.status is Status.FINISHED:
+            if request.status is FINISHED:
                 counters.wasted_tokens += len(new)
             elif len(new) != 1 or got.fault or request.draft or request.matcher or not request.first_token_ns:
                 self._accept(got)
@@ -232,13 +236,14 @@ class Scheduler:
                     finish = _ends(request, token)
                     if finish is not None:
                         roster.leave(request, finish)
-                events.append((request, Output((token,), finish, tuple(got.logprobs) if got.logprobs else ())))
+                logprobs = tuple(got.logprobs) if got.logprobs else ()
+                events.append((request, _make(Output, ((token,), finish, logprobs, None, 0, ""))))
         size = self.limits.page_size
         for request, start, length, _, _ in step.chunks:
             request.books.in_flight -= 1
             if length > 1 or (start + 1) % size == 0:
                 roster.share(request, min(start + length, len(request.tokens) - 1))
-            if request.status is Status.FINISHED and not request.books.in_flight:
+            if request.status is FINISHED and not request.books.in_flight:
                 roster.drained(request)
         if self.sizer is not None:
             self.sizer.observe(self._works.pop(step.number), elapsed_s)
