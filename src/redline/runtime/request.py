@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -23,6 +23,14 @@ class Matcher(Protocol):
 
     def fill(self, words: memoryview) -> None:
         """Writes the allowed tokens as bits, 32 to a little-endian word, vocabulary rounded up."""
+        ...
+
+    def allowed(self, tokens: Sequence[int]) -> int:
+        """How many of these tokens may follow, one after the other; changes nothing."""
+        ...
+
+    def rollback(self, tokens: int) -> None:
+        """Takes back the last so many tokens."""
         ...
 
 
