@@ -189,13 +189,12 @@ class _Gather:
             answering = Answering(self._engine, index, self._prompt, self._params, self._emit)
             self._answers.append(answering)
             sink = through(partial(self._take, answering, self._choices[index]))
-            self._engine.submit(
-                self._prompt,
-                self._engine.sampling(self._params, len(self._prompt), index),
-                answering,
-                sink,
-                matcher=matchers() if matchers else None,
-            )
+            sampling = self._engine.sampling(self._params, len(self._prompt), index)
+            matcher = matchers() if matchers else None
+            try:
+                self._engine.submit(self._prompt, sampling, answering, sink, matcher=matcher)
+            except ApiError as error:
+                raise (ValueError if error.status < 500 else RuntimeError)(str(error)) from error
 
     def _take(self, answering: Answering, choice: Choice, output: Output) -> None:
         if not answering.closed:

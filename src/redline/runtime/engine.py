@@ -6,14 +6,14 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from redline.clock import now_ns
 from redline.engines.hf_server.ask import fit
 from redline.engines.hf_server.fault import ApiError, bad
 from redline.errors import EngineError, UsageError
 from redline.runtime.answering import Answering, last_line
-from redline.runtime.params import SamplingParams
+from redline.runtime.params import Constraint, SamplingParams
 from redline.runtime.request import Matcher, Request, Sampling, Sink
 from redline.runtime.tokenizer import Tokenizer, read_json
 
@@ -32,7 +32,7 @@ class Engine:
     tokenizer: Tokenizer
     eos_ids: frozenset[int]
     defaults: dict[str, float]
-    compile: Callable[[Any], Callable[[], Matcher]] | None = None
+    compile: Callable[[Constraint], Callable[[], Matcher]] | None = None
     """From a `Constraint` to a maker of fresh matchers; None where no grammar library is installed."""
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
 

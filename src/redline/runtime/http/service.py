@@ -105,12 +105,13 @@ class Service:
         if not most:
             return
         waiting = sum(1 for one in self.live if one.request is not None and not one.request.scheduled_ns)
-        if waiting + count <= most:
+        free = max(0, self.ready.limits.max_seqs - len(self.live))
+        if waiting + count - free <= most:
             return
         self.metrics.refused += 1
         raise ApiError(
             429,
-            f"{waiting} requests wait already; --max-waiting is {most}",
+            f"{count} more would wait beside {waiting}; --max-waiting is {most}",
             code="rate_limit_exceeded",
             retry_after_s=self._retry_after(waiting),
         )
