@@ -19,7 +19,7 @@ MESSAGES = [
 ]
 TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {"é": {}}}}}]
 TEMPLATES = {
-    "whitespace": "{% for m in messages %}\n    {%- if loop.first %}\n  first\n    {% endif %}\n{{ m.role }}{% endfor %}",
+    "whitespace": "{% for m in messages %}\n    {%- if loop.first %}\n  1\n    {% endif %}\n{{ m.role }}{% endfor %}",
     "tools": "{% if tools %}{{ tools | tojson }}|{{ tools[0] | tojson(indent=2) }}{% endif %}{{ messages | length }}",
     "loops": "{% for m in messages %}{% if loop.index0 == 1 %}{% continue %}{% endif %}{{ m.content }}{% endfor %}",
     "break": "{% for m in messages %}{{ m.content }}{% if loop.index0 == 1 %}{% break %}{% endif %}{% endfor %}",

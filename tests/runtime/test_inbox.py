@@ -2,9 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from functools import partial
 
 from redline.runtime.inbox import Inbox
 from redline.runtime.request import Finish, Output
+
+
+def hear(heard: list[int], output: Output) -> None:
+    heard.extend(output.tokens)
 
 
 def test_a_step_wakes_the_loop_once_and_nothing_is_lost() -> None:
@@ -21,7 +26,7 @@ def test_a_step_wakes_the_loop_once_and_nothing_is_lost() -> None:
                 done.set()
 
         inbox = Inbox(asyncio.get_running_loop(), settle, batched=True)
-        sinks = [inbox.sink(lambda output, one=one: one.extend(output.tokens)) for one in heard]
+        sinks = [inbox.sink(partial(hear, one)) for one in heard]
 
         def engine() -> None:
             for step in range(300):
