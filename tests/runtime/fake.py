@@ -264,6 +264,8 @@ class Drive:
         rows = [request.row for request in here]
         assert len({*rows}) == len(rows)
         assert len(rows) <= self.scheduler.limits.max_seqs
+        for request in {*roster.by_id.values()} - {*here}:
+            assert (request.pages, request.computed, request.row, request.books.room) == ([], 0, -1, 0)
         for request in here:
             assert request.books.room == len(request.pages) * self.scheduler.limits.page_size
 

@@ -16,7 +16,7 @@ from redline.runtime.config import EngineConfig, SpeculationConfig
 from redline.runtime.loop import EngineLoop, EngineStopped
 from redline.runtime.request import Finish, Output, Request
 from redline.runtime.roster import RequestRefused
-from redline.runtime.step import Launched, Proposer, Sampled, Step
+from redline.runtime.step import Launched, Proposer, RunnerOutOfMemory, Sampled, Step
 
 from .fake import FakeLaunched, FakeRunner, alone, ask, limits, next_token
 
@@ -272,6 +272,19 @@ def test_a_token_that_does_not_fit_fails_its_request_and_the_engine_lives() -> N
         assert "out of memory" in told.wait().error
         runner.memory = 100
         request, told = make([1, 2])
+        engine.submit(request)
+        assert told.wait().finish is Finish.LENGTH
+
+
+def test_a_token_that_fits_once_the_step_before_is_through() -> None:
+    class Crowded(FakeRunner):
+        def launch(self, step: Step) -> FakeLaunched:
+            if self.in_flight:
+                raise RunnerOutOfMemory("no room beside the step in flight")
+            return super().launch(step)
+
+    with running(Crowded(limits()), config=replace(CONFIG, run_ahead=1)) as engine:
+        request, told = make([1, 2], max_tokens=5)
         engine.submit(request)
         assert told.wait().finish is Finish.LENGTH
 

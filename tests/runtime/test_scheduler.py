@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 
+from redline.runtime.pages import PagePool
 from redline.runtime.request import Finish, Request, Status, TokenLogprob
 from redline.runtime.scheduler import RequestRefused
 from redline.runtime.step import Step
@@ -87,7 +88,7 @@ def test_nobody_comes_in_who_would_be_preempted_at_once() -> None:
     drive = Drive(limits(pages=9, page_size=4), prefix_caching=False)
     first, _ = drive.add([1] * 16, max_tokens=12)
     drive.turn()
-    second, _ = drive.add([2] * 16, max_tokens=4)
+    second, _ = drive.add([2] * 12, max_tokens=4)
     for _ in range(4):
         drive.turn()
     assert (first.status, second.status) == (Status.RUNNING, Status.WAITING)
@@ -95,8 +96,9 @@ def test_nobody_comes_in_who_would_be_preempted_at_once() -> None:
     assert drive.scheduler.counters.preemptions == 0
 
 
-def test_the_worst_is_preempted_and_finds_its_pages_again() -> None:
-    drive = Drive(limits(pages=13, page_size=4, max_batched_tokens=64))
+@pytest.mark.parametrize("run_ahead", [0, 1, 2])
+def test_the_worst_is_preempted_and_finds_its_pages_again(run_ahead: int) -> None:
+    drive = Drive(limits(pages=13, page_size=4, max_batched_tokens=64), run_ahead=run_ahead)
     asked = [drive.add([i + 1] * 12, priority=priority, max_tokens=16) for i, priority in enumerate((1, 0))]
     drive.finish()
     worst, heard = asked[0]
@@ -106,6 +108,70 @@ def test_the_worst_is_preempted_and_finds_its_pages_again() -> None:
     assert any(b <= a and b > 0 for a, b in pairwise(again)), "it began again behind cached pages"
     assert worst.cached == 0, "what it found of its own is no prefix hit"
     drive.check_empty()
+
+
+def test_a_prompt_under_way_is_not_pushed_out_by_a_worse_one() -> None:
+    drive = Drive(limits(pages=13, page_size=4, max_batched_tokens=3))
+    worse, heard = drive.add([1] * 3, priority=1, max_tokens=12)
+    drive.turn()
+    better, _ = drive.add(LONG[:36], priority=0, max_tokens=1)
+    drive.finish()
+    assert (better.preempted, worse.preempted) == (0, 1)
+    assert heard.tokens == alone([1] * 3, worse.sampling)[0]
+
+
+def test_nobody_is_preempted_while_pages_are_about_to_come_back() -> None:
+    """One needs a page, none is free, one has just left with a step in flight, and the worst has nothing in flight."""
+    met = 0
+    for length in range(4, 12):
+        for other in range(4, 24):
+            drive = Drive(limits(pages=9, page_size=4), run_ahead=1, prefix_caching=False)
+            needy, _ = drive.add([1] * length, max_tokens=9)
+            leaver, _ = drive.add([2] * 4, max_tokens=9)
+            bound, _ = drive.add([3] * other, priority=1, max_tokens=9, presence_penalty=1.0)
+            while drive.scheduler.unfinished and not drive.scheduler.counters.preemptions:
+                idle = bound.status is Status.RUNNING and not bound.books.in_flight
+                if (
+                    idle
+                    and leaver.books.in_flight
+                    and needy.computed >= needy.books.room
+                    and not drive.scheduler.roster.pool.free
+                ):
+                    drive.abort(leaver)
+                    met += 1
+                    drive.turn()
+                    drive.turn()
+                    assert bound.preempted == 0
+                    break
+                drive.turn()
+    assert met
+
+
+@pytest.mark.parametrize("run_ahead", [1, 2])
+def test_the_one_to_be_preempted_gets_no_more_tokens(run_ahead: int) -> None:
+    drive = Drive(limits(pages=6, page_size=16, max_batched_tokens=64), run_ahead=run_ahead)
+    better, _ = drive.add([1] * 12, max_tokens=60)
+    worse, _ = drive.add([2] * 24, priority=1, max_tokens=50)
+    drive.finish()
+    assert (better.preempted, worse.preempted) == (0, 1)
+    last = max(i for i, step in enumerate(drive.runner.steps) if better in {chunk.request for chunk in step.chunks})
+    for step in drive.runner.steps[:last]:
+        assert better in {chunk.request for chunk in step.chunks}
+
+
+def test_a_page_is_offered_to_the_cache_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    offered: list[int] = []
+    publish = PagePool.publish
+
+    def noted(pool: PagePool, page: int, name: bytes) -> None:
+        offered.append(page)
+        publish(pool, page, name)
+
+    monkeypatch.setattr(PagePool, "publish", noted)
+    drive = Drive(limits(max_batched_tokens=7))
+    drive.add(LONG[:18], max_tokens=15)
+    drive.finish()
+    assert len(offered) == len({*offered}) == 32 // 4
 
 
 def test_a_prefix_that_is_computed_is_not_computed_again() -> None:
@@ -323,7 +389,7 @@ def test_an_abort_of_one_that_waits() -> None:
 
 @pytest.mark.parametrize("run_ahead", [0, 1])
 def test_not_a_number_ends_that_request_and_its_pages_are_hit_by_nobody(run_ahead: int) -> None:
-    drive = Drive(limits(), run_ahead=run_ahead)
+    drive = Drive(limits(max_batched_tokens=14), run_ahead=run_ahead)
     drive.runner.nan.add("bad")
     _, bad = drive.add(LONG[:20], id="bad", max_tokens=5)
     good, heard = drive.add([3, 4], max_tokens=5)
@@ -440,6 +506,29 @@ def test_drafts_take_no_token_from_others_and_preempt_nobody() -> None:
     assert drive.scheduler.counters.preemptions == 0
     for i, (request, heard) in enumerate(asked):
         assert heard.tokens == alone([i + 1] * 4, request.sampling)[0]
+
+
+def test_guesses_that_were_wrong_leave_no_wrong_names() -> None:
+    drive = Drive(limits())
+    request, heard = drive.add(LONG[:5], max_tokens=14)
+    drive.turn()
+    while request.status is Status.RUNNING:
+        drafted(drive, request, 1, 5)
+        drive.turn()
+    again, _ = drive.add(LONG[:5] + heard.tokens + [1], max_tokens=1)
+    drive.finish()
+    assert again.cached == 16, "18 positions were computed"
+
+
+def test_drafts_leave_prompts_their_part_of_a_step() -> None:
+    drive = Drive(limits(max_batched_tokens=16, pages=200))
+    asked = [drive.add([i + 1] * 3, max_tokens=30) for i in range(3)]
+    drive.turn()
+    prompt, _ = drive.add(LONG, max_tokens=1)
+    for request, _ in asked:
+        drafted(drive, request, 7, 0)
+    drive.turn()
+    assert steps_of(drive, prompt) == [(0, 16 - 3 - 6)]
 
 
 class Letters:

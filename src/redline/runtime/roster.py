@@ -246,4 +246,3 @@ class Roster:
         request.row = -1
         request.pages = []
         request.books.room = 0
-        request.books.shared = 0
