@@ -49,10 +49,11 @@ def assemble(step: Step, page_size: int) -> tuple[Batch, list[Place]]:
         logits_at += range(len(ids) - draws, len(ids))
     widest = max(map(len, tables))
     padded = [table + [0] * (widest - len(table)) for table in tables]
+    ids_at, positions_at, slots_at = torch.tensor((ids, positions, slots))
     batch = Batch(
-        ids=torch.tensor(ids),
-        positions=torch.tensor(positions),
-        slots=torch.tensor(slots),
+        ids=ids_at,
+        positions=positions_at,
+        slots=slots_at,
         starts=torch.tensor(starts, dtype=torch.int32),
         seq_lens=torch.tensor(lengths, dtype=torch.int32),
         page_tables=torch.tensor(padded, dtype=torch.int32),
