@@ -58,7 +58,7 @@ OURS = {
 
 PHASES = (
     Phase("import", "importing torch", re.compile("^redline-engine-phase importing")),
-    Phase("load", "loading weights", re.compile("^redline-engine-phase (?:loading|initialising)")),
+    Phase("load", "loading weights", re.compile("^redline-engine-phase (?:loading|kernels|weights)")),
     Phase("tokenizer", "reading the tokenizer", re.compile("^redline-engine-phase reading the tokenizer")),
     Phase("warm_up", "warming up", re.compile("^redline-engine-phase warming")),
 )
@@ -95,7 +95,10 @@ class RedlineEngine:
         flags, added = _flags(start, model)
         variables = log_variables(spec, model)
         key = api_key(spec)
-        env = engine_env(spec, python, variables) | ({redline_flags.KEY_VARIABLE: key} if key else {})
+        env = engine_env(spec, python, variables)
+        if redline_flags.KEY_VARIABLE not in spec.env:
+            env.pop(redline_flags.KEY_VARIABLE, None)  # of the user's shell: nobody here would send it
+        env |= {redline_flags.KEY_VARIABLE: key} if key else {}
 
         def command(port: int) -> list[str]:
             where: dict[str, FlagValue] = {"host": spec.host, "port": port}

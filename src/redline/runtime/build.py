@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,7 @@ from redline.runtime.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from redline.runtime.grammar import Grammars
     from redline.runtime.loop import EngineLoop
+    from redline.runtime.model import Model
     from redline.runtime.step import Proposer, Runner
 
 Compiled = Callable[[], Matcher]
@@ -33,29 +36,58 @@ def build(config: EngineConfig, progress: Progress) -> EngineLoop:
     return EngineLoop(runner, config=config, proposer=_proposer(config, runner))
 
 
+RUNNERS = {"cpu": ("redline.runtime.cpu", "CpuRunner"), "cuda": ("redline.runtime.gpu", "GpuRunner")}
+"""By name, so that neither loads what the other needs."""
+
+
 def _runner(config: EngineConfig, progress: Progress) -> Runner:
+    module, name = RUNNERS[_device(config)]
+    runner: Runner = getattr(importlib.import_module(module), name)(config, progress)
+    return runner
+
+
+def _device(config: EngineConfig) -> str:
     import torch
 
-    wanted = config.device
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted == "cpu":
-        from redline.runtime.cpu import CpuRunner
-
-        return CpuRunner(config, progress)
-    from redline.runtime.gpu import GpuRunner
-
-    return GpuRunner(config, progress)
+    if config.device != "auto":
+        return config.device
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _proposer(config: EngineConfig, runner: Runner) -> Proposer | None:
     if config.speculation is None:
         return None
-    from redline.runtime import speculate
+    from redline.runtime.speculate import proposer_for
 
-    if config.speculation.method == "ngram":
-        return speculate.NgramProposer(config.speculation)
-    return speculate.DraftProposer(config, runner)
+    device = _device(config)
+    return proposer_for(config.speculation, runner.limits, partial(_draft, config, runner, device), device)
+
+
+def _draft(config: EngineConfig, runner: Runner, device: str, folder: Path) -> Model:
+    """The model that guesses: as the target is computed, quantized as its own checkpoint is."""
+    import torch
+
+    from redline.runtime.architecture import read_config
+    from redline.runtime.cpu_limits import choose_dtypes
+    from redline.runtime.kernels.torch import TorchKernels
+    from redline.runtime.weights import load_model
+
+    shape = read_config(folder)
+    if device == "cpu":
+        weights, activations = choose_dtypes(config.dtype, shape.dtype)[:2]
+    else:
+        weights = activations = getattr(torch, shape.dtype if config.dtype == "auto" else config.dtype)
+    return load_model(
+        shape,
+        folder,
+        dtype=weights,
+        activations=activations,
+        device=device,
+        quantization="auto",
+        seed=config.seed,
+        kernels=getattr(runner, "kernels", None) or TorchKernels(),
+        positions=runner.limits.max_model_len,
+    )
 
 
 def make_engine(loop: EngineLoop, config: EngineConfig) -> Engine:

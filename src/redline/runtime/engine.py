@@ -45,9 +45,12 @@ class Engine:
         return self.limits.max_model_len
 
     def encode(self, prompt: str | Sequence[int], special: bool = True) -> list[int]:
-        """400 for ids outside the vocabulary."""
+        """400 for ids outside the vocabulary, and for half characters, which JSON can carry and no text has."""
         if isinstance(prompt, str):
-            return self.tokenizer.encode(prompt, special)
+            try:
+                return self.tokenizer.encode(prompt, special)
+            except (UnicodeError, TypeError) as error:
+                raise bad(f"the text cannot be encoded: {error}", "prompt") from error
         outside = next((one for one in prompt if not 0 <= one < self.limits.vocab_size), None)
         if outside is not None:
             raise bad(f"token id {outside} is outside the vocabulary of {self.limits.vocab_size}", "prompt")

@@ -53,6 +53,26 @@ def test_health_is_red_within_five_seconds_of_a_hung_engine() -> None:
         wait_for(lambda: server.request("GET", "/health").status == 200, 10)
 
 
+def test_a_hung_engine_stays_red_when_its_clients_have_left() -> None:
+    with Puppets(Puppet(step_s=0.002), "--stall-s", "1") as server:
+        with streaming(server, 1):
+            wait_for(lambda: server.series("redline:steps_total") > 5, 10)
+            server.puppet.go_on.clear()
+        wait_for(lambda: not server.service.live, 10)
+        wait_for(lambda: server.request("GET", "/health").status == 503, 10)
+        server.puppet.go_on.set()
+        wait_for(lambda: server.request("GET", "/health").status == 200, 10)
+
+
+def test_half_characters_are_refused() -> None:
+    with Puppets(Puppet()) as server:
+        for body in ({"prompt": "\ud800"}, {"prompt": ["x", "a\udfff"]}):
+            reply = server.ask(**body)
+            assert (reply.status, reply.body["error"]["param"]) == (400, "prompt")
+        assert server.ask(chat=True, messages=[{"role": "user", "content": "\ud800"}]).status == 400
+        assert server.ask(prompt="x", stop=["\ud800"], max_tokens=2).status == 200
+
+
 def test_a_broken_device_ends_the_server_and_says_so(capfd: pytest.CaptureFixture[str]) -> None:
     with Puppets(Puppet(step_s=0.005)) as server, ThreadPoolExecutor(3) as pool:
         whole = pool.submit(server.ask, **LONG)

@@ -79,9 +79,11 @@ class Service:
         return "draining: it was asked to stop" if self.draining else self.watchdog.trouble()
 
     def look(self) -> None:
-        """To be called every `TICK_S`."""
+        """To be called every `TICK_S`. Whoever has left is work, too, until the engine has let go of it."""
         if self.engine is not None:
-            self.watchdog.look(self.engine.loop.progress, bool(self.live))
+            stats = self.engine.loop.stats()
+            busy = bool(self.live) or stats.running > 0 or stats.waiting > 0
+            self.watchdog.look(self.engine.loop.progress, busy)
 
     @property
     def ready(self) -> Engine:
@@ -179,8 +181,6 @@ class Service:
         live = Live(self, index, planned, wish, emit)
         sink, matcher = self._inbox.sink(live.take), planned.matcher
         engine.submit(planned.prompt, planned.sampling, live, sink, matcher=matcher, priority=wish.priority)
-        if not self.live:
-            self.watchdog.rest()
         self.live[live] = None
         return live
 

@@ -43,10 +43,6 @@ class Watchdog:
         else:
             self.still_s += passed
 
-    def rest(self) -> None:
-        """There was nothing to do."""
-        self.still_s = 0.0
-
     def trouble(self) -> str:
         """'' while all is well."""
         if self.still_s <= self.limit_s:
