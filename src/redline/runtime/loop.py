@@ -189,7 +189,7 @@ class EngineLoop:
     def _take(self, command: Request | str | threading.Event | None) -> None:
         if isinstance(command, Request):
             try:
-                self.scheduler.add(command)
+                self.scheduler.add(command, checked=True)
             except RequestRefused as refused:
                 self.scheduler.events.append((command, Output((), Finish.ERROR, error=str(refused))))
         elif isinstance(command, str):

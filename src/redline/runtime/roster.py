@@ -79,9 +79,10 @@ class Roster:
         if len(tokens) > room:
             raise RequestRefused(f"the prompt has {len(tokens)} tokens, and the KV cache holds {room} in all")
 
-    def add(self, request: Request) -> None:
-        """Queues it. Raises `RequestRefused`."""
-        self.check(request)
+    def add(self, request: Request, checked: bool = False) -> None:
+        """Queues it. Raises `RequestRefused`. `checked` says that `check` was asked already."""
+        if not checked:
+            self.check(request)
         if request.id in self.by_id:
             raise RequestRefused(f"a request with the id {request.id!r} is here already")
         books = request.books
