@@ -88,10 +88,11 @@ FAMILIES: dict[str, Callable[[], Any]] = {
 
 def reference(family: str) -> Any:
     """transformers' model in float32. Weights are wide and norms and biases are not trivial, so mistakes show."""
-    from transformers import AutoModelForCausalLM
+    import transformers
 
     torch.manual_seed(len(family))
-    model = AutoModelForCausalLM.from_config(FAMILIES[family](), dtype=torch.float32, attn_implementation="eager")
+    auto: Any = transformers.AutoModelForCausalLM
+    model = auto.from_config(FAMILIES[family](), dtype=torch.float32, attn_implementation="eager")
     with torch.no_grad():
         for name, value in model.named_parameters():
             value.normal_(1.0, 0.2) if "norm" in name else value.normal_(0.0, 0.15)
@@ -132,7 +133,7 @@ class Driver:
         self.steps += 1
         for request, n in chunks:
             request.computed += n
-        return list(logits.split([n for _, n in chunks]))
+        return list(logits.split_with_sizes([n for _, n in chunks]))
 
     def decode(self, request: Request, tokens: int) -> torch.Tensor:
         """Greedy, appended to the request; logits [tokens, vocab] that chose them. Its prompt is fed as a whole."""

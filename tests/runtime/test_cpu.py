@@ -95,6 +95,10 @@ def test_greedy_steps_never_load_the_sampler(runner: CpuRunner, monkeypatch: pyt
     assert run(runner, rest(request))[0].tokens
 
 
+def test_the_middle_of_a_prompt_alone_samples_nothing(runner: CpuRunner) -> None:
+    assert run(runner, Chunk(asked(prompt(9), range(1, 9)), 0, 4, samples=False)) == []
+
+
 class _Sampler(SimpleNamespace):
     """Stands in for `redline.runtime.sampler`: always the second-best token, and notes what it was asked."""
 
@@ -142,7 +146,8 @@ def test_rows_that_are_not_greedy_go_to_the_sampler(runner: CpuRunner, folder: P
 def test_drafts_of_rows_that_are_not_greedy_are_verified_by_the_sampler(runner: CpuRunner, sampler: _Sampler) -> None:
     request = drawing(prompt(9), range(1, 9))
     (sampled,) = run(runner, Chunk(request, 0, 12, samples=True, draft=(4, 5, 6)))
-    assert (sampled.tokens, sampled.logprobs) == ([7], [("told", 7)])
+    told: list[Any] = [("told", 7)]
+    assert (sampled.tokens, sampled.logprobs) == ([7], told)
     assert sampler.asked[0][1] == (4, 5, 6)
 
 

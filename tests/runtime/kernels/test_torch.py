@@ -95,7 +95,7 @@ def test_rope_append_against_its_definition(fused: bool, sequences: list[tuple[i
     batch = batch_of(sequences, adjacent=False, on_host=True)
     tokens = len(batch.ids)
     rows = torch.randn(tokens, HEADS + 2 * KV_HEADS, DIM)
-    parts = rows.split((HEADS, KV_HEADS, KV_HEADS), 1)
+    parts = rows.split_with_sizes((HEADS, KV_HEADS, KV_HEADS), 1)
     q, k, v = parts if fused else (part.clone() for part in parts)
     keys, values = torch.zeros(2, 200, PAGE, KV_HEADS, DIM)
     found = TorchKernels().rope_append(q, k, v, cos_sin(Rope(100.0), DIM, 64), batch, (keys, values))
