@@ -47,7 +47,7 @@ class NgramIndex:
 
 
 class NgramProposer:
-    """See `step.Proposer`. Guesses are certain to nobody: `probs` has none, and `verify` treats each as a point."""
+    """See `step.Proposer`. Its guesses come without a distribution, and `verify` takes each as it is."""
 
     def __init__(self, shortest: int = 2, longest: int = 4) -> None:
         if not 1 <= shortest <= longest:
