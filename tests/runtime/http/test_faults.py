@@ -58,6 +58,7 @@ def test_a_hung_engine_stays_red_when_its_clients_have_left() -> None:
         with streaming(server, 1):
             wait_for(lambda: server.series("redline:steps_total") > 5, 10)
             server.puppet.go_on.clear()
+            wait_for(lambda: server.service.watchdog.still_s > 0.2, 10)
         wait_for(lambda: not server.service.live, 10)
         wait_for(lambda: server.request("GET", "/health").status == 503, 10)
         server.puppet.go_on.set()
@@ -77,7 +78,7 @@ def test_a_broken_device_ends_the_server_and_says_so(capfd: pytest.CaptureFixtur
     with Puppets(Puppet(step_s=0.005)) as server, ThreadPoolExecutor(3) as pool:
         whole = pool.submit(server.ask, **LONG)
         streamed = pool.submit(server.ask, **LONG, stream=True)
-        wait_for(lambda: server.series("vllm:num_requests_running") == 2, 10)
+        wait_for(lambda: server.series("vllm:time_to_first_token_seconds_count") == 2, 10)
         server.puppet.broken = "CUDA error: an illegal memory access was encountered"
         assert whole.result().status == 500
         assert "illegal memory access" in whole.result().message

@@ -106,8 +106,10 @@ class Service:
         most = self.settings.max_waiting
         if not most:
             return
+        engine = self.ready
         waiting = sum(1 for one in self.live if one.request is not None and not one.request.scheduled_ns)
-        free = max(0, self.ready.limits.max_seqs - len(self.live))
+        # Who has just come waits for the end of a step, not for a place; unless the engine has nothing to give.
+        free = 0 if engine.loop.stats().waiting else max(0, engine.limits.max_seqs - (len(self.live) - waiting))
         if waiting + count - free <= most:
             return
         self.metrics.refused += 1
