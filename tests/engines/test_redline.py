@@ -103,7 +103,7 @@ def test_the_command_line_can_be_read_back() -> None:
     model = ModelSpec(id="bundled:tiny", name="it", dtype="float32", random_weights=True)
     wanted = EngineSpec(
         kind="redline",
-        flags={"enable-prefix-caching": False, "itl-target-ms": 20, "speculation": {"method": "ngram", "tokens": 3}},  # type: ignore[dict-item]
+        flags={"enable-prefix-caching": False, "itl-target-ms": 20, "speculation": {"method": "ngram", "tokens": 3}},
     )
     ENGINE.check(wanted, ModelSpec(id="bundled:tiny"))
     ours, added = _flags(Start(wanted, model, Path(), seed=5), resolve_model(model))

@@ -8,14 +8,52 @@ import os
 import re
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import ClassVar
 
+from redline.engines.engine import Start
 from redline.engines.flags import Flag, FlagTable, normal
 from redline.engines.launch import interpreter
-from redline.errors import EnvironmentFault, Skipped, UsageError
+from redline.errors import EnvironmentFault, Skipped, Unsupported, UsageError
 from redline.spec.engine import EngineSpec, FlagValue
+from redline.spec.model import ModelSpec
 from redline.spec.resolve import ResolvedModel
+
+
+class PythonServer(ABC):
+    """The questions that an adapter answers before anything is started."""
+
+    kind: ClassVar[str]
+    package: ClassVar[str]
+    """Whose version counts as the engine's."""
+    needed: ClassVar[tuple[str, ...]]
+    ours: ClassVar[Mapping[str, str]]
+    """Flags that fields of the experiment set, with that field."""
+
+    @abstractmethod
+    def table(self) -> FlagTable: ...
+
+    def available(self, spec: EngineSpec) -> Skipped | None:
+        return missing_packages(spec, self.needed)
+
+    def version(self, spec: EngineSpec) -> str:
+        self.require(spec)
+        return versions(spec, self.needed)[self.package]
+
+    def known_flags(self, spec: EngineSpec) -> frozenset[str] | None:
+        return self.table().names()
+
+    def check_flags(self, spec: EngineSpec, model: ModelSpec) -> None:
+        no_second_source(spec.flags, self.ours)
+        self.table().check(spec.flags, f"the {self.kind} server")
+        dtype_once(spec.flags, model.dtype)
+
+    def require(self, spec: EngineSpec) -> None:
+        if skipped := self.available(spec):
+            raise Unsupported(skipped.reason, fix=skipped.how_to_get_it)
+
 
 PROBE = """
 import importlib.metadata, importlib.util, json, sys
@@ -92,13 +130,26 @@ def log_variables(spec: EngineSpec, model: ResolvedModel) -> dict[str, str]:
     return {name: value for name, value in wanted.items() if name not in spec.env and name not in os.environ}
 
 
-def with_seed(
-    flags: dict[str, FlagValue], asked: Mapping[str, FlagValue], seed: int
+def model_flags(
+    start: Start, model: ResolvedModel, at_random: Mapping[str, FlagValue]
 ) -> tuple[dict[str, FlagValue], dict[str, str]]:
-    """(all flags, those that redline adds unasked)."""
-    if "seed" in map(normal, asked):
+    """(flags that say what the experiment says, flags that redline adds): the second are part of the first.
+
+    `at_random` asks for random weights.
+    """
+    spec = start.model
+    flags: dict[str, FlagValue] = {"model": model.location, "served-model-name": spec.served_name}
+    if spec.dtype != "auto":
+        flags["dtype"] = spec.dtype
+    if model.tokenizer_location != model.location:
+        flags["tokenizer"] = model.tokenizer_location
+    if spec.revision and model.hub_id:
+        flags["revision"] = spec.revision
+    if model.random_weights:
+        flags |= at_random
+    if "seed" in map(normal, start.spec.flags):
         return flags, {}
-    return {**flags, "seed": seed}, {"--seed": str(seed)}
+    return {**flags, "seed": start.seed}, {"--seed": str(start.seed)}
 
 
 def api_key(spec: EngineSpec) -> str:

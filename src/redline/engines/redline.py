@@ -16,18 +16,16 @@ from redline.engines.engine import Progress, Start
 from redline.engines.flags import FlagTable, normal
 from redline.engines.launch import LaunchedServer, Plan, engine_env, interpreter, launch
 from redline.engines.of_python import (
+    PythonServer,
     api_key,
-    dtype_once,
     log_variables,
-    missing_packages,
-    no_second_source,
+    model_flags,
     ready_values,
     table_of,
     versions,
-    with_seed,
 )
 from redline.engines.ready import Phase, Ready
-from redline.errors import Skipped, Unsupported, UsageError
+from redline.errors import UsageError
 from redline.spec.engine import EngineSpec, FlagValue
 from redline.spec.model import ModelSpec
 from redline.spec.resolve import ResolvedModel, ensure_available
@@ -64,32 +62,26 @@ PHASES = (
 )
 
 
-class RedlineEngine:
+class RedlineEngine(PythonServer):
     """Adapter for the server in `redline.runtime`."""
 
     kind = "redline"
+    package = "redline"
+    needed = NEEDED
+    ours = OURS
 
-    def available(self, spec: EngineSpec) -> Skipped | None:
-        return missing_packages(spec, NEEDED)
-
-    def version(self, spec: EngineSpec) -> str:
-        self._require(spec)
-        return versions(spec, NEEDED)["redline"]
-
-    def known_flags(self, spec: EngineSpec) -> frozenset[str] | None:
-        return flag_table().names()
+    def table(self) -> FlagTable:
+        return flag_table()
 
     def check(self, spec: EngineSpec, model: ModelSpec) -> None:
-        no_second_source(spec.flags, OURS)
-        flag_table().check(spec.flags, "the redline engine")
+        self.check_flags(spec, model)
         for name, value in spec.flags.items():
             if normal(name) == "speculation":
                 _check_speculation(str(value))
-        dtype_once(spec.flags, model.dtype)
         ensure_available(model)
 
     def start(self, start: Start, progress: Progress) -> LaunchedServer:
-        self._require(start.spec)
+        self.require(start.spec)
         spec, python = start.spec, interpreter(start.spec.python)
         model = ensure_available(start.model)
         flags, added = _flags(start, model)
@@ -118,10 +110,6 @@ class RedlineEngine:
         )
         return launch(plan, start, progress)
 
-    def _require(self, spec: EngineSpec) -> None:
-        if skipped := self.available(spec):
-            raise Unsupported(skipped.reason, fix=skipped.how_to_get_it)
-
 
 def resolved(_ready: Ready, log: str) -> dict[str, str]:
     """What the server says that it runs with."""
@@ -136,18 +124,7 @@ def _check_speculation(text: str) -> None:
 
 
 def _flags(start: Start, model: ResolvedModel) -> tuple[dict[str, FlagValue], dict[str, str]]:
-    """(flags that say what the experiment says, flags that redline adds): the second are part of the first."""
-    spec = start.model
-    flags: dict[str, FlagValue] = {"model": model.location, "served-model-name": spec.served_name}
-    if spec.dtype != "auto":
-        flags["dtype"] = spec.dtype
-    if model.tokenizer_location != model.location:
-        flags["tokenizer"] = model.tokenizer_location
-    if spec.revision and model.hub_id:
-        flags["revision"] = spec.revision
-    if model.random_weights:
-        flags["load-format"] = "random"
-    return with_seed(flags, start.spec.flags, start.seed)
+    return model_flags(start, model, {"load-format": "random"})
 
 
 @lru_cache

@@ -18,17 +18,15 @@ from redline.engines.flags import FlagTable, normal
 from redline.engines.hf_server import flags as server_flags
 from redline.engines.launch import LaunchedServer, Plan, engine_env, interpreter, launch
 from redline.engines.of_python import (
-    dtype_once,
+    PythonServer,
     log_variables,
-    missing_packages,
-    no_second_source,
+    model_flags,
     ready_values,
     table_of,
     versions,
-    with_seed,
 )
 from redline.engines.ready import Phase, Ready
-from redline.errors import Skipped, Unsupported, UsageError
+from redline.errors import Unsupported, UsageError
 from redline.spec.engine import EngineSpec, FlagValue
 from redline.spec.model import ModelSpec
 from redline.spec.resolve import ResolvedModel, ensure_available
@@ -63,25 +61,19 @@ PHASES = (
 )
 
 
-class TransformersEngine:
+class TransformersEngine(PythonServer):
     """Adapter for the server in `hf_server/`."""
 
     kind = "transformers"
+    package = "transformers"
+    needed = NEEDED
+    ours = OURS
 
-    def available(self, spec: EngineSpec) -> Skipped | None:
-        return missing_packages(spec, NEEDED)
-
-    def version(self, spec: EngineSpec) -> str:
-        self._require(spec)
-        return versions(spec, NEEDED)["transformers"]
-
-    def known_flags(self, spec: EngineSpec) -> frozenset[str] | None:
-        return flag_table().names()
+    def table(self) -> FlagTable:
+        return flag_table()
 
     def check(self, spec: EngineSpec, model: ModelSpec) -> None:
-        no_second_source(spec.flags, OURS)
-        flag_table().check(spec.flags, "the transformers server")
-        dtype_once(spec.flags, model.dtype)
+        self.check_flags(spec, model)
         if spec.api_key_env:
             raise UsageError("the transformers server asks for no API key", fix="Leave api_key_env out.")
         self._check_batching(spec)
@@ -98,7 +90,7 @@ class TransformersEngine:
             )
 
     def start(self, start: Start, progress: Progress) -> LaunchedServer:
-        self._require(start.spec)
+        self.require(start.spec)
         spec = start.spec
         python = interpreter(spec.python)
         model = ensure_available(start.model)
@@ -122,10 +114,6 @@ class TransformersEngine:
         )
         return launch(plan, start, progress)
 
-    def _require(self, spec: EngineSpec) -> None:
-        if skipped := self.available(spec):
-            raise Unsupported(skipped.reason, fix=skipped.how_to_get_it)
-
 
 def resolved(_ready: Ready, log: str) -> dict[str, str]:
     """What the server says that it runs with: flags, and the versions of what it runs on."""
@@ -133,18 +121,7 @@ def resolved(_ready: Ready, log: str) -> dict[str, str]:
 
 
 def _flags(start: Start, model: ResolvedModel) -> tuple[dict[str, FlagValue], dict[str, str]]:
-    """(flags that say what the experiment says, flags that redline adds): the second are part of the first."""
-    spec = start.model
-    flags: dict[str, FlagValue] = {"model": model.location, "served-model-name": spec.served_name}
-    if spec.dtype != "auto":
-        flags["dtype"] = spec.dtype
-    if model.tokenizer_location != model.location:
-        flags["tokenizer"] = model.tokenizer_location
-    if spec.revision and model.hub_id:
-        flags["revision"] = spec.revision
-    if model.random_weights:
-        flags["random-weights"] = True
-    return with_seed(flags, start.spec.flags, start.seed)
+    return model_flags(start, model, {"random-weights": True})
 
 
 @lru_cache

@@ -14,5 +14,5 @@ generation is transformers' own: `generate()` for plain and static, its continuo
     text         tokens to text, one at a time; stop strings
     answer       one choice of one response      reply         its JSON and its server-sent events
     exchange     a request and its client        body          what came in, bounded
-    app          routes                          serve         start-up, readiness, and the end
+    routes, app  what it answers                 life, serve   start-up, readiness, and the end
 """

@@ -91,6 +91,16 @@ class Ask:
     include_usage: bool
     continuous_usage: bool
 
+    @property
+    def usage(self) -> str:
+        """As `reply.Shape` takes it."""
+        return "each" if self.continuous_usage else ("last" if self.include_usage else "")
+
+    @property
+    def size(self) -> int:
+        """Characters, about."""
+        return sum(len(one) for one in self.prompts if isinstance(one, str)) + len(str(self.messages or ""))
+
 
 class Fields:
     """Typed reads of a JSON object; null is the same as absent. A wrong type is a 400 that names the field."""

@@ -15,9 +15,6 @@ from .job import Job, Worker
 from .load import Loaded
 from .text import Detokenizer
 
-LONG_TEXT = 20_000
-"""Characters beyond which tokenising would hold up the other streams."""
-
 
 @dataclass
 class Totals:

@@ -10,7 +10,7 @@ from functools import partial
 
 from redline.clock import now_ns
 from redline.engines.hf_server.fault import ApiError
-from redline.engines.hf_server.service import LONG_TEXT
+from redline.engines.hf_server.routes import LONG_TEXT
 from redline.runtime.answering import Answering, Emit, last_line
 from redline.runtime.engine import Engine
 from redline.runtime.http.ask import Wish
@@ -133,8 +133,7 @@ class Service:
     async def plan(self, wish: Wish) -> list[list[Planned]]:
         """Choices of each prompt. What may take long is done beside the loop."""
         engine = self.ready
-        size = sum(len(one) for one in wish.ask.prompts if isinstance(one, str)) + len(str(wish.ask.messages or ""))
-        if size > LONG_TEXT or wish.params.constraint is not None:
+        if wish.ask.size > LONG_TEXT or wish.params.constraint is not None:
             return await asyncio.to_thread(self._plan, engine, wish)
         return self._plan(engine, wish)
 
@@ -160,7 +159,7 @@ class Service:
             model=self.name,
             prompt_tokens=sum(len(choices[0].prompt) for choices in plans),
             decode=engine.tokenizer.decode,
-            usage="each" if ask.continuous_usage else ("last" if ask.include_usage else ""),
+            usage=ask.usage,
         )
         every = [one for choices in plans for one in choices]
         exchange = PacedExchange(
