@@ -121,7 +121,7 @@ def test_a_stream_that_is_left_gives_its_place_back(llm: LLM) -> None:
     async def leave() -> None:
         pieces = llm.stream(PROMPTS[0], SamplingParams(max_tokens=3000, ignore_eos=True))
         assert (await anext(pieces)).tokens == 1
-        await pieces.aclose()  # type: ignore[attr-defined]
+        await pieces.aclose()
         for _ in range(500):
             if not llm.engine.loop.stats().running:
                 return

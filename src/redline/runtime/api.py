@@ -10,7 +10,7 @@ with LLM("bundled:tiny") as llm:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -137,7 +137,7 @@ class LLM:
                 if self.engine.loop.failure:
                     raise RuntimeError(f"the engine failed: {self.engine.loop.failure}") from None
 
-    async def stream(self, prompt: Prompt, params: SamplingParams | None = None) -> AsyncIterator[Piece]:
+    async def stream(self, prompt: Prompt, params: SamplingParams | None = None) -> AsyncGenerator[Piece, None]:
         """Pieces as they come: `choice`, `text`, `tokens` so far, `logprobs`, and at the end `finish`."""
         params = params or SamplingParams()
         ids, matchers = await asyncio.to_thread(self._plan, prompt, params)

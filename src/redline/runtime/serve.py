@@ -141,11 +141,15 @@ class RedlineLife(Life):
             if one.name not in ("model", "tokenizer", "speculation")
         }
         given = {name: value for name, value in given.items() if value is not None}
-        speculation = self.args.speculation
+        speculation, limits = self.args.speculation, engine.limits
         return {
             **given,
             "speculation": speculation["method"] if speculation else "none",
-            "max-model-len": engine.max_model_len,
+            "max-model-len": limits.max_model_len,
+            "max-num-seqs": limits.max_seqs,
+            "max-num-batched-tokens": limits.max_batched_tokens,
+            "page-size": limits.page_size,
+            "kv-cache-tokens": (limits.pages - 1) * limits.page_size,
             "event-loop": event_loop_name(),
             **{name.replace("_", "-"): value for name, value in engine.loop.runner.resolved().items()},
         }
