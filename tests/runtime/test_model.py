@@ -60,13 +60,23 @@ def test_against_transformers_bundled() -> None:
     assert losses == pytest.approx(measured["loss"], abs=2e-4)
 
 
-def _heldout_loss(folder: Path, name: str, tokens: int) -> float:
+@pytest.mark.parametrize(("quantization", "allowed"), [("none", 0.003), ("int8", 0.006), ("fp8", 0.03)])
+def test_rounded_weights_cost_little(quantization: str, allowed: float) -> None:
+    """As the CPU runs it: weights in bfloat16 or less, activations in float32. Nats per token on held-out text."""
+    folder = Path(str(files("redline") / "recipes" / "models"))
+    measured = json.loads((folder / "heldout" / "measured.json").read_text())["start"]
+    rounded = {"dtype": torch.bfloat16, "activations": torch.float32, "kernels": TorchKernels(torch.bfloat16)}
+    loss = _heldout_loss(folder, "redline-tiny", measured["tokens"], quantization=quantization, **rounded)
+    assert 0 < abs(loss - measured["loss"]["redline-tiny"]) < allowed
+
+
+def _heldout_loss(folder: Path, name: str, tokens: int, **more: Any) -> float:
     """Nats per token, over windows of 1,024 moved by 512; each token scored once, in the first window that has it."""
     from tokenizers import Tokenizer
 
     text = (folder / "heldout" / "heldout.txt").read_text()
     encoded = Tokenizer.from_file(str(folder / name / "tokenizer.json")).encode(text, add_special_tokens=False)
-    ids, driver = encoded.ids[:tokens], Driver(loaded(folder / name), page_size=16, pages=65)
+    ids, driver = encoded.ids[:tokens], Driver(loaded(folder / name, **more), page_size=16, pages=65)
     total, scored = 0.0, 1
     for start in range(0, tokens, 512):
         end = min(start + 1024, tokens)

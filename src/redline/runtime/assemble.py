@@ -40,10 +40,7 @@ def assemble(step: Step, page_size: int) -> tuple[Batch, list[Place]]:
         starts.append(len(ids))
         lengths.append(end)
         tables.append(pages[: -(-end // page_size)])
-        prompt = 0
-        if request.sampling.prompt_logprobs is not None:
-            prompt = max(0, min(end, request.prompt_len - 1) - start)
-        draws = 1 + len(chunk.draft) if chunk.samples else 0
+        prompt, draws = _wanted(chunk)
         places.append(Place(chunk, len(logits_at), prompt, draws))
         logits_at += range(at, at + prompt)
         logits_at += range(len(ids) - draws, len(ids))
@@ -64,3 +61,11 @@ def assemble(step: Step, page_size: int) -> tuple[Batch, list[Place]]:
         host_seq_lens=lengths,
     )
     return batch, places
+
+
+def _wanted(chunk: Chunk) -> tuple[int, int]:
+    """(logits that tell of the next prompt token, logits that are drawn from)"""
+    prompt, request = 0, chunk.request
+    if request.sampling.prompt_logprobs is not None:
+        prompt = max(0, min(chunk.start + chunk.length, request.prompt_len - 1) - chunk.start)
+    return prompt, 1 + len(chunk.draft) if chunk.samples else 0

@@ -47,7 +47,7 @@ class CpuRunner:
             device="cpu",
             quantization=config.quantization,
             seed=config.seed,
-            kernels=TorchKernels(),
+            kernels=TorchKernels(None if dtypes.weights == dtypes.activations else dtypes.weights),
             activations=dtypes.activations,
             positions=config.max_model_len or None,
         )

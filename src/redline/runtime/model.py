@@ -90,9 +90,15 @@ class Model:
     def allocate_kv(
         self, pages: int, page_size: int, device: torch.device | str, dtype: torch.dtype | None = None
     ) -> list[KV]:
-        """K and V of every layer, zeroed: attention may read entries that no token wrote, weighted with zero."""
+        """K and V of every layer, zeroed: attention may read entries that no token wrote, weighted with zero.
+
+        On a CPU they are strided views of one tensor, a token's values behind its keys.
+        """
         c = self.config
         shape = (pages, page_size, c.num_kv_heads, c.head_dim)
+        if torch.device(device).type == "cpu":
+            both = (_zeros((*shape[:2], 2 * shape[2], shape[3]), device, dtype or self.dtype) for _ in self.layers)
+            return [(one[:, :, : c.num_kv_heads], one[:, :, c.num_kv_heads :]) for one in both]
         return [
             (_zeros(shape, device, dtype or self.dtype), _zeros(shape, device, dtype or self.dtype))
             for _ in self.layers
