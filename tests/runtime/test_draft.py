@@ -221,7 +221,6 @@ def test_drawn_guesses_have_their_distribution_and_leave_the_targets() -> None:
     importlib.util.find_spec("redline.runtime.model") is None, reason="needs redline.runtime.model, which is not here"
 )
 def test_the_bundled_draft_model_guesses_for_the_bundled_model() -> None:
-    torch.set_num_threads(1)
     names = ("architecture", "kernels.torch", "weights")
     architecture, kernels, weights = (importlib.import_module(f"redline.runtime.{name}") for name in names)
     models = Path(architecture.__file__ or "").parents[1] / "recipes/models"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from redline.runtime.draws import Purpose, uniform
 from redline.runtime.request import Sampling
-from redline.runtime.sampler import Row, sample, verify, verify_all
+from redline.runtime.sampler import Drawn, Row, sample, verify, verify_all
 from tests.runtime.chi2 import assert_drawn_from
 from tests.runtime.oracle import target
 from tests.runtime.test_sampler import FakeMatcher, sampling_st
@@ -81,7 +81,7 @@ def test_a_guess_without_a_distribution_leaves_the_distribution_as_it_is() -> No
     draft = [4]
     logits = logits_along(PROMPT, draft).repeat(FEWER, 1)
     rows = [Row(seeded(s, seed), PROMPT, 3) for seed in range(FEWER)]
-    check_two_tokens(s, verify_all(logits, rows, [draft] * FEWER), draft)
+    check_two_tokens(s, tokens_of(verify_all(logits, rows, [draft] * FEWER)), draft)
 
 
 @pytest.mark.parametrize(
@@ -97,9 +97,12 @@ def test_guesses_drawn_from_a_distribution_leave_the_distribution_as_it_is(s: Sa
     numbers = np.array([uniform(seed, 3, Purpose.DRAFT) for seed in range(draws)]) * edges[-1]
     guesses = np.minimum(np.searchsorted(edges, numbers, side="right"), V - 1).tolist()
     along = {guess: logits_along(PROMPT, [guess]) for guess in range(V)}
-    rows = [Row(seeded(s, seed), PROMPT, 3) for seed in range(draws)]
-    logits = torch.cat([along[guess] for guess in guesses])
-    drawn = verify_all(logits, rows, [[guess] for guess in guesses], [q] * draws)
+    drawn: list[list[int]] = []
+    for start in range(0, draws, 5000):
+        part = guesses[start : start + 5000]
+        rows = [Row(seeded(s, start + i), PROMPT, 3) for i in range(len(part))]
+        logits = torch.cat([along[guess] for guess in part])
+        drawn += tokens_of(verify_all(logits, rows, [[guess] for guess in part], [q] * len(part)))
     check_two_tokens(s, drawn)
     # The rule accepts with probability sum of min(p, q), which choosing independently does not reach.
     p = target(model(PROMPT)[0].numpy(), s, PROMPT, 3)
@@ -112,11 +115,15 @@ def seeded(s: Sampling, seed: int) -> Sampling:
     return Sampling(**{**s.__dict__, "seed": seed})
 
 
-def check_two_tokens(s: Sampling, drawn: list[list[Any]], draft: list[int] | None = None) -> None:
-    first = [tokens[0].token for tokens in drawn]
+def tokens_of(drawn: list[list[Drawn]]) -> list[list[int]]:
+    return [[one.token for one in tokens] for tokens in drawn]
+
+
+def check_two_tokens(s: Sampling, drawn: list[list[int]], draft: list[int] | None = None) -> None:
+    first = [tokens[0] for tokens in drawn]
     assert_drawn_from(first, target(model(PROMPT)[0].numpy(), s, PROMPT, 3))
     for token in draft or range(V):
-        second = [tokens[1].token for tokens in drawn if len(tokens) == 2 and tokens[0].token == token]
+        second = [tokens[1] for tokens in drawn if len(tokens) == 2 and tokens[0] == token]
         wanted = target(model([*PROMPT, token])[0].numpy(), s, [*PROMPT, token], 3)
         if second:
             assert_drawn_from(second, wanted)

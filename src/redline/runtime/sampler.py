@@ -25,6 +25,8 @@ from redline.runtime.ranking import best, pick, top
 from redline.runtime.request import Matcher, Sampling, TokenLogprob
 
 GREEDY_BELOW = 1e-5
+AT_ONCE = 1 << 20
+"""Logits that a CPU works on at once: more of them, times the copies on the way, leave its cache."""
 NAN = "nan"
 GRAMMAR = "grammar"
 T = TypeVar("T")
@@ -73,6 +75,10 @@ class Drawn(NamedTuple):
 
 def sample(logits: torch.Tensor, rows: Sequence[Row], purpose: Purpose = Purpose.TOKEN) -> list[Drawn]:
     """One token per row. `logits` [R, V] float32."""
+    at_once = max(1, AT_ONCE // logits.shape[-1])
+    if len(rows) > at_once and logits.device.type == "cpu":
+        parts = range(0, len(rows), at_once)
+        return [one for i in parts for one in sample(logits[i : i + at_once], rows[i : i + at_once], purpose)]
     if all(row.sampling.plain_greedy and row.matcher is None for row in rows):
         return [Drawn(token, None, "" if token >= 0 else NAN) for token in _arg_max(logits)]
     return _told(logits, rows, choose(edited(logits, rows), rows, purpose))

@@ -35,7 +35,10 @@ class Step:
 
 @dataclass
 class Sampled:
-    """What one sampling chunk gave: accepted draft tokens and one more. `fault` names what was wrong: `nan` or ''."""
+    """What one sampling chunk gave: accepted draft tokens and one more.
+
+    `fault` names what was wrong: `nan`, `grammar` (it allowed nothing, having hit a limit) or ''.
+    """
 
     request: Request
     tokens: list[int]
