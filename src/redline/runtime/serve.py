@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import dataclasses
 import os
+import resource
 import sys
 import threading
 import time
@@ -45,7 +47,15 @@ def main(argv: list[str] | None = None) -> int:
     except ImportError as error:
         return refuse(f"{error.name} is not installed here: pip install 'redline[engine]'")
     sys.setswitchinterval(SWITCH_S)
+    allow_files()
     return live(life, listener)
+
+
+def allow_files() -> None:
+    """A stream is an open file, and many systems allow a thousand of them until they are asked for more."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def configuration(args: argparse.Namespace) -> EngineConfig:

@@ -288,6 +288,11 @@ def test_a_profile(server: Process, client: Any, profiles: Path) -> None:
     assert b"aten::" in gzip.decompress(path.read_bytes()), "it saw the engine's thread"
 
 
+def test_it_may_hold_as_many_streams_as_the_system_allows(server: Process) -> None:
+    soft, hard = psutil.Process(server.popen.pid).rlimit(psutil.RLIMIT_NOFILE)
+    assert soft == hard
+
+
 def test_it_is_one_process(server: Process) -> None:
     """So that whatever ends it, nothing is left."""
     assert psutil.Process(server.popen.pid).children(recursive=True) == []
