@@ -16,7 +16,7 @@ $(STAMP): pyproject.toml constraints/cpu.txt constraints/gpu.txt scripts/setup.s
 	@PYTHON=$(PYTHON) VENV=$(VENV) bash scripts/setup.sh
 	@touch $@
 
-demo: $(STAMP) ## serve the bundled model on two engine configurations, load both, compare, write a report
+demo: $(STAMP) ## serve the bundled model on transformers and on redline's engine, load both, compare, write a report
 	@$(BIN)/redline compare -f src/redline/recipes/experiments/demo.yaml
 
 test: $(STAMP) ## the whole test suite (tests of real vLLM need `make vllm` once; they say so when they are skipped)

@@ -13,6 +13,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 ENGINES: dict[str, str] = {
+    "redline": "redline.engines.redline:RedlineEngine",
     "transformers": "redline.engines.transformers:TransformersEngine",
     "vllm": "redline.engines.vllm:VllmEngine",
     "url": "redline.engines.url:UrlEngine",

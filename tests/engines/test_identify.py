@@ -49,6 +49,12 @@ CASES = [
     ({"owned_by": "library"}, {"/api/version": {"version": "0.9.0"}}, "", Identity("ollama", "0.9.0")),
     ({"owned_by": "tensorrt_llm"}, {"/version": {"version": "1.2"}}, "", Identity("tensorrt-llm", "1.2")),
     ({"owned_by": "transformers"}, {"/version": {"version": "5.17.0"}}, "", Identity("transformers", "5.17.0")),
+    (
+        {"owned_by": "redline", "max_model_len": 4096},
+        {"/version": {"version": "0.1.0", "engine": "redline", "flags": {"dtype": "bfloat16", "page-size": 16}}},
+        METRICS,  # it speaks vLLM's names
+        Identity("redline", "0.1.0", {"dtype": "bfloat16", "page-size": "16"}, 4096),
+    ),
     ({"owned_by": "someone"}, {}, "", Identity("openai-compatible")),
     ({}, {"/version": {"version": "7", "engine": "mine"}}, "", Identity("mine", "7")),
 ]  # fmt: skip

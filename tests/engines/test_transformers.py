@@ -10,13 +10,13 @@ import pytest
 from redline.engines.engine import Start
 from redline.engines.flags import Flag
 from redline.engines.hf_server.flags import flag_names, parser
+from redline.engines.of_python import log_variables
 from redline.engines.ready import Ready
 from redline.engines.transformers import (
     PHASES,
     SERVER,
     TransformersEngine,
     _flags,
-    _variables,
     flag_table,
     resolved,
 )
@@ -151,10 +151,10 @@ def test_environment_of_the_user_goes_first(monkeypatch: pytest.MonkeyPatch) -> 
     found = resolve_model(TINY)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
-    assert _variables(spec(), found)["HF_HUB_OFFLINE"] == "1"
+    assert log_variables(spec(), found)["HF_HUB_OFFLINE"] == "1"
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     own = EngineSpec(kind="transformers", env={"PYTHONUNBUFFERED": "0"})
-    assert not {"HF_HUB_OFFLINE", "PYTHONUNBUFFERED"} & set(_variables(own, found))
+    assert not {"HF_HUB_OFFLINE", "PYTHONUNBUFFERED"} & set(log_variables(own, found))
 
 
 def test_resolved_values_come_from_the_log() -> None:

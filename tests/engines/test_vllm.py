@@ -14,6 +14,7 @@ import pytest
 from redline.engines import vllm
 from redline.engines.engine import Start
 from redline.engines.flags import Flag, FlagTable
+from redline.engines.of_python import api_key
 from redline.engines.ready import Ready
 from redline.engines.url import UrlEngine
 from redline.engines.vllm import VllmEngine
@@ -112,9 +113,9 @@ def test_variables_that_redline_adds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_api_key_is_never_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_KEY", "s3cret")
-    assert vllm._api_key(spec(api_key_env="MY_KEY")) == "s3cret"
+    assert api_key(spec(api_key_env="MY_KEY")) == "s3cret"
     with pytest.raises(EnvironmentFault, match="OTHER_KEY is not set"):
-        vllm._api_key(spec(api_key_env="OTHER_KEY"))
+        api_key(spec(api_key_env="OTHER_KEY"))
 
 
 # --- a real vLLM ---

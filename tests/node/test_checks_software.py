@@ -32,6 +32,14 @@ def test_an_extra_that_is_missing_names_what_and_how(monkeypatch: pytest.MonkeyP
     assert (check.state, check.found, check.how) == ("missing", "no vl_convert", "pip install 'redline[charts]'")
 
 
+def test_our_own_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert software.check_own_engine().state == "ok"
+    monkeypatch.setattr(software, "find_spec", lambda name: None if name == "llguidance" else object())
+    assert software.check_own_engine().found == "no llguidance"
+    monkeypatch.setattr(software, "find_spec", lambda name: None if name == "tokenizers" else object())
+    assert software.check_own_engine().found == "no tokenizers"
+
+
 def test_every_extra_exists_in_the_package() -> None:
     provided = set(metadata.metadata("redline").get_all("Provides-Extra") or [])
     assert set(software.EXTRAS) <= provided

@@ -212,6 +212,6 @@ def test_the_example_experiments_load() -> None:
     folder = Path(__file__).parents[2] / "src/redline/recipes/experiments"
     found = {file.stem: load_experiment(file) for file in folder.glob("*.yaml")}
     assert {"demo", "compare-8b", "models"} <= set(found)
-    assert [engine.label for engine in found["demo"].engines] == ["transformers-plain", "transformers-continuous"]
+    assert [engine.label for engine in found["demo"].engines] == ["transformers-continuous", "redline"]
     assert found["compare-8b"].load.concurrency == [1, 10, 50, 100]
     assert len(found["models"].models) == 3

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 Model = Annotated[str, typer.Argument(help="folder, hub id, bundled:NAME or shape:NAME")]
-Engine = Annotated[str, typer.Option("--engine", "-e", help="transformers-continuous, vllm, …")]
+Engine = Annotated[str, typer.Option("--engine", "-e", help="redline, transformers-continuous, vllm, …")]
 Flags = Annotated[
     list[str] | None, typer.Option("--flag", metavar="FLAG=VALUE", help="a flag of the engine; repeatable")
 ]

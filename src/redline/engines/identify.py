@@ -17,6 +17,7 @@ OWNERS = {
     "lmdeploy": "lmdeploy",
     "library": "ollama",
     "transformers": "transformers",
+    "redline": "redline",
 }
 """What engines write as `owned_by` on /v1/models."""
 
@@ -53,6 +54,9 @@ def identify(root_url: str, model: Mapping[str, Any], headers: Mapping[str, str]
     longest = _number(model.get("max_model_len"))
     owner = OWNERS.get(str(model.get("owned_by", "")).lower(), "")
     version = ask("/version")
+    if owner == "redline":
+        flags = {name: str(value) for name, value in dict(version.get("flags") or {}).items()}
+        return Identity("redline", str(version.get("version", "")), flags, longest)
     if owner == "vllm" or "vllm:" in metrics:
         labels = cache_labels(metrics)
         flags = {flag: labels[name] for name, flag in CACHE_NAMES.items() if labels.get(name, "None") != "None"}

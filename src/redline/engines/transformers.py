@@ -7,23 +7,26 @@ The server runs in the interpreter that `python` names and needs no redline ther
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import re
-import subprocess
-import sys
 from functools import lru_cache
 from pathlib import Path
 
 from redline.engines import hf_server
 from redline.engines.endpoint import Dialect
 from redline.engines.engine import Progress, Start
-from redline.engines.flags import Flag, FlagTable, normal
+from redline.engines.flags import FlagTable, normal
 from redline.engines.hf_server import flags as server_flags
 from redline.engines.launch import LaunchedServer, Plan, engine_env, interpreter, launch
+from redline.engines.of_python import (
+    PythonServer,
+    log_variables,
+    model_flags,
+    ready_values,
+    table_of,
+    versions,
+)
 from redline.engines.ready import Phase, Ready
-from redline.errors import EnvironmentFault, Skipped, Unsupported, UsageError
+from redline.errors import Unsupported, UsageError
 from redline.spec.engine import EngineSpec, FlagValue
 from redline.spec.model import ModelSpec
 from redline.spec.resolve import ResolvedModel, ensure_available
@@ -49,7 +52,6 @@ OURS = {
 }
 """Flags that fields of the experiment set; a second source would let the record lie."""
 
-READY = re.compile(r"^redline-hf-ready (\{.*\})$", re.MULTILINE)
 PHASES = (
     Phase("import", "importing torch and transformers", re.compile("^redline-hf-phase importing")),
     Phase("tokenizer", "reading the tokenizer", re.compile("^redline-hf-phase reading")),
@@ -57,47 +59,21 @@ PHASES = (
     Phase("prepare", "preparing the batching", re.compile("^redline-hf-phase preparing")),
     Phase("warm_up", "warming up", re.compile("^redline-hf-phase warming")),
 )
-PROBE = """
-import importlib.metadata, importlib.util, json, sys
-def version(name):
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown" if importlib.util.find_spec(name) else ""
-print(json.dumps({name: version(name) for name in sys.argv[1:]}))
-"""
 
 
-class TransformersEngine:
+class TransformersEngine(PythonServer):
     """Adapter for the server in `hf_server/`."""
 
     kind = "transformers"
+    package = "transformers"
+    needed = NEEDED
+    ours = OURS
 
-    def available(self, spec: EngineSpec) -> Skipped | None:
-        missing = [name for name, version in _versions(spec).items() if not version]
-        if not missing:
-            return None
-        where = f"in {spec.python}" if spec.python else "in this environment"
-        install = f"{spec.python} -m pip install {' '.join(missing)}"
-        return Skipped(
-            f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed {where}",
-            install if spec.python else "pip install 'redline[engine]'",
-        )
-
-    def version(self, spec: EngineSpec) -> str:
-        self._require(spec)
-        return _versions(spec)["transformers"]
-
-    def known_flags(self, spec: EngineSpec) -> frozenset[str] | None:
-        return flag_table().names()
+    def table(self) -> FlagTable:
+        return flag_table()
 
     def check(self, spec: EngineSpec, model: ModelSpec) -> None:
-        for name in map(normal, spec.flags):
-            if name in OURS:
-                raise UsageError(f"--{name} is not a flag of the engine here", fix=f"Use {OURS[name]}.")
-        flag_table().check(spec.flags, "the transformers server")
-        if model.dtype != "auto" and "dtype" in map(normal, spec.flags):
-            raise UsageError("dtype is given twice: by the model and by the engine's flags", fix="Keep one of the two.")
+        self.check_flags(spec, model)
         if spec.api_key_env:
             raise UsageError("the transformers server asks for no API key", fix="Leave api_key_env out.")
         self._check_batching(spec)
@@ -105,7 +81,7 @@ class TransformersEngine:
 
     def _check_batching(self, spec: EngineSpec) -> None:
         batching = {normal(name): value for name, value in spec.flags.items()}.get("batching")
-        version = _versions(spec)["transformers"]
+        version = versions(spec, NEEDED)["transformers"]
         if batching == "continuous" and version and server_flags.version_tuple(version) < server_flags.CONTINUOUS_NEEDS:
             needed = ".".join(map(str, server_flags.CONTINUOUS_NEEDS))
             raise Unsupported(
@@ -114,12 +90,12 @@ class TransformersEngine:
             )
 
     def start(self, start: Start, progress: Progress) -> LaunchedServer:
-        self._require(start.spec)
+        self.require(start.spec)
         spec = start.spec
         python = interpreter(spec.python)
         model = ensure_available(start.model)
         flags, added = _flags(start, model)
-        variables = _variables(spec, model)
+        variables = log_variables(spec, model)
 
         def command(port: int) -> list[str]:
             where: dict[str, FlagValue] = {"host": spec.host, "port": port}
@@ -127,7 +103,7 @@ class TransformersEngine:
 
         plan = Plan(
             engine=self.kind,
-            version=_versions(spec)["transformers"],
+            version=versions(spec, NEEDED)["transformers"],
             model=start.model.served_name,
             argv=command,
             env=engine_env(spec, python, variables),
@@ -138,76 +114,17 @@ class TransformersEngine:
         )
         return launch(plan, start, progress)
 
-    def _require(self, spec: EngineSpec) -> None:
-        if skipped := self.available(spec):
-            raise Unsupported(skipped.reason, fix=skipped.how_to_get_it)
-
 
 def resolved(_ready: Ready, log: str) -> dict[str, str]:
     """What the server says that it runs with: flags, and the versions of what it runs on."""
-    found = READY.findall(log)
-    if not found:
-        return {}
-    said = json.loads(found[-1])
-    values = {**said["flags"], **{f"{name}-version": text for name, text in said["versions"].items()}}
-    return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in values.items()}
+    return ready_values("redline-hf", log)
 
 
 def _flags(start: Start, model: ResolvedModel) -> tuple[dict[str, FlagValue], dict[str, str]]:
-    """(flags that say what the experiment says, flags that redline adds): the second are part of the first."""
-    spec = start.model
-    flags: dict[str, FlagValue] = {"model": model.location, "served-model-name": spec.served_name}
-    if spec.dtype != "auto":
-        flags["dtype"] = spec.dtype
-    if model.tokenizer_location != model.location:
-        flags["tokenizer"] = model.tokenizer_location
-    if spec.revision and model.hub_id:
-        flags["revision"] = spec.revision
-    if model.random_weights:
-        flags["random-weights"] = True
-    if "seed" in map(normal, start.spec.flags):
-        return flags, {}
-    return {**flags, "seed": start.seed}, {"--seed": str(start.seed)}
-
-
-def _variables(spec: EngineSpec, model: ResolvedModel) -> dict[str, str]:
-    """Environment variables that redline adds where neither the experiment nor the user's shell has a say."""
-    wanted = {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
-    if model.path is not None and model.tokenizer_path is not None:
-        wanted["HF_HUB_OFFLINE"] = "1"
-    return {name: value for name, value in wanted.items() if name not in spec.env and name not in os.environ}
+    return model_flags(start, model, {"random-weights": True})
 
 
 @lru_cache
 def flag_table() -> FlagTable:
     """The server's flags, from its own parser."""
-    return FlagTable(
-        _flag(action) for action in server_flags.parser()._actions if not isinstance(action, argparse._HelpAction)
-    )
-
-
-def _flag(action: argparse.Action) -> Flag:
-    names = [name.removeprefix("--") for name in action.option_strings]
-    return Flag(
-        name=names[0],
-        aliases=tuple(names[1:]),
-        kind="toggle" if isinstance(action, argparse.BooleanOptionalAction) else "value",
-        type=action.type.__name__ if isinstance(action.type, type) else "",
-        choices=tuple(map(str, action.choices or ())),
-        default=str(action.default),
-    )
-
-
-def _versions(spec: EngineSpec) -> dict[str, str]:
-    """Versions of what the server needs in that interpreter; '' for what is missing."""
-    return _probe(interpreter(spec.python) if spec.python else sys.executable)
-
-
-@lru_cache
-def _probe(python: str) -> dict[str, str]:
-    try:
-        done = subprocess.run([python, "-c", PROBE, *NEEDED], capture_output=True, text=True, timeout=60, check=True)
-    except (OSError, subprocess.SubprocessError) as error:
-        output = getattr(error, "stderr", "") or str(error)
-        raise EnvironmentFault(f"{python} cannot be run: {output.strip()[-300:]}") from error
-    return {str(name): str(version) for name, version in json.loads(done.stdout).items()}
+    return table_of(server_flags.parser())

@@ -24,9 +24,10 @@ from redline.engines.flags import FlagTable, normal
 from redline.engines.guard import Proc
 from redline.engines.http import try_fetch
 from redline.engines.launch import LaunchedServer, Plan, engine_env, launch
+from redline.engines.of_python import api_key, dtype_once, no_second_source
 from redline.engines.ready import Ready
 from redline.engines.vllm_install import LOCAL_VENV, Install, find, flag_table, gpu_present
-from redline.errors import EnvironmentFault, Skipped, Unsupported, UsageError
+from redline.errors import EnvironmentFault, Skipped, Unsupported
 from redline.spec.engine import EngineSpec, FlagValue
 from redline.spec.model import ModelSpec
 from redline.spec.resolve import ResolvedModel, ensure_available
@@ -86,10 +87,9 @@ class VllmEngine:
 
     def check(self, spec: EngineSpec, model: ModelSpec) -> None:
         install = self._install(spec)
-        _no_second_source(spec.flags)
+        no_second_source(spec.flags, OURS)
         flag_table(install, spec).check(spec.flags, f"vLLM {install.label}")
-        if model.dtype != "auto" and "dtype" in map(normal, spec.flags):
-            raise UsageError("dtype is given twice: by the model and by the engine's flags", fix="Keep one of the two.")
+        dtype_once(spec.flags, model.dtype)
         ensure_available(model)
 
     def start(self, start: Start, progress: Progress) -> LaunchedServer:
@@ -98,7 +98,7 @@ class VllmEngine:
         model = ensure_available(start.model)
         flags, added = _flags(start, model, table)
         variables = _variables(start.spec, install, model)
-        key = _api_key(start.spec)
+        key = api_key(start.spec)
         env = engine_env(start.spec, install.python, variables) | ({"VLLM_API_KEY": key} if key else {})
         headers = {"Authorization": f"Bearer {key}"} if key else {}
 
@@ -129,12 +129,6 @@ class VllmEngine:
                 skipped.reason if skipped else "vLLM is gone", fix=skipped.how_to_get_it if skipped else ""
             )
         return install
-
-
-def _no_second_source(flags: Mapping[str, FlagValue]) -> None:
-    for name in flags:
-        if normal(name) in OURS:
-            raise UsageError(f"--{normal(name)} is not a flag of the engine here", fix=f"Use {OURS[normal(name)]}.")
 
 
 def _flags(start: Start, model: ResolvedModel, table: FlagTable) -> tuple[dict[str, FlagValue], dict[str, str]]:
@@ -170,18 +164,6 @@ def _variables(spec: EngineSpec, install: Install, model: ResolvedModel) -> dict
 def _sizes_kv_cache(spec: EngineSpec) -> bool:
     sizing = {"kv-cache-memory-bytes", "gpu-memory-utilization", "num-gpu-blocks-override"}
     return bool(sizing & {normal(name) for name in spec.flags})
-
-
-def _api_key(spec: EngineSpec) -> str:
-    """The key that the server is to ask for; empty for an open server."""
-    if not spec.api_key_env:
-        return ""
-    key = os.environ.get(spec.api_key_env, "")
-    if not key:
-        raise EnvironmentFault(
-            f"the environment variable {spec.api_key_env} is not set", fix="It must hold the API key."
-        )
-    return key
 
 
 def _metrics(ready: Ready, headers: Mapping[str, str]) -> str:

@@ -25,8 +25,9 @@ from redline.node.tree import Fact, is_skipped
 EXTRAS = {
     "charts": (("altair", "vl_convert"), "charts in reports"),
     "tokenizers": (("tokenizers",), "prompts of exact length for engines without /tokenize"),
-    "engine": (("torch", "transformers", "accelerate", "starlette", "uvicorn"), "the transformers engine"),
+    "engine": (("torch", "transformers", "accelerate", "starlette", "uvicorn"), "engines transformers and redline"),
 }
+OWN_ENGINE = ("torch", "tokenizers", "safetensors", "starlette", "uvicorn")
 HUB = "https://huggingface.co"
 
 
@@ -76,6 +77,17 @@ def check_transformers() -> Check:
         return Check(
             "engine transformers", "missing", "not installed", "cannot be compared", "pip install 'redline[engine]'"
         )
+
+
+def check_own_engine() -> Check:
+    absent = [module for module in OWN_ENGINE if find_spec(module) is None]
+    if absent:
+        return Check(
+            "engine redline", "missing", f"no {', '.join(absent)}", "cannot be served", "pip install 'redline[engine]'"
+        )
+    if find_spec("llguidance") is None:
+        return Check("engine redline", "warn", "no llguidance", "no structured outputs", "pip install llguidance")
+    return Check("engine redline", "ok", redline.__version__, "can be served and compared")
 
 
 def check_vllm(pythons: list[Interpreter], gpu: Fact) -> Check:

@@ -51,6 +51,7 @@ def _software(found: Fact, interpreters: list[Interpreter]) -> list[Check]:
     checks += [_guarded(f"redline[{name}]", partial(software.check_extra, name)) for name in software.EXTRAS]
     checks.append(_guarded("torch", lambda: software.check_torch(None if is_skipped(build) else build, gpu)))
     checks.append(_guarded("engine transformers", software.check_transformers))
+    checks.append(_guarded("engine redline", software.check_own_engine))
     checks.append(_guarded("engine vllm", lambda: software.check_vllm(interpreters, gpu)))
     checks.append(_guarded("C++ compiler", software.check_compiler))
     for python in interpreters[1:]:

@@ -9,7 +9,9 @@
     kernels/      torch (also the oracle), Triton, FlashInfer, and the measured choice between them
     cpu, gpu      the two runners                              graph      one CUDA graph per batch bucket
     sampler, speculate, grammar                                choosing, guessing and constraining tokens
-    api, server   `LLM.generate` and the OpenAI-compatible HTTP server
+    tokenizer, chat, params, answering   text to tokens and back, what a user may ask for
+    build, engine  from a configuration to a model that answers
+    api           `LLM.generate`             serve, http/   the OpenAI-compatible server
 
 torch is imported by the modules that compute, never by `import redline.runtime`.
 """

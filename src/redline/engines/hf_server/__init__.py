@@ -13,5 +13,6 @@ generation is transformers' own: `generate()` for plain and static, its continuo
     sampling     temperature, top-k, top-p, seeds, log-probabilities, per row
     text         tokens to text, one at a time; stop strings
     answer       one choice of one response      reply         its JSON and its server-sent events
-    app          routes                          serve         start-up, readiness, and the end
+    exchange     a request and its client        body          what came in, bounded
+    routes, app  what it answers                 life, serve   start-up, readiness, and the end
 """

@@ -91,6 +91,16 @@ class Ask:
     include_usage: bool
     continuous_usage: bool
 
+    @property
+    def usage(self) -> str:
+        """As `reply.Shape` takes it."""
+        return "each" if self.continuous_usage else ("last" if self.include_usage else "")
+
+    @property
+    def size(self) -> int:
+        """Characters, about."""
+        return sum(len(one) for one in self.prompts if isinstance(one, str)) + len(str(self.messages or ""))
+
 
 class Fields:
     """Typed reads of a JSON object; null is the same as absent. A wrong type is a 400 that names the field."""
@@ -138,13 +148,24 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def parse(body: Any, *, chat: bool, defaults: dict[str, float]) -> Ask:
-    """`defaults`: temperature, top_p and top_k of the checkpoint's generation_config.json, where it has them."""
+def parse(
+    body: Any,
+    *,
+    chat: bool,
+    defaults: dict[str, float],
+    beyond: frozenset[str] = frozenset(),
+    messages: list[dict[str, Any]] | None = None,
+) -> Ask:
+    """`defaults`: temperature, top_p and top_k of the checkpoint's generation_config.json, where it has them.
+
+    `beyond`: fields that the caller understands and reads itself; `messages`: those of a chat, if it has read them.
+    """
     if not isinstance(body, dict):
         raise bad("the body must be a JSON object")
-    refuse_unsupported(body)
+    refuse_unsupported(body, beyond)
     fields = Fields(body)
-    messages = read_messages(body) if chat else None
+    if chat and messages is None:
+        messages = read_messages(body)
     stream = fields.flag("stream")
     include_usage, continuous = _stream_options(body, stream)
     names = ("max_completion_tokens", "max_tokens") if chat else ("max_tokens",)
@@ -165,10 +186,10 @@ def parse(body: Any, *, chat: bool, defaults: dict[str, float]) -> Ask:
     )
 
 
-def refuse_unsupported(body: dict[str, Any]) -> None:
+def refuse_unsupported(body: dict[str, Any], beyond: frozenset[str] = frozenset()) -> None:
     for name, neutral in NEUTRAL.items():
         value = body.get(name)
-        if value is None or any(_same(value, fine) for fine in neutral):
+        if value is None or name in beyond or any(_same(value, fine) for fine in neutral):
             continue
         allowed = f"; only {neutral[0]!r} is" if neutral else ""
         raise bad(f"{name}={_short(value)} is not supported by this server{allowed}", name)
@@ -218,7 +239,7 @@ def _sampling(fields: Fields, chat: bool, defaults: dict[str, float], limit: int
         top_k=max(0, int(defaults.get("top_k", 0)) if top_k is None else top_k),
         seed=fields.whole("seed", -(2**63)),
         stop=_stops(fields.body.get("stop")),
-        stop_token_ids=frozenset(_ids(fields.body.get("stop_token_ids") or [], "stop_token_ids")),
+        stop_token_ids=frozenset(read_ids(fields.body.get("stop_token_ids") or [], "stop_token_ids")),
         ignore_eos=fields.flag("ignore_eos"),
         top_logprobs=_logprobs(fields, chat),
     )
@@ -247,7 +268,7 @@ def _stops(value: Any) -> tuple[str, ...]:
     return tuple(items)
 
 
-def _ids(value: Any, name: str) -> list[int]:
+def read_ids(value: Any, name: str) -> list[int]:
     if not isinstance(value, list) or not all(type(item) is int for item in value):
         raise bad(f"{name} must be a list of token ids", name)
     return value
@@ -266,7 +287,7 @@ def read_prompts(value: Any) -> tuple[str | tuple[int, ...], ...]:
     if len(value) > MOST_PROMPTS:
         raise bad(f"prompt has {len(value)} entries; at most {MOST_PROMPTS} are allowed", "prompt")
     if all(isinstance(item, list) and item for item in value):
-        return tuple(tuple(_ids(item, "prompt")) for item in value)
+        return tuple(tuple(read_ids(item, "prompt")) for item in value)
     raise bad("prompt must be text, a list of token ids, or a list of those", "prompt")
 
 
@@ -302,3 +323,19 @@ def _is_text(part: Any) -> bool:
 def need(condition: bool, message: str, param: str) -> None:
     if not condition:
         raise ApiError(400, message, param=param)
+
+
+def fit(prompt_tokens: int, max_tokens: int | None, limit: int) -> int:
+    """The number of tokens that an answer may have. 400 when prompt and answer together are more than `limit`."""
+    need(prompt_tokens > 0, "the prompt has no tokens", "prompt")
+    room = limit - prompt_tokens
+    wanted = max(1, room) if max_tokens is None else max_tokens
+    if wanted > room:
+        raise ApiError(
+            400,
+            f"the prompt has {prompt_tokens} tokens and max_tokens is {wanted}: together {prompt_tokens + wanted}, "
+            f"more than the model's {limit}",
+            param="max_tokens",
+            code="context_length_exceeded",
+        )
+    return wanted

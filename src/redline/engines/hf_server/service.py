@@ -9,13 +9,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .answer import Answer, Piece
-from .ask import Ask, Sampling, need
+from .ask import Ask, Sampling, fit, need
 from .fault import ApiError, bad
 from .job import Job, Worker
 from .load import Loaded
-
-LONG_TEXT = 20_000
-"""Characters beyond which tokenising would hold up the other streams."""
+from .text import Detokenizer
 
 
 @dataclass
@@ -96,17 +94,7 @@ class Service:
     def sampling(self, ask: Ask, prompt: list[int]) -> Sampling:
         """The request's settings with the number of tokens that this prompt leaves room for. 400 when none fit."""
         loaded, worker = self.ready
-        need(bool(prompt), "the prompt has no tokens", "prompt")
-        room = loaded.max_model_len - len(prompt)
-        wanted = max(1, room) if ask.max_tokens is None else ask.max_tokens
-        if wanted > room:
-            raise ApiError(
-                400,
-                f"the prompt has {len(prompt)} tokens and max_tokens is {wanted}: together {len(prompt) + wanted}, "
-                f"more than the model's {loaded.max_model_len}",
-                param="max_tokens",
-                code="context_length_exceeded",
-            )
+        wanted = fit(len(prompt), ask.max_tokens, loaded.max_model_len)
         sampling = replace(ask.sampling, max_tokens=wanted)
         need(sampling.min_tokens <= wanted, f"min_tokens={sampling.min_tokens} is more than {wanted}", "min_tokens")
         outside = [one for one in sampling.stop_token_ids if not 0 <= one < loaded.vocab_size]
@@ -139,14 +127,14 @@ class Service:
     ) -> Job:
         """Starts one answer. `emit` gets its pieces, the last with a finish reason, or one failure."""
         loaded, worker = self.ready
-        answer = Answer(index, loaded.decode, prompt, sampling.stop, per_token, emit)
+        answer = Answer(index, Detokenizer(loaded.decode, prompt), sampling.stop, per_token, emit)
         stop_ids = sampling.stop_token_ids | (frozenset() if sampling.ignore_eos else loaded.eos_ids)
 
         def receive(tokens: list[int], finish: str, error: Exception | None) -> None:
             if job.id not in self.live:
                 return
             self.totals.generation_tokens += len(tokens)
-            answer.take(job, tokens, finish)
+            answer.take(tokens, finish, job.logprobs if sampling.top_logprobs is not None else None)
             if answer.finish:
                 self.totals.finished += 1
                 self.close(job, cancel=not finish)

@@ -1,0 +1,64 @@
+"""The routes that every server of ours has, answered by redline's engine, and those of the profiler."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from redline.engines.hf_server.ask import read_messages
+from redline.engines.hf_server.routes import Routes, application, reply
+from redline.runtime.http.ask import read
+from redline.runtime.http.guard import Guard
+from redline.runtime.http.profile import Profile
+from redline.runtime.http.service import Service
+
+
+def create_app(
+    service: Service, *, max_body: int, version: dict[str, Any], key: str = "", profiles: Path | None = None
+) -> Any:
+    """`version` is what /version says; with `key` the API asks for it; `profiles` is the folder for traces."""
+    routes = EngineRoutes(service, max_body, version, Profile(profiles))
+    app = application(routes, {"/start_profile": routes.start_profile, "/stop_profile": routes.stop_profile})
+    return Guard(app, key) if key else app
+
+
+class EngineRoutes(Routes):
+    owner = "redline"
+
+    def __init__(self, service: Service, max_body: int, version: dict[str, Any], profile: Profile) -> None:
+        super().__init__(service, max_body, version)
+        self.service = service
+        self.profile = profile
+
+    def max_model_len(self) -> int:
+        return self.service.ready.max_model_len
+
+    def page(self) -> str:
+        return self.service.page()
+
+    def render(self, body: dict[str, Any], options: dict[str, Any]) -> str:
+        return self.service.ready.tokenizer.template.render(read_messages(body), body.get("tools"), options)
+
+    def encode(self, prompt: str | tuple[int, ...], special: bool) -> list[int]:
+        return self.service.ready.encode(prompt, special)
+
+    def decode(self, ids: list[int]) -> str:
+        return self.service.ready.tokenizer.decode(ids, special=True)
+
+    async def answer(self, request: Request, body: dict[str, Any], chat: bool) -> Any:
+        service = self.service
+        wish = read(body, chat=chat, defaults=service.defaults)
+        service.check_model(wish.ask.model)
+        service.admit(wish.params.n)
+        exchange = service.open(wish, await service.plan(wish))
+        return exchange if wish.ask.stream else await exchange.collect(request)
+
+    async def start_profile(self, _: Request) -> Response:
+        await self.profile.start()
+        return reply({"status": "started"})
+
+    async def stop_profile(self, _: Request) -> Response:
+        return reply({"status": "stopped", "file": str(await self.profile.stop())})
