@@ -104,7 +104,7 @@ class FakeRunner:
         self.in_flight: list[FakeLaunched] = []
         self.released: list[Request] = []
         self.steps: list[Step] = []
-        self.nan: set[str] = set()
+        self.faulty: dict[str, str] = {}
         self.broken_at = 1 << 30
         self.closed = False
         self.pending_seen = 0
@@ -156,7 +156,7 @@ class FakeRunner:
         new = self.choose(history, draft)
         del own[start + length - len(draft) :]
         own += new
-        fault = "nan" if request.id in self.nan else ""
+        fault = self.faulty.get(request.id, "")
         told = [TokenLogprob(token, -1.0, ()) for token in new] if request.sampling.logprobs is not None else []
         launched.sampled.append(Sampled(request, [] if fault else new, told, logprobs, fault))
 

@@ -196,15 +196,16 @@ def test_the_second_of_one_id_is_told() -> None:
         assert "is here already" in refused.wait().error
 
 
-def test_not_a_number_fails_one_request() -> None:
+@pytest.mark.parametrize(("fault", "words"), [("nan", "not finite"), ("grammar", "allows no token any more")])
+def test_a_fault_fails_one_request(fault: str, words: str) -> None:
     runner = FakeRunner(limits())
-    runner.nan.add("bad")
+    runner.faulty["bad"] = fault
     with running(runner) as engine:
         bad, told = make([1, 2], id="bad")
         good, fine = make([3, 4])
         engine.submit(bad)
         engine.submit(good)
-        assert told.wait().finish is Finish.ERROR
+        assert words in told.wait().error
         assert fine.wait().finish is Finish.LENGTH
         assert (engine.stats().faults, engine.stats().failed, engine.failure) == (1, 1, "")
 
@@ -364,6 +365,7 @@ class Oracle(Proposer):
 
     def __init__(self) -> None:
         self.asked: list[int] = []
+        self.steps: list[int] = []
         self.released: list[Request] = []
 
     def propose(self, requests: Sequence[Request], most: int) -> None:
@@ -375,6 +377,10 @@ class Oracle(Proposer):
                 history.append(next_token(history) if len(history) % 3 else 0)
             request.draft = history[len(request.tokens) :]
             self.asked.append(most)
+
+    def stepped(self, step: Step, seconds: float) -> None:
+        assert seconds > 0
+        self.steps.append(step.number)
 
     def release(self, request: Request) -> None:
         self.released.append(request)
@@ -393,6 +399,7 @@ def test_guessing_changes_the_number_of_steps_and_nothing_else() -> None:
         assert engine.drain(ENOUGH_S)
         stats = engine.stats()
     assert {*proposer.asked} == {3}
+    assert proposer.steps == [*range(1, stats.steps + 1)]
     assert set(proposer.released) == {request for request, _ in asked}
     assert stats.spec_proposed > sum(stats.spec_accepted) > 0
     assert stats.spec_accepted == sorted(stats.spec_accepted, reverse=True)

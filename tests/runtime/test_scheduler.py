@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
@@ -548,6 +549,12 @@ class Letters:
         return len(self.seen) == self.length
 
     def fill(self, words: memoryview) -> None:
+        raise NotImplementedError
+
+    def allowed(self, tokens: Sequence[int]) -> int:
+        raise NotImplementedError
+
+    def rollback(self, tokens: int) -> None:
         raise NotImplementedError
 
 

@@ -71,6 +71,7 @@ class EngineLoop:
             released=self._released,
         )
         self._proposer = proposer
+        self._stepped: Callable[[Step, float], None] | None = getattr(proposer, "stepped", None)
         self._most = config.speculation.tokens if config.speculation is not None else 4
         self._commands: SimpleQueue[Request | str | threading.Event | None] = SimpleQueue()
         self._lock = threading.Lock()
@@ -219,6 +220,8 @@ class EngineLoop:
         ended = now_ns()
         elapsed = ended - max(started, self._collected_ns)
         self._collected_ns = ended
+        if self._stepped is not None:
+            self._stepped(step, elapsed / 1e9)
         self.scheduler.update(sampled, step, elapsed / 1e9)
         self.progress += 1
         self._emit()

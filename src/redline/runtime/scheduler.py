@@ -254,6 +254,9 @@ class Scheduler:
         books = request.books
         if got.fault:
             counters.faults += 1
+            if got.fault == "grammar":
+                self.end(request, Finish.ERROR, "the grammar hit a limit of its own and allows no token any more")
+                return
             self.roster.distrust(request)
             self.end(request, Finish.ERROR, f"the model's numbers were not finite ({got.fault})")
             return
