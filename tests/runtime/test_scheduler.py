@@ -391,7 +391,7 @@ def test_an_abort_of_one_that_waits() -> None:
 @pytest.mark.parametrize("run_ahead", [0, 1])
 def test_not_a_number_ends_that_request_and_its_pages_are_hit_by_nobody(run_ahead: int) -> None:
     drive = Drive(limits(max_batched_tokens=14), run_ahead=run_ahead)
-    drive.runner.nan.add("bad")
+    drive.runner.faulty["bad"] = "nan"
     _, bad = drive.add(LONG[:20], id="bad", max_tokens=5)
     good, heard = drive.add([3, 4], max_tokens=5)
     drive.finish()
