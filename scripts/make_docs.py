@@ -112,7 +112,7 @@ Every load point gets a verdict. It is the worst that any rule below says, and e
 
 | verdict | means |
 |---|---|
-| `valid` | no rule had anything to say |
+| `valid` | no rule had anything to say against the numbers; what is worth knowing is said all the same |
 | `degraded` | the numbers hold with the reservation given |
 | `client-bound` | they measure the load generator, not the server |
 | `invalid` | they mean nothing; what was measured is kept all the same |
@@ -120,8 +120,8 @@ Every load point gets a verdict. It is the worst that any rule below says, and e
 ## What the client knows about itself
 
 - **Calibration.** Before each kind of load point redline loads its own paced server in the same way: same clients or rate, same
-  prompt size, same stamps, same number of workers, for `--calibrate` seconds (2; 0 leaves it out, and the report says so). The paced
-  server runs in a process of its own and keeps the true time of everything it sent, so the difference is the client's own error. It
+  endpoint and way of answering (of several classes those that most requests have), same prompt size, same stamps, same number of
+  workers, for `--calibrate` seconds (2; 0 leaves it out, and the verdict says so without being moved by it). The paced server runs in a process of its own and keeps the true time of everything it sent, so the difference is the client's own error. It
   stands beside the latencies, not inside their intervals. When chunks came more than a fifth faster than they were calibrated, it is done
   again at the real rate, afterwards. A flood tells how many chunks a second one core of this client takes.
 - **Loop lag.** A beat every 20 ms inside each load worker: how late its loop gets to what is due (p50, p99, worst).
