@@ -150,6 +150,10 @@ waited and how far the two clocks are apart, and how many never left. Split over
 A failed request counts as +∞ in every headline percentile (`inf` in JSON): a server cannot look fast by failing. What was cut off
 when the point ended is neither a success nor a failure; the verdict says when it would have moved a percentile.
 
+A percentile that too few values make their maximum (fewer than 100 for p99, 20 for p95, 10 for p90) is marked † wherever it
+stands: points, stages, turns, classes, steps of a search. The verdict speaks of it for the p99 of a whole point only (`few`): a
+class or a stage with few requests takes nothing from the others. With several starts the one with the fewest counts.
+
 ## What is not judged
 
 - Bytes unread in each socket are not sampled: read lag tells how late they were read, which is what matters to a stamp.

@@ -33,6 +33,10 @@ class Gaps:
     zeros: Ints
     missing: Ints
 
+    def __len__(self) -> int:
+        """All of them, those of 0 and the infinite ones too."""
+        return len(self.ms) + int(self.zeros.sum()) + int(self.missing.sum())
+
     @cached_property
     def ordered(self) -> Floats:
         """The real gaps, sorted."""
