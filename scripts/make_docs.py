@@ -84,6 +84,7 @@ _TOPICS = {
     "traffic": "Changing load and traces",
     "tokens": "Tokens",
     "cache": "The prefix cache, and who else was served",
+    "gone": "Clients that are gone",
     "quality": "What the answers look like",
     "box": "The box",
 }

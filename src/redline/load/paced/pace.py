@@ -81,6 +81,8 @@ class Pace:
     """Exit without a word in the middle of the n-th answer; 0 never."""
     metrics: bool = False
     """Serve /metrics in Prometheus format, under vLLM's names."""
+    outlives: bool = False
+    """Answers go on after their client is gone, as far as /metrics and the log are concerned."""
     foreign_tokens: int = 0
     """/metrics counts so many tokens more per answer: somebody else is served too."""
     prefix_cache: bool = False
