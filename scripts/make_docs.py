@@ -78,6 +78,7 @@ file, `-f` reads it back. Unknown fields are errors, with the line and the field
 
 _TOPICS = {
     "outcome": "How the point went",
+    "warm": "Was it warm?",
     "client": "Server, or load generator?",
     "calibrated": "What the calibration says",
     "asked": "What was asked, and what was had",

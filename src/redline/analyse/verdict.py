@@ -20,12 +20,14 @@ from redline.analyse.rules import (
     quality,
     tokens,
     traffic,
+    warm,
 )
 
 __all__ = ["RULES", "STATES", "Case", "judge"]
 
 RULES: tuple[Rule, ...] = (
     *outcome.RULES,
+    *warm.RULES,
     *client.RULES,
     *calibrated.RULES,
     *asked.RULES,

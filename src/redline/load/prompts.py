@@ -45,6 +45,8 @@ class PromptSource:
     canaries: Canaries | None = None
     warmed: bool = False
     """A load point has warmed this server up already."""
+    busy_until_ns: int = 0
+    """When the last load point on this server was over; 0 before the first."""
     made: int = 0
     off: int = 0
     trace: Trace | None = None

@@ -156,6 +156,7 @@ class _Push:
             done = self._measure()
         outcome.ended_ns = done.ended_ns
         outcome.measured_from_ns = outcome.measured_from_ns or outcome.ended_ns
+        self._prompts.busy_until_ns = outcome.ended_ns
         self._read_held()
         self._tally.fill(outcome)
         outcome.opening_events, outcome.closing_events = self._reader.silent_events()

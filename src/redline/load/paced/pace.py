@@ -105,6 +105,8 @@ class Pace:
     cold_requests: int = 0
     """So many first answers are slower, by `cold_factor` at first and by less and less."""
     cold_factor: float = 1.0
+    idle_cold_s: float = 0.0
+    """After so long without a request the next answers are cold again; 0 is never."""
     faults: dict[Fault, float] = field(default_factory=dict)
 
 
