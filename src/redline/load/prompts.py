@@ -96,7 +96,7 @@ class PromptSource:
     @property
     def cache_declared(self) -> dict[str, Any]:
         """What a prefix cache may hold of these prompts, for the outcome of a load point."""
-        shared = self.workload.shared_prefix_tokens if self.workload.kind == "synthetic" else 0
+        shared = self.workload.shared_prefix_tokens
         return {
             "declared": self.workload.cache,
             "warm_share": self.workload.warm_share,
@@ -246,7 +246,7 @@ def prompt_source(
         vocabulary,
         seed=seed,
         salt=workload.salted,
-        prefix_tokens=workload.shared_prefix_tokens if workload.kind == "synthetic" else 0,
+        prefix_tokens=workload.shared_prefix_tokens,
         prefixes=workload.prefixes,
         prefix_skew=workload.prefix_skew,
         salt_key=salt_key,
