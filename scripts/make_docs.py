@@ -78,12 +78,14 @@ file, `-f` reads it back. Unknown fields are errors, with the line and the field
 
 _TOPICS = {
     "outcome": "How the point went",
+    "warm": "Was it warm?",
     "client": "Server, or load generator?",
     "calibrated": "What the calibration says",
     "asked": "What was asked, and what was had",
     "traffic": "Changing load and traces",
     "tokens": "Tokens",
     "cache": "The prefix cache, and who else was served",
+    "gone": "Clients that are gone",
     "quality": "What the answers look like",
     "box": "The box",
 }
@@ -112,7 +114,7 @@ Every load point gets a verdict. It is the worst that any rule below says, and e
 
 | verdict | means |
 |---|---|
-| `valid` | no rule had anything to say |
+| `valid` | no rule had anything to say against the numbers; what is worth knowing is said all the same |
 | `degraded` | the numbers hold with the reservation given |
 | `client-bound` | they measure the load generator, not the server |
 | `invalid` | they mean nothing; what was measured is kept all the same |
@@ -120,8 +122,8 @@ Every load point gets a verdict. It is the worst that any rule below says, and e
 ## What the client knows about itself
 
 - **Calibration.** Before each kind of load point redline loads its own paced server in the same way: same clients or rate, same
-  prompt size, same stamps, same number of workers, for `--calibrate` seconds (2; 0 leaves it out, and the report says so). The paced
-  server runs in a process of its own and keeps the true time of everything it sent, so the difference is the client's own error. It
+  endpoint and way of answering (of several classes those that most requests have), same prompt size, same stamps, same number of
+  workers, for `--calibrate` seconds (2; 0 leaves it out, and the verdict says so without being moved by it). The paced server runs in a process of its own and keeps the true time of everything it sent, so the difference is the client's own error. It
   stands beside the latencies, not inside their intervals. When chunks came more than a fifth faster than they were calibrated, it is done
   again at the real rate, afterwards. A flood tells how many chunks a second one core of this client takes.
 - **Loop lag.** A beat every 20 ms inside each load worker: how late its loop gets to what is due (p50, p99, worst).
@@ -149,6 +151,10 @@ waited and how far the two clocks are apart, and how many never left. Split over
 
 A failed request counts as +∞ in every headline percentile (`inf` in JSON): a server cannot look fast by failing. What was cut off
 when the point ended is neither a success nor a failure; the verdict says when it would have moved a percentile.
+
+A percentile that too few values make their maximum (fewer than 100 for p99, 20 for p95, 10 for p90) is marked † wherever it
+stands: points, stages, turns, classes, steps of a search. The verdict speaks of it for the p99 of a whole point only (`few`): a
+class or a stage with few requests takes nothing from the others. With several starts the one with the fewest counts.
 
 ## What is not judged
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redline.analyse.percentile import LEVELS, enough_to_bound, percentile, rank
+from redline.analyse.percentile import LEVELS, enough_to_bound, is_maximum, is_maximum_of, percentile, rank
 
 INF = math.inf
 values_st = st.lists(st.one_of(st.floats(0, 1e6), st.just(INF)), min_size=1, max_size=60)
@@ -32,6 +32,18 @@ values_st = st.lists(st.one_of(st.floats(0, 1e6), st.just(INF)), min_size=1, max
 )
 def test_percentile_is_the_order_statistic(values: list[float], level: float, expected: float) -> None:
     assert percentile(np.array(values, float), level) == expected
+
+
+@given(st.integers(1, 400), st.sampled_from([0.5, 0.9, 0.95, 0.99]))
+def test_a_percentile_of_too_few_values_is_their_maximum(n: int, level: float) -> None:
+    assert is_maximum(n, level) == (percentile(np.arange(n, dtype=float), level) == n - 1)
+
+
+def test_which_findings_are_percentiles() -> None:
+    assert [is_maximum_of(f"ttft_ms.{p}", 99) for p in ("p50", "p95", "p99")] == [False, False, True]
+    assert not is_maximum_of("ttft_ms.p99", 100)
+    assert not is_maximum_of("ttft_ms.p99", 0), "nobody knows how many"
+    assert not is_maximum_of("output_tokens_per_s", 1)
 
 
 def test_percentile_of_nothing_is_nan() -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from redline.analyse.case import Case
 from redline.analyse.latency import latencies_of
-from redline.analyse.rules.calibrated import near_its_limit, own_error
+from redline.analyse.rules.calibrated import near_its_limit, not_calibrated, own_error
+from redline.analyse.verdict import judge
 from redline.analyse.window import SteadyWindow
 from tests.analyse.traffic import Row, requests_of
 
@@ -32,6 +33,35 @@ def case(**outcome: Any) -> Case:
 def test_the_clients_own_error(ttft: float, itl: float, state: str | None) -> None:
     said = own_error(case(calibration={"ttft_p99_off": ttft, "itl_p99_off": itl}))
     assert (said[0] if said else None) == state
+
+
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [
+        ({"off": True}, ("valid", "not calibrated")),
+        ({}, ("valid", "not calibrated")),
+        ({"failed": "no paced server"}, ("degraded", "no paced server")),
+        ({"requests": 0, "ttft_p99_off": math.nan}, ("valid", "no request finished")),
+        ({"requests": 9, "ttft_p99_off": 0.0}, None),
+        (None, None),
+    ],
+)
+def test_that_nobody_knows_its_error_is_a_reason(known: Any, said: tuple[str, str] | None) -> None:
+    found = not_calibrated(case(calibration=known))
+    assert (found is None) == (said is None)
+    assert found is None or said is None or (found[0] == said[0] and said[1] in found[1])
+
+
+def test_a_reason_that_does_not_move_the_verdict_comes_last_and_is_kept() -> None:
+    made = judge(case(calibration={"off": True}, stopped_by="interrupted"))
+    assert made.state == "degraded"
+    assert (made.levels[-1], "not calibrated" in made.reasons[-1]) == ("valid", True)
+
+
+def test_an_answer_in_one_piece_has_no_first_token() -> None:
+    said = own_error(case(calibration={"ttft_p99_off": 0.5, "streamed": False}))
+    assert said is not None
+    assert "E2E p99" in said[1]
 
 
 def test_without_calibration_nothing_is_said() -> None:

@@ -35,6 +35,7 @@ def test_a_request_belongs_to_the_stage_in_which_it_was_due() -> None:
     assert (first.goodput_per_s, second.goodput_per_s) == (2, 0.5)
     assert first.finished_per_s == 2
     assert first.itl_ms_p50 == 10
+    assert (first.counted, first.gaps) == (3, 6)
 
 
 def verdict(kind: str, value: float, outcome: dict[str, Any], count: int = 150, **row: Any) -> list[str]:

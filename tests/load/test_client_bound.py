@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
-import psutil
 import pytest
 
 from redline.load.paced.server import PacedServer
@@ -73,41 +72,3 @@ def test_a_server_that_stands_still_shows_from_the_intended_start(cap: int) -> N
         assert verdict(result).state == "client-bound"
     else:
         assert sent > 800
-
-
-def starve(pid: int, over: threading.Event) -> None:
-    """The process gets the CPU for a fifth of the time, as on a core that others fill.
-
-    Niceness will not do: where the kernel groups by session a worker has a group of its own.
-    """
-    while not over.wait(0.02):
-        os.kill(pid, signal.SIGSTOP)
-        over.wait(0.08)
-        os.kill(pid, signal.SIGCONT)
-
-
-def test_a_client_without_the_cpu_for_long_contexts_is_client_bound() -> None:
-    """vLLM #39963: prompts so long that the client was what was measured."""
-    work = workload(prompt_tokens=LengthSpec(mean=6000), output_tokens=LengthSpec(mean=32))
-    over, threads = threading.Event(), list[threading.Thread]()
-
-    def begin() -> None:
-        workers = [one.pid for one in psutil.Process().children() if "redline.load.worker" in one.cmdline()]
-        threads.extend(threading.Thread(target=starve, args=(pid, over)) for pid in workers)
-        for thread in threads:
-            thread.start()
-        threading.Timer(2.0, over.set).start()
-
-    with PacedServer(fast(ttft_ms=20.0, itl_ms=4.0, chunk_bytes=16_000)) as server:
-        result = push(
-            server, LoadPoint("constant", 40), work=work, duration_s=2.0, drain_s=4.0, workers=1, before_measuring=begin
-        )
-        over.set()
-        for thread in threads:
-            thread.join()
-    found = verdict(result)
-    assert threads
-    assert found.state == "client-bound", found
-    assert any("requests left" in reason and "late" in reason for reason in found.reasons), found
-    assert any("loop was up to" in reason for reason in found.reasons), found
-    assert result.outcome.loop_lag_ms_p99 > 30

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import time
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,7 +12,9 @@ from hypothesis import strategies as st
 
 from redline.load.paced.pace import Pace
 from redline.load.paced.server import PacedServer
+from redline.load.prompts import prompt_source
 from redline.load.warm import ALIKE, Batch, alike, settled, settled_after
+from tests.load.columns import reasons, verdict
 from tests.load.servers import closed, push, workload
 
 
@@ -75,3 +79,42 @@ def test_a_warm_up_that_never_settles_ends() -> None:
             server, closed(2), requests=2, warmup_requests=0, warmup="stable", warmup_s=0.2, work=work, timeout_s=1
         )
     assert not result.outcome.warmup["settled"]
+
+
+@pytest.mark.parametrize("goes_cold", [True, False])
+def test_a_server_that_goes_cold_when_idle_is_warmed_up_again(goes_cold: bool) -> None:
+    """It was warm after the first point; what the second one measures is warm again, and what it had lost is known."""
+    pace = Pace(ttft_ms=60, itl_ms=5, cold_requests=12, cold_factor=8, idle_cold_s=1.0 if goes_cold else 0.0)
+    load: dict[str, Any] = {"requests": 16, "warmup_requests": 0, "warmup": "stable", "warmup_again_s": 1.2}
+    load["work"] = workload()
+    with PacedServer(pace) as server:
+        prompts = prompt_source(server.endpoint, load["work"], seed=1, tokenizer_path=None, needed=100)
+        first = push(server, closed(4), prompts=prompts, **load)
+        time.sleep(1.5)
+        second = push(server, closed(4), prompts=prompts, **load)
+    assert not first.outcome.warmup["idled"]
+    told = second.outcome.warmup
+    assert told["idled"]
+    assert told["idle_s"] >= 1.5
+    assert told["requests"] >= 4 * ALIKE
+    assert (told["cold_factor"] > 3) == goes_cold
+    ttft = sorted(record.chunk_ns[0] - record.sent_ns for record in second.measured)
+    assert ttft[len(ttft) // 2] < 3 * 60e6, "nothing of the second cold start was measured"
+    said = [text for _, text in reasons(verdict(second), "idle for")]
+    assert bool(said) == goes_cold
+    assert not said or "warmed up again" in said[0]
+
+
+def test_after_a_long_pause_an_automatic_warm_up_goes_on_until_it_is_steady() -> None:
+    """Which is otherwise only done for servers that redline started."""
+    load: dict[str, Any] = {"requests": 4, "warmup_requests": 0, "warmup_again_s": 0.1, "work": workload()}
+    with PacedServer(Pace(ttft_ms=20, itl_ms=2)) as server:
+        prompts = prompt_source(server.endpoint, load["work"], seed=1, tokenizer_path=None, needed=100)
+        modes = []
+        for _ in range(2):
+            modes.append(push(server, closed(2), prompts=prompts, **load).outcome.warmup["mode"])
+            time.sleep(0.2)
+        fixed = push(server, closed(2), prompts=prompts, **{**load, "warmup_requests": 2})
+    assert modes == ["fixed", "stable"]
+    ((level, text),) = reasons(verdict(fixed), "idle for")
+    assert (level, "fixed warm-up" in text) == ("valid", True)

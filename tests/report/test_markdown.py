@@ -35,6 +35,23 @@ def test_everything_that_belongs_in_a_report(plain: Report) -> None:
         assert part in text
 
 
+def test_a_percentile_of_too_few_requests_is_marked_where_it_stands(plain: Report) -> None:
+    [model] = plain.models
+    text = render_markdown(plain)
+    heads = next(line for line in text.splitlines() if line.startswith("| load")).split("|")
+    where = next(i for i, head in enumerate(heads) if "TTFT ms p99" in head)
+    rows = [line.split("|") for line in text.splitlines() if re.match(r"\| \d+ client", line)][
+        : sum(len(point.engines) for point in model.comparison.points)
+    ]
+    counted = [
+        min(one.summary.counts["counted"] for one in model.engine(found.label).points[point.load])
+        for point in model.comparison.points
+        for found in point.engines
+    ]
+    assert ["†" in row[where] for row in rows] == [n < 100 for n in counted]
+    assert ("it is their maximum" in text) == (min(counted) < 100)
+
+
 def test_what_is_not_there_is_said(hard: Report) -> None:
     text = render_markdown(hard)
     assert "was interrupted" in text

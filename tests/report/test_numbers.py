@@ -8,7 +8,16 @@ from hypothesis import strategies as st
 
 from redline.analyse.comparison import Ratio
 from redline.analyse.finding import Interval
-from redline.report.numbers import band, data_size, metric_name, number, ratio_text
+from redline.report.numbers import (
+    FEW_NOTE,
+    band,
+    data_size,
+    few_notes,
+    metric_name,
+    number,
+    percentile_text,
+    ratio_text,
+)
 
 INF = math.inf
 
@@ -23,6 +32,15 @@ INF = math.inf
 )  # fmt: skip
 def test_number(value: float, text: str) -> None:
     assert number(value) == text
+
+
+def test_a_percentile_of_too_few_values_is_marked() -> None:
+    row = [percentile_text(12.34, level, 99) for level in (0.5, 0.99)]
+    assert row == ["12.3", "12.3†"]
+    assert few_notes([["a"], row]) == (FEW_NOTE,)
+    assert percentile_text(12.34, 0.99, 100) == "12.3"
+    assert percentile_text(math.nan, 0.99, 3) == "–"
+    assert few_notes([["12.3"]]) == ()
 
 
 @given(st.floats(0.001, 1e9))

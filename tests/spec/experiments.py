@@ -62,7 +62,7 @@ def workloads(draw: st.DrawFn) -> WorkloadSpec:
         api=draw(st.sampled_from(["chat", "completions"])),
         prompt_tokens=prompt,
         output_tokens=draw(lengths()),
-        shared_prefix_tokens=draw(st.integers(0, prompt.mean - 1)),
+        shared_prefix_tokens=draw(st.integers(0, prompt.mean - 1)) if kind == "synthetic" else 0,
         stream=draw(st.booleans()),
         temperature=draw(st.one_of(st.just(0.0), positive)),
         cache=draw(st.sampled_from(["cold", "natural"])),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from pydantic import ValidationError
 
@@ -30,6 +32,22 @@ def test_warm_goes_with_prompts_of_its_own_only() -> None:
         WorkloadSpec(cache="warm:50", shared_prefix_tokens=10)
     with pytest.raises(ValidationError, match="not with workload kind jsonl"):
         WorkloadSpec(cache="warm:50", kind="jsonl", path="x")
+
+
+@pytest.mark.parametrize("kind", ["text", "jsonl", "sharegpt", "hub", "trace"])
+def test_prompts_of_a_file_have_no_shared_prefix_and_nobody_is_left_to_believe_so(kind: str) -> None:
+    with pytest.raises(ValidationError, match=f"kind {kind} are sent as they are"):
+        WorkloadSpec(kind=kind, path="x", shared_prefix_tokens=64)
+    if kind == "trace":
+        return  # which is no class
+    mixed: dict[str, Any] = {
+        "shared_prefix_tokens": 64,
+        "classes": [{"name": "a"}, {"name": "b", "kind": kind, "path": "x"}],
+    }
+    with pytest.raises(ValidationError, match="class b: prompts of workload kind"):
+        WorkloadSpec(**mixed)
+    mixed["classes"][1]["shared_prefix_tokens"] = 0
+    assert WorkloadSpec(**mixed).parts["a"].shared_prefix_tokens == 64
 
 
 def test_a_file_from_before_says_salt() -> None:

@@ -71,10 +71,28 @@ def test_a_faster_server_is_calibrated_again_at_its_own_rate() -> None:
     assert again["chunks_per_s"] > 1.5 * first["chunks_per_s"]
 
 
+@pytest.mark.parametrize(
+    ("api", "changes"), [("responses", {}), ("embeddings", {"embedding_batch": 2}), ("chat", {"stream": False})]
+)
+def test_the_endpoint_that_is_measured_is_the_one_that_is_replayed(api: str, changes: dict[str, Any]) -> None:
+    """Answers in one piece have no gaps; the time to the whole answer is held against the truth instead."""
+    calibrator = Calibrator(experiment(concurrency=[4], calibrate=0.6, output_tokens=8, api=api, **changes))
+    said = calibrator.before(LoadPoint("closed", 4))
+    assert "failed" not in said
+    streamed = api == "responses"
+    assert (said["api"], said["streamed"]) == (api, streamed)
+    assert said["requests"] >= 4
+    assert (said["gaps"] > 0) == streamed
+    # a bias of the size of the answer itself would mean that another instant was taken for its end
+    assert -1.0 < said["ttft_bias_ms"] < 25.0
+    again = calibrator.after(LoadPoint("closed", 4), 4 * said["chunks_per_s"])
+    assert again["chunks_per_s"] > 1.5 * said["chunks_per_s"]
+
+
 def test_off_means_off() -> None:
     calibrator = Calibrator(experiment(concurrency=[4], calibrate=0))
-    assert calibrator.before(POINT) == {}
-    assert calibrator.after(POINT, 1e6) == {}
+    assert calibrator.before(POINT) == {"off": True}
+    assert calibrator.after(POINT, 1e6) == {"off": True}
 
 
 def test_errors_by_hand() -> None:

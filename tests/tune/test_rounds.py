@@ -10,8 +10,9 @@ from redline.analyse.blocks import Spread
 from redline.analyse.comparison import WORSE
 from redline.analyse.effect import UNCHANGED, Effect, effect, judge_family
 from redline.analyse.rounds import Round
-from redline.errors import EngineDied
+from redline.errors import EngineDied, UsageError
 from redline.report.assemble import load_report
+from redline.report.sides import same_rounds, stored_sides
 from redline.report.versus import compare_runs
 from redline.spec.engine import EngineSpec
 from redline.spec.experiment import Experiment
@@ -20,8 +21,9 @@ from redline.spec.model import ModelSpec
 from redline.spec.workload import LengthSpec, WorkloadSpec
 from redline.store.read import Reader
 from redline.tune.compare import compare
+from redline.tune.resume import resume
 from redline.tune.rounds import in_turn
-from tests.tune.paced_engine import PacedEngine
+from tests.tune.paced_engine import InterruptAfter, PacedEngine
 
 pytestmark = pytest.mark.usefixtures("paced")
 
@@ -128,3 +130,34 @@ def test_drift_fools_one_after_the_other_and_not_the_rounds() -> None:
     in_rounds = [drifting(rng, 6, interleaved=True).outcome for _ in range(200)]
     assert sequential.count(WORSE) / 200 > 0.9
     assert in_rounds.count(UNCHANGED) / 200 >= 0.92
+
+
+def test_rounds_that_were_cut_short_go_on_with_the_round_that_was_not_whole(tmp_path: Path) -> None:
+    """AB BA AB, cut in the fourth point: B's second turn has lost its partner and is measured again with it."""
+    db = tmp_path / "r.db"
+    slow = {"ttft-ms": 50.0, "itl-ms": 20.0}
+    first = compare(experiment(slow, slow, rounds=3, concurrency=[2], requests=10), db=db, events=InterruptAfter(3))
+    assert first.status == "interrupted"
+    with Reader.open(db) as reader:
+        before = [point for trial in reader.run(first.run_id).trials for point in trial.points]
+        cut = [next(iter(sides.points().values())) for sides in stored_sides(reader, first.run_id)]
+    assert sorted([row.outcome["round"] for row in side] for side in cut) == [[0], [0, 1]]
+    assert [[row.outcome["round"] for row in side] for side in same_rounds(*cut)] == [[0], [0]]
+    kept = {point.id for point in before if point.outcome.get("round") == 0}
+    assert (len(before), len(kept)) == (4, 2)
+    second = resume(first.run_id, db=db)
+    assert (second.run_id, second.status, second.errors) == (first.run_id, "done", [])
+    with Reader.open(db) as reader:
+        sides = {name: stored_sides(reader, f"{first.run_id}:{name}")[0].points() for name in ("e0", "e1")}
+        report = load_report(reader, [first.run_id])
+    for name, points in sides.items():
+        [rows] = points.values()
+        assert [row.outcome["round"] for row in rows] == [0, 1, 2], name
+        assert rows[0].id in kept
+        assert rows[1].id > max(point.id for point in before), "its partner was measured in another part of the run"
+    engines = report.models[0].comparison.points[0].engines
+    assert [len(one.numbers["ttft_ms.p50"].repeats) for one in engines] == [3, 3]
+    for *_, one in compare_runs(f"{first.run_id}:e0", f"{first.run_id}:e1", db=db, metrics=["itl_ms.p50"]).effects():
+        assert (one.rounds, one.method) == ((3, 3), "paired by 3 rounds")
+    with pytest.raises(UsageError, match="nothing is left"):
+        resume(first.run_id, db=db)

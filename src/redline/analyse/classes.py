@@ -88,11 +88,12 @@ def _findings(
         for level, share in LEVELS.items():
             band = interval(percentile_draws(values, share, rng))
             yield Finding(
-                f"{metric}.{level}", percentile(values, share), "ms", DEFINITION[metric], band, runs=(run_id,)
-            )
+                f"{metric}.{level}", percentile(values, share), "ms", DEFINITION[metric], band, runs=(run_id,),
+                of=len(values),
+            )  # fmt: skip
     gaps = latencies.gaps.percentiles(list(LEVELS.values()))
     for level, value in zip(LEVELS, gaps, strict=True):
-        yield Finding(f"itl_ms.{level}", value, "ms", DEFINITION["itl_ms"], runs=(run_id,))
+        yield Finding(f"itl_ms.{level}", value, "ms", DEFINITION["itl_ms"], runs=(run_id,), of=len(latencies.gaps))
     n, failed = len(latencies), int(latencies.failed.sum())
     yield _share("failed_share", failed, n, run_id)
     good = met(latencies, promise.terms) if promise.terms else None

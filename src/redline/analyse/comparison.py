@@ -60,6 +60,8 @@ class Pooled:
     repeats: tuple[float, ...] = ()
     note: str = ""
     draws: Floats = field(default_factory=lambda: np.empty(0), repr=False, compare=False)
+    of: int = 0
+    """How many values a percentile was taken of, in the repeat that had fewest; 0 for other numbers."""
 
 
 @dataclass(frozen=True)
@@ -213,7 +215,10 @@ def _engine(result: EngineResult, load: Load, seed: int) -> EnginePoint:
         # a share keeps its Wilson interval as long as there is one repeat
         band = interval(drawn) if len(drawn) else findings[0].interval if len(findings) == 1 else None
         notes = ", ".join(dict.fromkeys(finding.note for finding in findings if finding.note))
-        numbers[name] = Pooled(name, value, findings[0].unit, findings[0].definition, band, values, notes, drawn)
+        numbers[name] = Pooled(
+            name, value, findings[0].unit, findings[0].definition, band, values, notes, drawn,
+            min(finding.of for finding in findings),
+        )  # fmt: skip
     counts: dict[str, int] = {}
     for summary in summaries:
         for key, count in summary.counts.items():

@@ -30,6 +30,8 @@ class Finding:
     ceiling: float | None = None
     runs: tuple[str, ...] = ()
     note: str = ""
+    of: int = 0
+    """How many values a percentile was taken of; 0 for other numbers."""
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,10 @@ class Gaps:
         """The request of each measured gap."""
         return np.repeat(np.arange(len(self.real), dtype=np.int32), self.real)
 
+    def __len__(self) -> int:
+        """All of them, those of 0 and the infinite ones too."""
+        return len(self.ns) + int(self.zeros.sum()) + int(self.missing.sum())
+
     @cached_property
     def ranked(self) -> Ranked:
         """The measured gaps by their place in the sorted order."""
@@ -65,7 +69,7 @@ class Gaps:
         return counts
 
     def count(self, failures: bool = True) -> int:
-        return len(self.ns) + int(self.zeros.sum()) + (int(self.missing.sum()) if failures else 0)
+        return len(self) if failures else len(self.ns) + int(self.zeros.sum())
 
     def per_owner(self) -> Ints:
         """Gaps of each request, missing ones included."""

@@ -38,6 +38,17 @@ def in_order(ordered: Floats, level: float) -> float:
     return float(ordered[rank(len(ordered), level) - 1]) if len(ordered) else math.nan
 
 
+def is_maximum(n: int, level: float) -> bool:
+    """True when this percentile of n values is the largest of them: n < 100 for p99, 20 for p95, 10 for p90."""
+    return n > 0 and rank(n, level) == n
+
+
+def is_maximum_of(name: str, n: int) -> bool:
+    """The same by the name of a finding, such as `ttft_ms.p99`; False for what is no percentile."""
+    level = LEVELS.get(name.rpartition(".")[2])
+    return level is not None and is_maximum(n, level)
+
+
 def enough_to_bound(n: int, level: float) -> bool:
     """True when n values bound this percentile from above with 97.5 % confidence.
 

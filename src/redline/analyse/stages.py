@@ -41,6 +41,10 @@ class Stage:
     itl_ms_p50: float
     itl_ms_p99: float
     goodput_per_s: float
+    counted: int = 0
+    """Requests that the percentiles of TTFT are of,"""
+    gaps: int = 0
+    """and gaps that those of ITL are of."""
 
 
 def whole_window(requests: Requests, measured_from_ns: int, ended_ns: int) -> SteadyWindow:
@@ -86,6 +90,8 @@ def by_stage(
                 itl_ms_p50=gaps[0],
                 itl_ms_p99=gaps[1],
                 goodput_per_s=float(met(latencies, slo).sum()) / seconds if slo else math.nan,
+                counted=len(latencies.headline("ttft_ms")),
+                gaps=len(latencies.gaps),
             )
         )
     return found

@@ -82,12 +82,13 @@ class _Book:
         draws: Callable[[], Floats] | None = None,
         band: Interval | None = None,
         note: str = "",
+        of: int = 0,
     ) -> None:
         if draws is not None and self.intervals and len(drawn := draws()):
             self.draws[name] = drawn
             band = interval(drawn)
         unit = DEFINITIONS[definition].unit
-        self.findings[name] = Finding(name, value, unit, definition, band, runs=(self.run_id,), note=note)
+        self.findings[name] = Finding(name, value, unit, definition, band, runs=(self.run_id,), note=note, of=of)
 
 
 def summarise_point(
@@ -148,7 +149,7 @@ def _latencies(book: _Book, latencies: Latencies) -> None:
                     f"{prefix}.{name}", in_order(values, level), DEFINITION[metric],
                     # one stream of random numbers for both: without failures they are the same number
                     partial(percentile_draws, values, level, book.rng(f"{metric}.{name}"), in_order=True),
-                    note=_doubt(len(values), level),
+                    note=_doubt(len(values), level), of=len(values),
                 )  # fmt: skip
         key = f"{metric}.ok.mean"
         mean = float(good.mean()) if len(good) else math.nan
@@ -160,11 +161,15 @@ def _gaps(book: _Book, gaps: Gaps) -> None:
     good = gaps.of_good() if gaps.missing.any() else gaps
     clusters, values, draws = _gap_percentiles(book, gaps)
     for name, value, drawn in zip(LEVELS, values, draws, strict=True):
-        book.write(f"itl_ms.{name}", value, "itl_ms@1", partial(_as_is, drawn), note=_doubt(clusters, 0.5))
+        book.write(
+            f"itl_ms.{name}", value, "itl_ms@1", partial(_as_is, drawn), note=_doubt(clusters, 0.5), of=len(gaps)
+        )
     if good is not gaps:
         clusters, values, draws = _gap_percentiles(book, good)
     for name, value, drawn in zip(LEVELS, values, draws, strict=True):
-        book.write(f"itl_ms.ok.{name}", value, "itl_ms@1", partial(_as_is, drawn), note=_doubt(clusters, 0.5))
+        book.write(
+            f"itl_ms.ok.{name}", value, "itl_ms@1", partial(_as_is, drawn), note=_doubt(clusters, 0.5), of=len(good)
+        )
     book.write("itl_ms.ok.mean", good.mean(), "itl_ms@1")
 
 

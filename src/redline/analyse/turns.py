@@ -27,6 +27,8 @@ class TurnNumbers:
     ttft_ms_p50: float
     ttft_ms_p99: float
     itl_ms_p50: float
+    gaps: int = 0
+    """Gaps that the median is of."""
 
     @property
     def label(self) -> str:
@@ -57,4 +59,5 @@ def _numbers(here: Requests, first: int, last: int) -> TurnNumbers:
         ttft_ms_p50=percentile(latencies.headline("ttft_ms"), 0.5),
         ttft_ms_p99=percentile(latencies.headline("ttft_ms"), 0.99),
         itl_ms_p50=latencies.gaps.percentiles([0.5])[0],
+        gaps=len(latencies.gaps),
     )

@@ -14,23 +14,27 @@ from redline.analyse.rules import (
     cache,
     calibrated,
     client,
+    gone,
     imported,
     outcome,
     quality,
     tokens,
     traffic,
+    warm,
 )
 
 __all__ = ["RULES", "STATES", "Case", "judge"]
 
 RULES: tuple[Rule, ...] = (
     *outcome.RULES,
+    *warm.RULES,
     *client.RULES,
     *calibrated.RULES,
     *asked.RULES,
     *traffic.RULES,
     *tokens.RULES,
     *cache.RULES,
+    *gone.RULES,
     *box.RULES,
     *quality.RULES,
     *imported.RULES,

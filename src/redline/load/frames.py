@@ -76,6 +76,8 @@ class Target:
     linger_ns: int = 0
     """Look at the sockets at most this often: fewer wake-ups, and more read at each. For targets whose segments have
     stamps of their own: else answers that are read together share one."""
+    linger_most_ns: int = 0
+    """Where streams are slow, up to this seldom."""
     timestamps: bool = True
     """Ask the kernel for receive stamps; False shows what a user-space client would report."""
     stall_every_ms: float = 0.0

@@ -31,6 +31,7 @@ from redline.load.frames import (
 from redline.load.health import Health
 from redline.load.idle import IDLE_REUSE_NS, Idle, lead_ns
 from redline.load.lag import plant_stalls
+from redline.load.linger import Linger
 from redline.load.manners import Manners, Pieces
 from redline.load.outbox import Outbox
 from redline.load.phase import PhaseRun
@@ -79,6 +80,7 @@ class LoadLoop:
         self._manners = Manners(self.agenda, self._listen, self._finish)
         self._conns: dict[int, Connection] = {}
         self._opening = 0
+        self._linger = Linger(target)
         self._idle = Idle(self._drop, lambda: self._open(-1, NOBODY, b"", 0))
         self._tls = ssl.create_default_context() if target.tls_name else None
         self._clock = StampClock(target.timestamps)
@@ -90,13 +92,14 @@ class LoadLoop:
 
     def run(self) -> None:
         """Until the parent is gone (ConnectionResetError or BrokenPipeError)."""
-        poll, conns, control, finished = self._epoll.poll, self._conns, self._control.fileno(), self._finished
-        linger_ns = self.target.linger_ns
+        poll, conns, finished, linger = self._epoll.poll, self._conns, self._finished, self._linger
+        control = self._control.fileno()
         while True:
             self.agenda.run_due()
-            if linger_ns and self.active and not finished and not self._opening:
-                self.agenda.rest(linger_ns)
+            if linger.ns and self.active and not finished and not self._opening:
+                self.agenda.rest(linger.ns)
             events = poll(0 if finished else None, _BATCH)
+            linger.reads += len(events)
             for fd, mask in events:
                 conn = conns.get(fd)
                 if conn is not None:
@@ -136,6 +139,7 @@ class LoadLoop:
     def _housekeeping(self, due_ns: int) -> None:
         now = now_ns()
         self._clock.reread()
+        self._linger.adapt(self._conns.values(), now - due_ns + _HOUSEKEEPING_NS)
         if now - due_ns < _FROZEN_NS:  # a loop that was frozen has bytes to read before it may call anybody silent
             self._sweep(now)
         self.outbox.put(pack_json(Kind.TICK, self._health.look(self.active, self._conns.values())))
@@ -194,9 +198,9 @@ class LoadLoop:
         self._send(conn)
 
     def _open(self, client: int, index: int, request: bytes, intended_ns: int, retried: int = 0) -> None:
-        target, now = self.target, now_ns()
+        now = now_ns()
         try:
-            sock = self._manners.prepare(open_socket(target), index)
+            sock = self._manners.prepare(open_socket(self.target), index)
         except OSError as error:
             if index == NOBODY:
                 return
@@ -207,11 +211,11 @@ class LoadLoop:
         conn.connect_ns, conn.retried = now, retried
         conn.take(index, request, intended_ns, now)
         if self._tls is not None:
-            conn.tls = Tls(self._tls, target.tls_name)
+            conn.tls = Tls(self._tls, self.target.tls_name)
         self._conns[conn.fd] = conn
         self._opening += 1
         self._listen(conn, _IN | _OUT)
-        code = sock.connect_ex(target.address)
+        code = sock.connect_ex(self.target.address)
         if code not in (0, errno.EINPROGRESS):
             self._finish(conn, failed_to_connect(code), meaning(code))
 
@@ -253,10 +257,6 @@ class LoadLoop:
         self._opening -= 1
         conn.connected_ns = now_ns()
         conn.port = conn.sock.getsockname()[1]
-        self._ready(conn)
-
-    def _ready(self, conn: Connection) -> None:
-        """Connected: send what it was opened for, or wait for work."""
         if conn.index != NOBODY:
             self._send(conn)
             return

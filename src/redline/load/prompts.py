@@ -45,6 +45,8 @@ class PromptSource:
     canaries: Canaries | None = None
     warmed: bool = False
     """A load point has warmed this server up already."""
+    busy_until_ns: int = 0
+    """When the last load point on this server was over; 0 before the first."""
     made: int = 0
     off: int = 0
     trace: Trace | None = None
@@ -94,7 +96,7 @@ class PromptSource:
     @property
     def cache_declared(self) -> dict[str, Any]:
         """What a prefix cache may hold of these prompts, for the outcome of a load point."""
-        shared = self.workload.shared_prefix_tokens if self.workload.kind == "synthetic" else 0
+        shared = self.workload.shared_prefix_tokens
         return {
             "declared": self.workload.cache,
             "warm_share": self.workload.warm_share,
@@ -244,7 +246,7 @@ def prompt_source(
         vocabulary,
         seed=seed,
         salt=workload.salted,
-        prefix_tokens=workload.shared_prefix_tokens if workload.kind == "synthetic" else 0,
+        prefix_tokens=workload.shared_prefix_tokens,
         prefixes=workload.prefixes,
         prefix_skew=workload.prefix_skew,
         salt_key=salt_key,

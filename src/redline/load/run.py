@@ -77,11 +77,11 @@ def run_point(
     )
     plan = _plan(endpoint, workload, load, demand_of(prompts.trace, point, load), is_loopback(target))
     check_limits(clients_of(point), plan.workers)
-    closed = bool(clients_of(point)) or prompts.workload.turns.mean > 1
+    waits = bool(clients_of(point)) or prompts.workload.turns.mean > 1 or load.max_in_flight > 0
     # the ring is open before the first connection is
     with ExitStack() as stack:
         stamper = stack.enter_context(Stamper(target, load.stamps))
-        worker = stack.enter_context(Crew(stamper.eased(target, closed=closed), plan.workers, cores=plan.cores))
+        worker = stack.enter_context(Crew(stamper.eased(target, closed=waits), plan.workers, cores=plan.cores))
         told = _Told(on_record, on_progress, should_stop, alive, before_measuring)
         supply = Supply(endpoint, workload, prompts, seed=seed, api_key=api_key)
         push = _Push(worker, stamper, load, point, seed, prompts, supply, told, api_key)
@@ -157,6 +157,7 @@ class _Push:
             done = self._measure()
         outcome.ended_ns = done.ended_ns
         outcome.measured_from_ns = outcome.measured_from_ns or outcome.ended_ns
+        self._prompts.busy_until_ns = outcome.ended_ns
         self._read_held()
         self._tally.fill(outcome)
         outcome.opening_events, outcome.closing_events = self._reader.silent_events()

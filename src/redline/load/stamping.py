@@ -25,10 +25,10 @@ _PATIENCE_NS = 300_000_000
 """So long after its end a stream may wait for segments that a busy kernel is late to hand over."""
 _AT_ONCE = 64
 """Streams come free in bursts, one per emptying of the ring; in between the worker wants to be heard and fed."""
-LINGER_NS = 1_000_000
+LINGER_NS, LINGER_MOST_NS = 1_000_000, 4_000_000
 LINGER_CLOSED_NS = 500_000
-"""How late a worker may look at its sockets. In a closed loop the next request leaves that much later at most, which is
-send lag and counted as such; in an open loop nothing leaves late."""
+"""How late a worker may look at its sockets. Where a request waits for an answer (closed loops, conversations, a cap on
+requests in flight) it leaves that much later at most: send lag, and counted as such. Elsewhere nothing leaves late."""
 _FLUSH_S = 1.0
 
 
@@ -95,10 +95,15 @@ class Stamper:
             self.report.why_not = _said(ring)
 
     def eased(self, target: Target, *, closed: bool) -> Target:
-        """The target for workers: where segments are stamped by themselves, reading a little later costs nothing."""
+        """The target for workers: where segments are stamped by themselves, reading a little later costs nothing.
+
+        `closed` when requests wait for answers.
+        """
         if self._ring is None:
             return target
-        return replace(target, linger_ns=LINGER_CLOSED_NS if closed else LINGER_NS)
+        if closed:
+            return replace(target, linger_ns=LINGER_CLOSED_NS)
+        return replace(target, linger_ns=LINGER_NS, linger_most_ns=LINGER_MOST_NS)
 
     def __enter__(self) -> Stamper:
         return self

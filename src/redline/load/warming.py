@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 
+from redline.clock import now_ns
 from redline.load.canary import Canaries, Listener, affordable, ordinary_alone
 from redline.load.crew import Crew
 from redline.load.frames import Arrivals, Phase, PhaseDone
@@ -63,9 +64,11 @@ class WarmUp:
 
     def _batches(self, pump: Pump, outcome: PointOutcome, stopped: Callable[[], object]) -> PhaseDone:
         load, batches = self._load, list[Batch]()
-        fresh = bool(self._prompts.endpoint.pids) and not load.warmup_requests
+        idle_s = self._idle_s()
+        idled = idle_s >= load.warmup_again_s
+        fresh = (bool(self._prompts.endpoint.pids) or idled) and not load.warmup_requests
         stable = load.warmup == "stable" or (load.warmup == "auto" and fresh)
-        in_a_row = AGAIN_ALIKE if self._prompts.warmed else ALIKE
+        in_a_row = AGAIN_ALIKE if self._prompts.warmed and not idled else ALIKE
         first, began, is_settled = None, time.monotonic(), False
         while True:
             done = self._batch(pump, at_least=STABLE_BATCH if stable else 1)
@@ -80,8 +83,14 @@ class WarmUp:
         outcome.warmup = decay(
             batches, first, mode="stable" if stable else "fixed", seconds=seconds, is_settled=is_settled
         )
+        outcome.warmup |= {"idle_s": idle_s, "idled": idled}
         self._prompts.warmed = self._prompts.warmed or is_settled
         return done
+
+    def _idle_s(self) -> float:
+        """How long nobody of ours had anything to do with the server; 0 before the first load point."""
+        since = self._prompts.busy_until_ns
+        return (now_ns() - since) / NS_PER_S if since else 0.0
 
     def _batch(self, pump: Pump, at_least: int = 1) -> PhaseDone:
         wanted = self._load.warmup_requests or max(self._usual, at_least)

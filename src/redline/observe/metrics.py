@@ -28,6 +28,23 @@ _TIMEOUT_S = 5.0
 _SKIPPED = ("python_", "process_", "http_")  # of the web server's process, not of the engine
 
 Keep = Callable[[list[Sample]], None]
+_FLIGHTS_MAX = 400
+
+
+@dataclass(frozen=True)
+class _Rest:
+    """The server while nothing of ours is in flight: the last page, and what it still did over `seconds`.
+
+    `running` is what its gauge said last, `tokens` how many it counted meanwhile; None where it has no such series.
+    """
+
+    page: Page | None = None
+    running: float | None = None
+    tokens: float | None = None
+    seconds: float = 0.0
+
+    def as_dict(self) -> dict[str, float | None]:
+        return {"running": self.running, "tokens": self.tokens, "seconds": self.seconds}
 
 
 @dataclass
@@ -40,8 +57,8 @@ class ServerWatch:
     interval_s: float = INTERVAL_S
 
     def __post_init__(self) -> None:
-        self._before: Page | None = None
-        self._after: Page | None = None
+        self._before = self._after = _Rest()
+        self._flights: list[tuple[int, int, float]] = []
         self._gauges: dict[str, list[float]] = {name: [] for name in GAUGES}
         self._took_ms: list[float] = []
         self._cpu_s = 0.0
@@ -74,26 +91,34 @@ class ServerWatch:
             with self._lock:
                 for values in self._gauges.values():
                     values.clear()
+                self._flights.clear()
 
-    def _settled(self) -> Page | None:
-        """The page once nothing runs and two in a row count the same tokens: engines book the last step a bit late."""
-        until, last = time.monotonic() + SETTLE_S, math.nan
+    def _settled(self) -> _Rest:
+        """Once nothing runs and two pages in a row count the same tokens: engines book the last step a bit late."""
+        began, first, last = time.monotonic(), None, math.nan
         while True:
             page = self._scrape()
-            if page is None or time.monotonic() > until:
-                return page
-            counted = sum(_first(page, COUNTERS[name]) or 0.0 for name in ("prompt_tokens", "generation_tokens"))
-            if counted == last and not _first(page, GAUGES["running"]):
-                return page
+            if page is None:
+                return _Rest()
+            counters = [_first(page, COUNTERS[name]) for name in ("prompt_tokens", "generation_tokens")]
+            counted = sum(value or 0.0 for value in counters)
+            first = counted if first is None else first
+            running, seconds = _first(page, GAUGES["running"]), time.monotonic() - began
+            if (counted == last and not running) or seconds > SETTLE_S:
+                return _Rest(page, running, None if counters[1] is None else counted - first, seconds)
             last = counted
             time.sleep(0.05)
 
     def _loop(self) -> None:
         while not self._stop.is_set():
-            began = time.monotonic()
+            began, began_ns = time.monotonic(), now_ns()
             page = self._scrape()
             if page is not None:
+                running = _first(page, GAUGES["running"])
                 with self._lock:
+                    if running is not None:
+                        flight = running + (_first(page, GAUGES["waiting"]) or 0.0)
+                        self._flights.append((began_ns, now_ns(), flight))
                     for name, names in GAUGES.items():
                         value = _first(page, names)
                         if value is not None:
@@ -120,12 +145,16 @@ class ServerWatch:
         if self.url is None:
             return {"note": "the server has no /metrics: nothing but our own account"}
         told: dict[str, Any] = {"scrape": self._cost()}
-        if self._before is None or self._after is None:
+        before, after = self._before.page, self._after.page
+        if before is None or after is None:
             told["note"] = "the server's /metrics did not answer before and after the point"
             return told
         with self._lock:
             gauges = {name: _span(values) for name, values in self._gauges.items() if values}
-        return {**told, **compared(self._before, self._after), "gauges": gauges}
+            every = -(-len(self._flights) // _FLIGHTS_MAX) or 1
+            told["flights"] = [list(flight) for flight in self._flights[::every]]
+        told |= {"found": self._before.as_dict(), "left": self._after.as_dict()}
+        return {**told, **compared(before, after), "gauges": gauges}
 
     def _cost(self) -> dict[str, Any]:
         took = sorted(self._took_ms)

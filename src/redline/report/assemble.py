@@ -119,7 +119,19 @@ def _counting(trials: list[tuple[RunRow, TrialRow]], row: RunRow, trial: TrialRo
         if point.complete and _stopped_by(point) != "interrupted"
     }
     cut = [point for point in trial.points if not point.complete or _stopped_by(point) == "interrupted"]
-    return [point for point in trial.points if point not in cut or (point.kind, point.value) not in again]
+    newest = {
+        (point.kind, point.value, point.outcome["round"]): point.id
+        for run, other in trials
+        if run.id == row.id
+        for point in other.points
+        if "round" in point.outcome and point.complete
+    }
+    return [
+        point
+        for point in trial.points
+        if (point not in cut or (point.kind, point.value) not in again)
+        and newest.get((point.kind, point.value, point.outcome.get("round")), point.id) == point.id
+    ]
 
 
 def _measured(reader: Reader, row: RunRow, trial: TrialRow, point: PointRow) -> Measured:

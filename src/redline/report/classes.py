@@ -7,15 +7,14 @@ from collections.abc import Sequence
 
 from redline.analyse.classes import ClassSummary
 from redline.analyse.comparison import Load
+from redline.analyse.finding import Finding
+from redline.analyse.percentile import LEVELS
 from redline.report.columns import terms_text
 from redline.report.model import Measured, ModelReport, load_label
-from redline.report.numbers import NONE, number
+from redline.report.numbers import NONE, few_notes, number, percentile_text
 from redline.report.section import Section
 from redline.store.read import Reader
 from redline.store.rows import RunRow
-
-FEW = 100
-"""Requests below which a p99 is no more than their maximum."""
 
 _HEADS = ("load", "class", "requests", "TTFT p50/p99", "ITL p99", "E2E p50/p99 ms", "good/s", "kept SLO", "failed")
 
@@ -34,14 +33,12 @@ def classes_section(reader: Reader, rows: Sequence[RunRow], models: Sequence[Mod
                 notes |= dict.fromkeys(_notes(classes[0]))
     if not table:
         return None
-    few = any(int(row[2 + several].partition(" ")[0]) < FEW for row in table)
-    tail = [f"p99 of fewer than {FEW} requests is their maximum"] if few else []
     return Section(
         "classes",
         "Classes of requests",
         (("engine", *_HEADS) if several else _HEADS),
         tuple(table),
-        (*notes, *tail),
+        (*notes, *few_notes(table)),
         brief=True,
     )
 
@@ -61,7 +58,9 @@ def _cells(classes: Sequence[ClassSummary]) -> tuple[str, ...]:
     share = _mean([one.share for one in classes])
 
     def said(*names: str) -> str:
-        return " / ".join(number(_mean([one.value(name) for one in classes])) for name in names)
+        return " / ".join(
+            _number(name, [one.findings[name] for one in classes if name in one.findings]) for name in names
+        )
 
     cells = (
         said("ttft_ms.p50", "ttft_ms.p99"),
@@ -71,6 +70,13 @@ def _cells(classes: Sequence[ClassSummary]) -> tuple[str, ...]:
     )
     requests = f"{counted} ({share:.0%})" if not math.isnan(share) else str(counted)
     return (classes[0].name, requests, *cells, _kept(classes), str(failed))
+
+
+def _number(name: str, found: Sequence[Finding]) -> str:
+    """A number over all repeats; a percentile is as good as that of the repeat with the fewest requests."""
+    value = _mean([one.value for one in found])
+    level = LEVELS.get(name.rpartition(".")[2])
+    return number(value) if level is None else percentile_text(value, level, min((one.of for one in found), default=0))
 
 
 def _kept(classes: Sequence[ClassSummary]) -> str:

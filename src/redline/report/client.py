@@ -64,8 +64,10 @@ def _notes(one: Measured) -> list[str]:
     if stamps.get("fell_back"):
         lost = f", {stamps['dropped']} segments had no room in the ring" if stamps.get("dropped") else ""
         notes.append(f"{stamps['fell_back']} streams kept the socket's stamps{lost}")
-    if not known:
+    if not known or known.get("off"):
         notes.append("not calibrated, so the client's own error is not known (--calibrate 2)")
+    if not known.get("streamed", True):
+        notes.append("answers came in one piece: instead of TTFT the error is that of the time to the whole answer")
     if known.get("failed"):
         notes.append(f"calibration failed: {known['failed']}")
     if known.get("after"):

@@ -16,10 +16,10 @@ from redline.analyse.comparison import (
     Ratio,
     only_vectors,
 )
-from redline.analyse.percentile import LEVELS
+from redline.analyse.percentile import is_maximum_of
 from redline.analyse.verdict import STATES
 from redline.report.model import Report, load_label
-from redline.report.numbers import number, quantity
+from redline.report.numbers import FEW_MARK, number, quantity
 from redline.units import DEFINITIONS
 
 
@@ -79,13 +79,18 @@ def ratio_columns(report: Report) -> tuple[str, ...]:
 
 
 def cell(found: EnginePoint, column: Column) -> str:
-    return number(found.value(column.name))
+    return number(found.value(column.name)) + (FEW_MARK if shaky(found, column) else "")
 
 
 def shaky(found: EnginePoint, column: Column) -> bool:
-    """True for a percentile that rests on too few requests to be more than their maximum."""
-    level = LEVELS.get(column.name.rpartition(".")[2], 0.5)
-    return found.counts.get("counted", 0) * (1 - level) < 1 and not column.name.startswith("itl_ms")
+    """True for a percentile that rests on too few values to be more than their maximum."""
+    pooled = found.numbers.get(column.name)
+    return pooled is not None and not math.isnan(pooled.value) and is_maximum_of(column.name, pooled.of)
+
+
+def any_shaky(model: ModelComparison, report: Report) -> bool:
+    """Whether the table of this model has a marked percentile."""
+    return any(shaky(found, c) for point in model.points for found in point.engines for c in columns(report))
 
 
 def failed_text(found: EnginePoint) -> str:

@@ -14,13 +14,24 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from redline.analyse.comparison import EnginePoint, ModelComparison, Ratio
+from redline.analyse.percentile import LEVELS
+from redline.analyse.summary import PointSummary
 from redline.errors import EnvironmentFault
 from redline.report import columns as table
 from redline.report import evidence, palette
 from redline.report.charts import Chart, charts
 from redline.report.headline import Claim, caveats, claims
 from redline.report.model import EngineReport, Measured, ModelReport, Report, RunInfo, load_label
-from redline.report.numbers import STATE_MARK, band, data_size, metric_name, number, ratio_text
+from redline.report.numbers import (
+    NONE,
+    STATE_MARK,
+    band,
+    data_size,
+    metric_name,
+    number,
+    percentile_text,
+    ratio_text,
+)
 
 MOST_CHART_BYTES = 2_400_000
 """Charts beyond this are left out of the page, which says so; they can still be written as files."""
@@ -208,7 +219,7 @@ FIGURES = (
 def _evidence(engine: EngineReport, measured: Measured, load: str, repeats: int, report: Report) -> dict[str, Any]:
     summary = measured.summary
     lines = [
-        (name, [(number(summary.value(f"{key}.{p}")), _said(measured, f"{key}.{p}")) for p in PERCENTILES])
+        (name, [(_percentile(summary, key, p), _said(measured, f"{key}.{p}")) for p in PERCENTILES])
         for name, key in LINES
         if not (key.endswith(".ok") and not summary.counts["failed"]) and not math.isnan(summary.value(f"{key}.p50"))
     ]
@@ -227,6 +238,11 @@ def _evidence(engine: EngineReport, measured: Measured, load: str, repeats: int,
         "lines": lines, "figures": figures, "percentiles": PERCENTILES,
         "proofs": [(p.name, f"{number(p.value)} {p.unit}", p.sql) for p in evidence.proofs(measured)],
     }  # fmt: skip
+
+
+def _percentile(summary: PointSummary, key: str, name: str) -> str:
+    found = summary.findings.get(f"{key}.{name}")
+    return NONE if found is None else percentile_text(found.value, LEVELS[name], found.of)
 
 
 def _figure(measured: Measured, name: str) -> str:

@@ -11,6 +11,7 @@ from redline.report.columns import (
     FOOTPRINT,
     FOOTPRINT_HEADS,
     RATIO_HEADS,
+    any_shaky,
     arrow,
     cell,
     columns,
@@ -19,13 +20,12 @@ from redline.report.columns import (
     footprint_text,
     ratio_columns,
     reasons,
-    shaky,
     slo_text,
 )
 from redline.report.evidence import box_line, box_rows, counts_text, proofs, tally_text, window_text
 from redline.report.headline import caveats, claims
 from redline.report.model import EngineReport, ModelReport, Report, RunInfo, load_label
-from redline.report.numbers import STATE_MARK, number, ratio_text
+from redline.report.numbers import FEW_NOTE, STATE_MARK, number, ratio_text
 from redline.report.section import Section
 
 Lines = Iterator[str]
@@ -79,12 +79,12 @@ def _numbers(model: ModelComparison, report: Report) -> Lines:
     yield _row(["---", "---", *["--:"] * len(heads), "--:", "---"])
     for point in model.points:
         for found in point.engines:
-            cells = [f"*{cell(found, c)}*" if shaky(found, c) else cell(found, c) for c in columns(report)]
+            cells = [cell(found, c) for c in columns(report)]
             state = f"{STATE_MARK[found.verdict.state]} {found.verdict.state}"
             yield _row([load_label(point.load), found.label, *cells, failed_text(found), state])
     yield ""
-    if any(shaky(found, c) for point in model.points for found in point.engines for c in columns(report)):
-        yield from ("*In italics: a percentile of too few requests; it is their maximum.*", "")
+    if any_shaky(model, report):
+        yield from (f"{FEW_NOTE}.", "")
     if report.promised:
         yield from (f"Good: {slo_text(report)}.", "")
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 
 from redline.analyse.comparison import Pooled, Ratio
 from redline.analyse.finding import Interval
+from redline.analyse.percentile import is_maximum
 
 NONE = "–"
+FEW_MARK = "†"
+FEW_NOTE = f"{FEW_MARK} too few values for this percentile: it is their maximum"
 STATE_MARK = {"valid": "✓", "degraded": "!", "client-bound": "✗", "invalid": "✗"}
 
 NAMES = {
@@ -30,6 +34,16 @@ def number(value: float) -> str:
         return "0"
     digits = 0 if size >= 99.95 else 1 if size >= 9.995 else 2 if size >= 0.9995 else 3
     return f"{value:,.{digits}f}"
+
+
+def percentile_text(value: float, level: float, of: int) -> str:
+    """A percentile of `of` values, marked when it is no more than their maximum; 0 when their number is not known."""
+    return number(value) + (FEW_MARK if is_maximum(of, level) and not math.isnan(value) else "")
+
+
+def few_notes(rows: Iterable[Sequence[str]]) -> tuple[str, ...]:
+    """What the mark means, where a table has one."""
+    return (FEW_NOTE,) if any(FEW_MARK in cell for row in rows for cell in row) else ()
 
 
 def data_size(value: float) -> str:

@@ -109,7 +109,12 @@ def _class(one: ClassSummary) -> dict[str, Any]:
         "slo": {**one.promise.terms, "attainment": one.promise.attainment} if one.promise.terms else {},
         "kept": one.kept,
         "findings": {
-            name: {"value": clean(found.value), "interval": _interval(found.interval), "definition": found.definition}
+            name: {
+                "value": clean(found.value),
+                "interval": _interval(found.interval),
+                "definition": found.definition,
+                "of": found.of,
+            }
             for name, found in one.findings.items()
         },
     }
@@ -122,6 +127,7 @@ def _pooled(pooled: Pooled) -> dict[str, Any]:
         "definition": pooled.definition,
         "interval": _interval(pooled.interval),
         "repeats": clean(list(pooled.repeats)),
+        "of": pooled.of,
         "note": pooled.note,
     }
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from redline.analyse.search import Seen, edge, fit_knee, kept, seen_of
+from redline.analyse.summary import PointSummary
 from redline.report.model import EngineReport, Measured, ModelReport, load_label
-from redline.report.numbers import number
+from redline.report.numbers import NONE, few_notes, number, percentile_text
 from redline.report.section import Section
 from redline.store.read import Reader
 from redline.store.rows import RunRow
@@ -31,6 +32,7 @@ def search_section(reader: Reader, rows: Sequence[RunRow], models: Sequence[Mode
             table += [_row(model.name, engine.label, *step) for step in steps]
             if steps:
                 notes += _answer(f"{model.name} · {engine.label}", spec["goal"], steps, attainment)
+    notes += few_notes(table)
     title = "Sweet spot" if spec["goal"] == "knee" else "Most load under the SLO"
     return Section("search", title, _HEADS, tuple(table), tuple(notes), brief=True)
 
@@ -53,11 +55,16 @@ def _row(model: str, engine: str, load: tuple[str, float], one: Measured) -> tup
         load_label(load),
         str(one.outcome["search"].get("why", "")),
         number(value("output_tokens_per_s")),
-        f"{number(value('ttft_ms.p99'))} ms",
-        f"{number(value('itl_ms.p99'))} ms",
+        f"{_p99(summary, 'ttft_ms')} ms",
+        f"{_p99(summary, 'itl_ms')} ms",
         "–" if math.isnan(share) else f"{share:.1%} of {summary.counts.get('counted', 0)}",
         summary.verdict.state,
     )
+
+
+def _p99(summary: PointSummary, metric: str) -> str:
+    found = summary.findings.get(f"{metric}.p99")
+    return NONE if found is None else percentile_text(found.value, 0.99, found.of)
 
 
 def _answer(who: str, goal: str, steps: Sequence[Step], attainment: float) -> list[str]:

@@ -11,7 +11,7 @@ from redline.analyse.latency import first_chunk_ns
 from redline.analyse.percentile import percentile
 from redline.analyse.turns import TurnNumbers, by_turn
 from redline.report.model import Measured, ModelReport, load_label, whose
-from redline.report.numbers import NONE, number
+from redline.report.numbers import NONE, few_notes, number, percentile_text
 from redline.report.section import Section
 from redline.spec.workload import SLOW_READER
 from redline.store.read import Reader
@@ -39,6 +39,7 @@ def turns_section(reader: Reader, rows: Sequence[RunRow], models: Sequence[Model
         early = [f"{counts[key]} {said}" for key, said in _EARLY.items() if counts.get(key)]
         tail = f" ({', '.join(early)})" if early else ""
         notes.append(f"{who} at {load}: {counts['begun']} sessions begun, {counts['finished']} held to their end{tail}")
+    notes += few_notes(table)
     return Section("turns", "Turn by turn", _TURN_HEADS, tuple(table), tuple(notes), brief=True) if table else None
 
 
@@ -67,7 +68,10 @@ def clients_section(reader: Reader, rows: Sequence[RunRow], models: Sequence[Mod
     if not table:
         return None
     said = {row[2] for row in table}
-    notes = tuple(note for kind, note in (("hung up", _GONE), ("read slowly", _SLOW)) if kind in said)
+    notes = (
+        *(note for kind, note in (("hung up", _GONE), ("read slowly", _SLOW)) if kind in said),
+        *few_notes(table),
+    )
     return Section("clients", "Clients that did not behave", _CLIENT_HEADS, tuple(table), notes, brief=True)
 
 
@@ -87,9 +91,9 @@ def _turn(who: str, load: str, turn: TurnNumbers) -> tuple[str, ...]:
         str(turn.requests),
         number(turn.prompt_tokens),
         NONE if math.isnan(turn.cached_share) else f"{turn.cached_share:.0%}",
-        number(turn.ttft_ms_p50),
-        number(turn.ttft_ms_p99),
-        number(turn.itl_ms_p50),
+        percentile_text(turn.ttft_ms_p50, 0.5, turn.requests),
+        percentile_text(turn.ttft_ms_p99, 0.99, turn.requests),
+        percentile_text(turn.itl_ms_p50, 0.5, turn.gaps),
         str(turn.failed),
     )
 
@@ -103,6 +107,6 @@ def _client(requests: Requests) -> tuple[str, ...]:
     return (
         str(len(requests)),
         str(int(np.count_nonzero(began))),
-        number(percentile(ttft, 0.5)),
-        number(percentile(e2e, 0.5)) if over.any() else NONE,
+        percentile_text(percentile(ttft, 0.5), 0.5, len(ttft)),
+        percentile_text(percentile(e2e, 0.5), 0.5, len(e2e)),
     )

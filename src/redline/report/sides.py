@@ -37,13 +37,30 @@ class Side:
         return next((trial for trial in self.trials if trial.flags or trial.points), self.trials[0])
 
     def points(self) -> dict[Load, list[PointRow]]:
-        """Complete load points, in the order of their rounds."""
-        found: dict[Load, list[PointRow]] = {}
+        """Complete load points, in the order of their rounds; of a round that was measured again the last."""
+        found: dict[Load, dict[object, PointRow]] = {}
         for trial in sorted(self.trials, key=lambda trial: (trial.repeat, trial.id)):
             for point in trial.points:
-                if point.complete:
-                    found.setdefault((point.kind, point.value), []).append(point)
-        return found
+                number = point.outcome.get("round")
+                if point.complete and (number is None or point.stopped_by != "interrupted"):
+                    key = ("point", point.id) if number is None else number
+                    found.setdefault((point.kind, point.value), {})[key] = point
+        return {load: [rows[key] for key in _in_order(rows)] for load, rows in found.items()}
+
+
+def _in_order(rows: dict[object, PointRow]) -> list[object]:
+    """By the number of the round where there is one, else as they were measured."""
+    return sorted(rows, key=lambda key: key if isinstance(key, int) else -1)
+
+
+def same_rounds(ours: list[PointRow], theirs: list[PointRow]) -> tuple[list[PointRow], list[PointRow]]:
+    """Those rounds that both sides were measured in, where rounds have numbers; else all."""
+    numbers = [{point.outcome.get("round") for point in side} for side in (ours, theirs)]
+    both = numbers[0] & numbers[1]
+    if None in numbers[0] | numbers[1] or not both:
+        return ours, theirs
+    kept = [[point for point in side if point.outcome["round"] in both] for side in (ours, theirs)]
+    return kept[0], kept[1]
 
 
 def find_sides(reader: Reader, a: str, b: str) -> list[tuple[Side, Side]]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from redline.analyse.stages import Stage, by_stage
 from redline.report.model import Measured, ModelReport, whose
-from redline.report.numbers import number
+from redline.report.numbers import few_notes, number, percentile_text
 from redline.report.section import Section
 from redline.spec.slo import SloSpec
 from redline.store.read import Reader
@@ -33,7 +33,8 @@ def stages_section(reader: Reader, rows: Sequence[RunRow], models: Sequence[Mode
         for one in many
         for stage in _stages(reader, one, slos.get(one.run_id, {}))
     ]
-    return Section("stages", "Stage by stage", _HEADS, tuple(table), (_NOTE,), brief=True) if table else None
+    notes = (_NOTE, *few_notes(table))
+    return Section("stages", "Stage by stage", _HEADS, tuple(table), notes, brief=True) if table else None
 
 
 def _stages(reader: Reader, one: Measured, slo: dict[str, float]) -> list[Stage]:
@@ -51,7 +52,10 @@ def _row(who: str, stage: Stage) -> tuple[str, ...]:
         number(stage.asked),
         number(stage.had),
         number(stage.finished_per_s),
-        *map(number, (stage.ttft_ms_p50, stage.ttft_ms_p99, stage.itl_ms_p50, stage.itl_ms_p99)),
+        percentile_text(stage.ttft_ms_p50, 0.5, stage.counted),
+        percentile_text(stage.ttft_ms_p99, 0.99, stage.counted),
+        percentile_text(stage.itl_ms_p50, 0.5, stage.gaps),
+        percentile_text(stage.itl_ms_p99, 0.99, stage.gaps),
         number(stage.goodput_per_s),
         f"{stage.failed}/{stage.sent}",
     )

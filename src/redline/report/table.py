@@ -15,6 +15,7 @@ from redline.report.columns import (
     FOOTPRINT,
     FOOTPRINT_HEADS,
     RATIO_HEADS,
+    any_shaky,
     arrow,
     cell,
     columns,
@@ -27,7 +28,7 @@ from redline.report.columns import (
 )
 from redline.report.headline import Claim, caveats, claims
 from redline.report.model import EngineReport, ModelReport, Report, load_label, load_unit
-from redline.report.numbers import STATE_MARK, ratio_text
+from redline.report.numbers import FEW_NOTE, STATE_MARK, ratio_text
 from redline.report.section import Section
 
 MOST_REASONS = 10
@@ -72,6 +73,8 @@ def _model(model: ModelReport, report: Report, console: Console) -> list[Rendera
         parts += [Text(), wide] if _fits(wide, console) else _narrow(comparison, report)
         if any(found.ratios for point in comparison.points for found in point.engines):
             parts += [Text(), *_ratios(comparison, report, console)]
+        if any_shaky(comparison, report):
+            parts.append(Text(FEW_NOTE, style="dim"))
     parts += [Text(), _footprint(model)]
     if report.promised:
         parts.append(Text(f"good: {slo_text(report)}", style="dim"))

@@ -12,7 +12,7 @@ from redline.analyse.percentile import LEVELS
 from redline.analyse.rounds import LATENCIES
 from redline.errors import UsageError
 from redline.report.differing import Differing, differing
-from redline.report.sides import Side, find_sides, rounds_of
+from redline.report.sides import Side, find_sides, rounds_of, same_rounds
 from redline.spec.faults import did_you_mean
 from redline.store.read import Reader, default_path
 from redline.store.rows import PointRow, RunRow
@@ -165,6 +165,9 @@ def _point(
     tolerance: float,
 ) -> VersusPoint:
     load, label = (a[1][0].kind, a[1][0].value), a[1][0].label
+    if a[0].run.id == b[0].run.id:
+        ours_in, theirs_in = same_rounds(a[1], b[1])
+        a, b = (a[0], ours_in), (b[0], theirs_in)
     doubts, bars = _verdicts(a, b)
     if bars:
         return VersusPoint(load, label, (), bars, doubts)

@@ -81,6 +81,9 @@ class LoadSpec(Spec):
         "stable where redline started the server and warmup_requests is not given",
     )
     warmup_s: Number = Field(15.0, gt=0, description="longest stable warm-up per load point")
+    warmup_again_s: Number = Field(
+        120.0, gt=0, description="a server that was idle for so long between load points is warmed up as if it were new"
+    )
     ramp_s: Number = Field(0.0, ge=0, description="closed loop: spread the clients' first requests over this time")
     calibrate_s: Number = Field(
         2.0, ge=0, description="time for learning the client's own error before each kind of load point; 0: do not"

@@ -140,6 +140,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag("--warmup-requests", "load.warmup_requests", "Load"),
     Flag("--warmup", "load.warmup", "Load"),
     Flag("--warmup-time", "load.warmup_s", "Load"),
+    Flag("--warmup-again", "load.warmup_again_s", "Load"),
     Flag("--ramp", "load.ramp_s", "Load"),
     Flag("--drain", "load.drain_s", "Load"),
     Flag("--calibrate", "load.calibrate_s", "Load"),

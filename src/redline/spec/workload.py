@@ -22,7 +22,8 @@ class WorkloadSpec(Spec):
     """`kind` synthetic makes prompts of exact length; text, jsonl and sharegpt read `path`, hub a data set.
 
     jsonl: one object a line with `prompt` (text) or `messages` (chat), and optionally `output_tokens`.
-    sharegpt: the ShareGPT JSON list; the first human turn is the prompt, the answer's length the output length.
+    sharegpt: the ShareGPT JSON list; the first human turn is the prompt, the answer's length the output length (with
+    several `turns`, the whole conversation).
     hub: a data set of the Hugging Face hub, by its id in `path`; needs the datasets package.
     trace: recorded lengths, with their times where load has trace_speed. With several `turns`, requests are sessions.
     """
@@ -173,6 +174,12 @@ def _check_prefix(work: WorkloadSpec) -> None:
             f"a shared prefix of {work.shared_prefix_tokens} tokens leaves nothing of {work.prompt_tokens.mean}",
             field="shared_prefix_tokens",
             fix="make it shorter than prompt_tokens",
+        )
+    if work.kind != "synthetic" and work.shared_prefix_tokens:
+        raise fault(
+            f"prompts of workload kind {work.kind} are sent as they are, without a shared prefix",
+            field="shared_prefix_tokens",
+            fix="synthetic prompts, or prompts that begin alike in the file",
         )
     if work.prefixes > 1 and not work.shared_prefix_tokens:
         raise fault(

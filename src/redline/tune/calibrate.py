@@ -1,7 +1,8 @@
 """Before a load point: the same load against a server that knows what it did, to learn the client's own error.
 
 The paced server runs in a process of its own and keeps the true time of everything it sends. The plan of the load point
-(clients or rate, prompt sizes, stamps, workers) goes through the very code that loads the engine, for a few seconds.
+(clients or rate, endpoint, prompt sizes, stamps, workers) goes through the very code that loads the engine, for a few
+seconds.
 What cannot be seen this way: a network between client and server, and what the engine's own work does to a client that
 shares the box with it (send lag, loop lag and read lag of the real point show that).
 """
@@ -27,6 +28,7 @@ from redline.load.record import RequestRecord, Status
 from redline.load.run import run_point
 from redline.spec.experiment import Experiment
 from redline.spec.load import LoadPoint
+from redline.spec.request_class import Api, VectorFormat
 from redline.spec.workload import LengthSpec, WorkloadSpec
 from redline.units import NS_PER_MS
 
@@ -50,9 +52,9 @@ class Calibrator:
     _flood: float = math.nan
 
     def before(self, point: LoadPoint) -> Said:
-        """What to keep with the point; {} when calibration is off. A calibration that fails says why, and no more."""
-        if not self.experiment.load.calibrate_s or self.experiment.workload.stream is False:
-            return {}
+        """What to keep with the point. One that was not asked for says so (`off`), one that failed says why."""
+        if not self.experiment.load.calibrate_s:
+            return {"off": True}
         if point not in self._known:
             self._known[point] = self._calibrate(point, ITL_MS)
             self._known[point]["sustains_chunks_per_s"] = self._capacity() * self._known[point].get("workers", 1)
@@ -62,7 +64,7 @@ class Calibrator:
         """The same again at the rate at which chunks really came, where that was higher."""
         known = self.before(point)
         rate = known.get("chunks_per_s", math.nan)
-        if self.should_stop() or not chunks_per_s > AGAIN_ABOVE * rate:
+        if "off" in known or self.should_stop() or not chunks_per_s > AGAIN_ABOVE * rate:
             return known
         again = self._calibrate(point, max(ITL_MS * rate / chunks_per_s, 0.2))
         again["sustains_chunks_per_s"] = known["sustains_chunks_per_s"]
@@ -73,7 +75,9 @@ class Calibrator:
     def _calibrate(self, point: LoadPoint, itl_ms: float) -> Said:
         seconds = self.experiment.load.calibrate_s
         try:
-            measured = _replay(self, point, Pace(TTFT_MS, itl_ms, chunk_bytes=CHUNK_BYTES), seconds)
+            whole = not _replayed(self.experiment.workload).streamed
+            ttft_ms = TTFT_MS * itl_ms / ITL_MS if whole else TTFT_MS
+            measured = _replay(self, point, Pace(ttft_ms, itl_ms, chunk_bytes=CHUNK_BYTES), seconds)
         except (RedlineError, OSError) as problem:
             return {"failed": str(problem), "sustains_chunks_per_s": math.nan}
         return _said(measured, itl_ms)
@@ -97,17 +101,48 @@ class _Measured:
     outcome: PointOutcome
     records: list[RequestRecord]
     truths: dict[int, Truth]
+    api: str
+    streamed: bool
+
+
+@dataclass(frozen=True)
+class _Replayed:
+    """What of a workload decides what a request costs the client."""
+
+    api: Api
+    streamed: bool
+    prompt_tokens: int
+    output_tokens: int
+    embedding_batch: int
+    embedding_format: VectorFormat
+
+    def workload(self, longest: int) -> WorkloadSpec:
+        """The same of synthetic prompts, with answers of `longest` tokens at most."""
+        return WorkloadSpec(
+            canary_share=0,
+            api=self.api,
+            stream=self.streamed,
+            prompt_tokens=LengthSpec(mean=max(self.prompt_tokens, 24)),
+            output_tokens=LengthSpec(mean=max(2, min(self.output_tokens, longest))),
+            embedding_batch=self.embedding_batch,
+            embedding_format=self.embedding_format,
+        )
+
+
+def _replayed(workload: WorkloadSpec) -> _Replayed:
+    """Of several classes the one that most requests are of."""
+    weights = {one.name: one.weight for one in workload.classes}
+    _, part = max(workload.parts.items(), key=lambda named: weights.get(named[0], 1.0))
+    return _Replayed(
+        part.api, part.stream and part.api != "embeddings", part.prompt_tokens.mean, part.output_tokens.mean,
+        part.embedding_batch, part.embedding_format,
+    )  # fmt: skip
 
 
 def _replay(calibrator: Calibrator, point: LoadPoint, pace: Pace, seconds: float) -> _Measured:
     experiment = calibrator.experiment
-    tokens = max(2, min(experiment.workload.output_tokens.mean, int((seconds * 1000 - pace.ttft_ms) / pace.itl_ms)))
-    workload = WorkloadSpec(
-        canary_share=0,
-        api="chat" if experiment.workload.api == "chat" else "completions",
-        prompt_tokens=LengthSpec(mean=max(experiment.workload.prompt_tokens.mean, 24)),
-        output_tokens=LengthSpec(mean=tokens),
-    )
+    replayed = _replayed(experiment.workload)
+    workload = replayed.workload(int((seconds * 1000 - pace.ttft_ms) / pace.itl_ms))
     load = experiment.load.model_copy(
         update={"stages": [], "requests": 0, "duration_s": seconds, "warmup_requests": 1, "drain_s": 1.0, "ramp_s": 0.0}
     )
@@ -120,12 +155,12 @@ def _replay(calibrator: Calibrator, point: LoadPoint, pace: Pace, seconds: float
             should_stop=calibrator.should_stop, alive=lambda: server.alive, plant=calibrator.plant,
         )  # fmt: skip
         truths = {int(truth.id.rpartition("-")[2]): truth for truth in server.truth() if truth.id}
-    return _Measured(outcome, records, truths)
+    return _Measured(outcome, records, truths, replayed.api, replayed.streamed)
 
 
 def _said(measured: _Measured, itl_ms: float) -> Said:
     rows = [
-        _truthful(record, measured.truths[record.index])
+        _truthful(record, measured.truths[record.index], measured.streamed)
         for record in measured.records
         if record.status is Status.OK and not record.warmup and record.index in measured.truths
     ]
@@ -133,6 +168,8 @@ def _said(measured: _Measured, itl_ms: float) -> Said:
     seconds = (outcome.ended_ns - outcome.measured_from_ns) / 1e9
     return {
         **client_error([row for row in rows if row is not None]).as_dict(),
+        "api": measured.api,
+        "streamed": measured.streamed,
         "itl_ms": itl_ms,
         "chunks_per_s": outcome.pieces_measured / seconds if seconds > 0 else math.nan,
         "stamp": outcome.stamp,
@@ -145,8 +182,12 @@ def _said(measured: _Measured, itl_ms: float) -> Said:
     }
 
 
-def _truthful(record: RequestRecord, truth: Truth) -> Truthful | None:
-    """None when the two do not have the same chunks, which a calibration has no use for."""
+def _truthful(record: RequestRecord, truth: Truth, streamed: bool) -> Truthful | None:
+    """None when the two do not have the same chunks, which a calibration has no use for. An answer in one piece has no
+    first token: the time of the whole stands for it."""
+    if not streamed:
+        mine, true = record.finished_ns - record.sent_ns, truth.finished_ns - truth.arrived_ns
+        return Truthful(mine / NS_PER_MS, true / NS_PER_MS, np.empty(0), np.empty(0)) if truth.finished_ns else None
     sent, got = np.array(truth.before_ns, np.int64), np.array(record.chunk_ns, np.int64)
     if len(sent) != len(got) or len(got) == 0:
         return None

@@ -15,7 +15,7 @@ from redline.store.store import Store
 from redline.tune.events import Events
 from redline.tune.plan import Plan, plan_of
 from redline.tune.preflight import Job, preflight
-from redline.tune.rounds import in_turn, interleaved, run_rounds, starts
+from redline.tune.rounds import in_turn, interleaved, numbers_of, run_rounds, starts
 from redline.tune.stop import Stop
 from redline.tune.trial import Context, context_of, run_trial
 
@@ -50,13 +50,17 @@ PlanOf = Callable[[Job, int], Plan]
 """What one engine with one model still has to go through in one repeat."""
 
 
-def carry_on(context: Context, jobs: list[Job], plans: PlanOf) -> Outcome:
-    """Measures what `plans` hold, and ends the run."""
+RoundsOf = Callable[[str, int], list[int]]
+"""Which rounds of one model are still to be measured in one repeat, where engines take turns."""
+
+
+def carry_on(context: Context, jobs: list[Job], plans: PlanOf, rounds: RoundsOf | None = None) -> Outcome:
+    """Measures what `plans` hold, or all `rounds` where engines take turns, and ends the run."""
     status = "failed"
     searched = context.experiment.search.goal != "off"
     context.events.run(context.run_id, jobs, 0 if searched else len(context.experiment.load.points))
     try:
-        _all_trials(context, jobs, plans)
+        _all_trials(context, jobs, plans, rounds or (lambda model, repeat: numbers_of(context.experiment, repeat)))
         status = "interrupted" if context.stop.asked else "done" if context.verdicts else "failed"
     except KeyboardInterrupt:
         status = "interrupted"
@@ -66,11 +70,12 @@ def carry_on(context: Context, jobs: list[Job], plans: PlanOf) -> Outcome:
     return Outcome(context.run_id, status, context.errors)
 
 
-def _all_trials(context: Context, jobs: list[Job], plans: PlanOf) -> None:
+def _all_trials(context: Context, jobs: list[Job], plans: PlanOf, rounds: RoundsOf) -> None:
     if interleaved(context.experiment):
         for repeat in range(context.experiment.repeats):
             for model in dict.fromkeys(job.model.served_name for job in jobs):
-                run_rounds(context, [job for job in jobs if job.model.served_name == model], repeat)
+                if numbers := rounds(model, repeat):
+                    run_rounds(context, [job for job in jobs if job.model.served_name == model], repeat, numbers)
         return
     # repeats outermost, in alternating order: drift of the box then spreads over all engines alike
     for repeat in range(starts(context.experiment)):

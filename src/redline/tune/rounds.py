@@ -48,18 +48,22 @@ class _Up:
     ends: ExitStack = field(default_factory=ExitStack)
 
 
-def run_rounds(context: Context, jobs: Sequence[Job], repeat: int) -> None:
-    """All rounds of one model. An engine that fails drops out, the others go on; all are gone afterwards."""
+def numbers_of(experiment: Experiment, repeat: int) -> list[int]:
+    """The rounds of one repeat: they are counted on over all repeats."""
+    return list(range(repeat * experiment.rounds, (repeat + 1) * experiment.rounds))
+
+
+def run_rounds(context: Context, jobs: Sequence[Job], repeat: int, numbers: Sequence[int]) -> None:
+    """These rounds of one model. An engine that fails drops out, the others go on; all are gone afterwards."""
     able = []
     for job in jobs:
         if job.skipped is not None:
             run_trial(context, job, repeat, plan_of(context.experiment))  # says why, and starts nothing
         else:
             able.append(job)
-    rounds = context.experiment.rounds
     with ExitStack() as all_of_them:
         up = [one for job in able if not context.stop.asked and (one := _start(context, job, repeat, all_of_them))]
-        for number in range(repeat * rounds, (repeat + 1) * rounds):
+        for number in numbers:
             for index, point in enumerate(context.experiment.load.points):
                 for one in in_turn(up, number):
                     if not context.stop.asked:

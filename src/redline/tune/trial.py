@@ -49,6 +49,8 @@ class Context:
     verdicts: list[Verdict] = field(default_factory=list)
     errors: list[RedlineError] = field(default_factory=list)
     """What went wrong so far: Ctrl-C must not lose it."""
+    part: str = ""
+    """Which part of a resumed run this is: a server that outlived the part before may hold its prompts."""
 
 
 def context_of(experiment: Experiment, store: Store, run_id: str, stop: Stop, events: Events) -> Context:
@@ -228,7 +230,7 @@ def _prompts(context: Context, job: Job, server: Server) -> PromptSource:
         needed=needed,
         api_key=_api_key(job),
         # a server that outlives the run may still hold the prompts of the run before in its cache
-        salt_key=context.run_id if job.spec.kind == "url" else "",
+        salt_key=f"{context.run_id}{context.part}" if job.spec.kind == "url" else "",
         recorded=lambda what: recorded(what, context.store),
     )
 
@@ -269,22 +271,26 @@ def kept_up(context: Context, job: Job, repeat: int) -> Iterator[Callable[[LoadP
 
 
 class _Turns:
-    """The plan of an engine that is told from outside what comes next."""
+    """The plan of an engine that is told from outside what comes next. `number` is that of the round."""
+
+    number = 0
 
     def next(self) -> tuple[int, LoadPoint] | None:
         return None
 
     def took(self, point: LoadPoint, summary: PointSummary, stopped_by: str, seconds: float) -> dict[str, Any]:
-        return {}
+        return {"round": self.number}
 
 
 def _in_turn(
     context: Context, job: Job, server: Server, trial: int, watch: Watch
 ) -> Callable[[LoadPoint, int, int], None]:
-    under_load = _UnderLoad(context, job, server, trial, _prompts(context, job, server), watch, _Turns())
+    turns = _Turns()
+    under_load = _UnderLoad(context, job, server, trial, _prompts(context, job, server), watch, turns)
 
     def measure(point: LoadPoint, index: int, number: int) -> None:
         context.events.turn(job, number)
+        turns.number = number
         if not server.alive():  # it may die while the others have their turn
             raise _death(job, server)
         try:

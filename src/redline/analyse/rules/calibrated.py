@@ -15,13 +15,32 @@ FULL = 0.8
 def own_error(case: Case) -> Said:
     """The client's own p99 error on a known server: 5 % of the true value is worth a word, 15 % is no measurement."""
     known = _known(case)
+    first = "TTFT" if known.get("streamed", True) else "E2E"
     worst, name = max(
-        (abs(_number(known, key)), name) for key, name in (("ttft_p99_off", "TTFT"), ("itl_p99_off", "ITL"))
+        (abs(_number(known, key)), name) for key, name in (("ttft_p99_off", first), ("itl_p99_off", "ITL"))
     )
     if not worst > OFF_DEGRADED:
         return None
     state = "client-bound" if worst > OFF_BOUND else "degraded"
     return state, f"on a server that knows the truth, this client's {name} p99 was off by {worst:.0%} under this load"
+
+
+def not_calibrated(case: Case) -> Said:
+    """Nobody knows how far off this client is. A calibration that failed makes the point degraded. One that was turned
+    off, or too short to finish a request, is said beside the verdict and does not move it: what the client says of its
+    own lags, CPU and stamps is judged all the same.
+    """
+    known = case.outcome.get("calibration")
+    if not isinstance(known, Mapping):
+        return None
+    unknown = "the client's own error is not known"
+    if known.get("failed"):
+        return "degraded", f"{unknown}: its calibration failed ({known['failed']})"
+    if not known or known.get("off"):
+        return "valid", f"{unknown}: not calibrated (--calibrate 2 does it)"
+    if "requests" in known and not known["requests"]:
+        return "valid", f"{unknown}: no request finished while it was calibrated (--calibrate N takes longer)"
+    return None
 
 
 def near_its_limit(case: Case) -> Said:
@@ -45,4 +64,4 @@ def _number(known: Mapping[str, Any], key: str) -> float:
     return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else 0.0
 
 
-RULES: tuple[Rule, ...] = (own_error, near_its_limit)
+RULES: tuple[Rule, ...] = (own_error, not_calibrated, near_its_limit)

@@ -88,6 +88,7 @@ class PacedLoop:
         self._epoll.register(self._listener.fileno(), select.EPOLLIN)
         self._epoll.register(self._timer.fd, select.EPOLLIN)
         self._conns: dict[int, _Conn] = {}
+        self._ghosts: set[_Conn] = set()
         self._due: list[tuple[int, int, _Conn]] = []
         self._sequence = 0
         self._answers = 0
@@ -145,8 +146,11 @@ class PacedLoop:
         if reset:
             conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         del self._conns[fd]
-        conn.steps = []
-        self._leave(conn)
+        if conn.steps and self.pace.outlives:
+            self._ghosts.add(conn)
+        else:
+            conn.steps = []
+            self._leave(conn)
         conn.sock.close()
 
     def _readable(self, conn: _Conn) -> None:
@@ -265,7 +269,7 @@ class PacedLoop:
 
     def _live(self) -> int:
         """Requests in flight."""
-        return sum(bool(conn.steps) for conn in self._conns.values())
+        return sum(bool(conn.steps) for conn in self._conns.values()) + len(self._ghosts)
 
     def _push(self, conn: _Conn) -> None:
         self._sequence += 1
@@ -311,10 +315,15 @@ class PacedLoop:
         self._leave(conn)
         if conn.end == "die":
             os._exit(1)
+        if conn in self._ghosts:
+            self._ghosts.discard(conn)
+            return
         if conn.end in ("reset", "close"):
             self._drop(conn, reset=conn.end == "reset")
 
     def _emit(self, conn: _Conn, data: bytes) -> None:
+        if conn in self._ghosts:
+            return
         if conn.backlog:
             conn.backlog += data
             return

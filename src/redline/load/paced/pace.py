@@ -81,6 +81,8 @@ class Pace:
     """Exit without a word in the middle of the n-th answer; 0 never."""
     metrics: bool = False
     """Serve /metrics in Prometheus format, under vLLM's names."""
+    outlives: bool = False
+    """Answers go on after their client is gone, as far as /metrics and the log are concerned."""
     foreign_tokens: int = 0
     """/metrics counts so many tokens more per answer: somebody else is served too."""
     prefix_cache: bool = False
@@ -103,6 +105,8 @@ class Pace:
     cold_requests: int = 0
     """So many first answers are slower, by `cold_factor` at first and by less and less."""
     cold_factor: float = 1.0
+    idle_cold_s: float = 0.0
+    """After so long without a request the next answers are cold again; 0 is never."""
     faults: dict[Fault, float] = field(default_factory=dict)
 
 

@@ -19,7 +19,8 @@ class World:
 
     def __init__(self, pace: Pace) -> None:
         self._pace = pace
-        self._answers = 0
+        self._answers = self._newest_ns = 0
+        self._cold = pace.cold_requests
         self._plain = pace.cached_usage and not (
             pace.prefix_cache or pace.by_prompt or pace.damage or pace.cold_requests
         )
@@ -33,8 +34,11 @@ class World:
         if self._plain:
             return asked, pace
         ttft, itl, cached = pace.ttft_ms, pace.itl_ms, 0
-        if self._answers <= pace.cold_requests:
-            left = (pace.cold_requests + 1 - self._answers) / pace.cold_requests
+        if pace.idle_cold_s and now_ns - self._newest_ns > pace.idle_cold_s * 1e9:
+            self._cold = pace.cold_requests
+        self._newest_ns = now_ns
+        if self._cold:
+            left, self._cold = self._cold / pace.cold_requests, self._cold - 1
             ttft, itl = ttft * (1 + (pace.cold_factor - 1) * left), itl * (1 + (pace.cold_factor - 1) * left)
         if self.cache is not None:
             ids = tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
