@@ -98,6 +98,7 @@ class LoadLoop:
             self.agenda.run_due()
             if linger.ns and self.active and not finished and not self._opening:
                 self.agenda.rest(linger.ns)
+                self.agenda.run_due()  # what is due leaves before what came meanwhile is read
             events = poll(0 if finished else None, _BATCH)
             linger.reads += len(events)
             for fd, mask in events:
