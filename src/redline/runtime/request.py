@@ -107,6 +107,27 @@ class Status(enum.Enum):
     FINISHED = "finished"
 
 
+@dataclass(eq=False, slots=True)
+class Books:
+    """What the scheduler alone notes about a request."""
+
+    order: tuple[int, int] = (0, 0)
+    """Priority, then arrival: the smaller, the earlier."""
+    limit: int = 0
+    """Known tokens at which the answer ends for its length."""
+    room: int = 0
+    """Positions that its pages can take."""
+    shared: int = 0
+    """Its first so many pages were offered to the prefix cache."""
+    names: list[bytes] = field(default_factory=list)
+    """Chained hashes of its full pages, as far as they were needed."""
+    in_flight: int = 0
+    """Steps on their way that touch its pages."""
+    host_bound: bool = False
+    """Its next token cannot be chosen before the last one is known here, draft or not."""
+    prompt_logprobs: list[TokenLogprob | None] = field(default_factory=list)
+
+
 @dataclass(eq=False)
 class Request:
     """Only the engine's thread touches it after `submit`.
@@ -136,6 +157,9 @@ class Request:
     """Guessed tokens that the next step may verify."""
     scheduled_ns: int = 0
     first_token_ns: int = 0
+    salt: bytes = b""
+    """Requests share cached prefixes only under the same salt."""
+    books: Books = field(default_factory=Books)
 
     def __post_init__(self) -> None:
         self.prompt_len = len(self.tokens)
