@@ -1,0 +1,120 @@
+"""The numbers of a step that mixes prompts and decodes, laid out on the host for one copy to the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from redline.runtime.batch import Batch
+from redline.runtime.request import Request
+from redline.runtime.state import Sender, Tables
+from redline.runtime.step import Chunk
+
+
+@dataclass
+class Layout:
+    """What the logits of a step are for. They come in this order: `plain`, chunks that choose one token each; `drafts`,
+    chunks that verify, with one more place than they have guesses; `prompts`, (chunk, places) of prompt tokens whose
+    log-probabilities were asked for."""
+
+    plain: list[Chunk] = field(default_factory=list)
+    drafts: list[Chunk] = field(default_factory=list)
+    prompts: list[tuple[Chunk, int]] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
+    """Of all logits: which tokens of the step they follow."""
+
+    @property
+    def drafted(self) -> int:
+        return sum(len(chunk.draft) + 1 for chunk in self.drafts)
+
+
+def layout_of(chunks: Sequence[Chunk]) -> Layout:
+    layout = Layout()
+    starts = np.cumsum([0, *(chunk.length for chunk in chunks)]).tolist()
+    drafted: list[int] = []
+    prompted: list[int] = []
+    for chunk, first, end in zip(chunks, starts, starts[1:], strict=False):
+        if chunk.samples and chunk.draft:
+            layout.drafts.append(chunk)
+            drafted += range(end - len(chunk.draft) - 1, end)
+        elif chunk.samples:
+            layout.plain.append(chunk)
+            layout.places.append(end - 1)
+        asked = prompt_places(chunk)
+        if asked:
+            layout.prompts.append((chunk, asked))
+            prompted += range(first, first + asked)
+    layout.places += drafted + prompted
+    return layout
+
+
+def prompt_places(chunk: Chunk) -> int:
+    """How many of the chunk's first tokens are followed by a prompt token whose log-probability was asked for."""
+    request = chunk.request
+    if request.sampling.prompt_logprobs is None:
+        return 0
+    return max(0, min(chunk.length, request.prompt_len - 1 - chunk.start))
+
+
+def batch_of(chunks: Sequence[Chunk], layout: Layout, tables: Tables, sender: Sender) -> tuple[Batch, torch.Tensor]:
+    """The batch on the device, and the table rows of `layout.plain`, int32. Tokens that only the device knows come from
+    the tables, as do the pages: the tables must be up to date.
+    """
+    count, rows = sum(chunk.length for chunk in chunks), len(chunks)
+    starts = np.zeros(rows + 1, dtype=np.int32)
+    np.cumsum([chunk.length for chunk in chunks], out=starts[1:])
+    lens = [chunk.start + chunk.length for chunk in chunks]
+    ids, positions, slots = (np.empty(count, dtype=np.int32) for _ in range(3))
+    unknown: list[int] = []
+    for chunk, first in zip(chunks, starts.tolist(), strict=False):
+        end = first + chunk.length
+        tokens = _tokens(chunk)
+        if tokens is None:
+            unknown += (first, chunk.request.row)
+            ids[first:end] = 0
+        else:
+            ids[first:end] = tokens
+        at = np.arange(chunk.start, chunk.start + chunk.length)
+        positions[first:end] = at
+        slots[first:end] = _slots(chunk.request, at, tables.page_size)
+    row_of = [chunk.request.row for chunk in chunks]
+    parts = (ids, positions, slots, starts, lens, row_of, layout.places, [c.request.row for c in layout.plain], unknown)
+    sent = sender.send(np.concatenate([np.asarray(part, dtype=np.int32) for part in parts]))
+    ids_, positions_, slots_, starts_, lens_, rows_, places, plain, unknown_ = sent.split([len(part) for part in parts])
+    long = ids_.long()
+    if unknown:
+        pairs = unknown_.view(-1, 2).long()
+        long[pairs[:, 0]] = tables.token[pairs[:, 1]].long()
+    batch = Batch(
+        ids=long,
+        positions=positions_.long(),
+        slots=slots_.long(),
+        starts=starts_.clone(),  # sections of one buffer are not aligned as kernels expect
+        seq_lens=lens_.clone(),
+        page_tables=tables.pages.index_select(0, rows_.long()),
+        logits_at=places.long(),
+        max_query=max(chunk.length for chunk in chunks),
+        max_seq=max(lens),
+        host_starts=starts.tolist(),
+        host_seq_lens=lens,
+    )
+    return batch, plain.clone()
+
+
+def _tokens(chunk: Chunk) -> list[int] | None:
+    """The chunk's tokens; None for one that only the device knows."""
+    tokens = chunk.request.tokens
+    end = chunk.start + chunk.length - len(chunk.draft)
+    if chunk.start >= len(tokens):
+        return None
+    return [*tokens[chunk.start : end], *chunk.draft]
+
+
+def _slots(request: Request, at: np.ndarray, page_size: int) -> np.ndarray:
+    first = int(at[0]) // page_size
+    pages = np.asarray(request.pages[first : int(at[-1]) // page_size + 1], dtype=np.int64)
+    slots: np.ndarray = pages[at // page_size - first] * page_size + at % page_size
+    return slots
