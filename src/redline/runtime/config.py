@@ -42,7 +42,7 @@ class EngineConfig:
     page_size: int = 0
     kv_cache_tokens: int = 0
     memory_share: float = 0.9
-    """Share of the GPU's memory (or, on a CPU, of a quarter of the free memory) for weights and KV together."""
+    """Share of the GPU's memory for weights and KV together; on a CPU, of a quarter of what the weights leave free."""
     max_model_len: int = 0
     max_num_seqs: int = 0
     max_num_batched_tokens: int = 0
