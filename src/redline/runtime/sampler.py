@@ -11,7 +11,7 @@ Nothing here changes the logits given, nor leaves a matcher advanced: who append
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -166,16 +166,12 @@ def verify_all(
     firsts = np.cumsum([0, *(len(draft) + 1 for draft in drafts)]).tolist()
     probs = draft_probs or [None] * len(rows)
     drawn: list[list[Drawn]] = [[] for _ in rows]
-    alike = [i for i, row in enumerate(rows) if probs[i] is None or row.greedy]
-    at = [firsts[i] + place for i in alike for place in range(len(unrolled[i]))]
-    if at:
-        chosen = iter(sample(_part(logits, at), [place for i in alike for place in unrolled[i]]))
-        for i in alike:
-            drawn[i] = _agreed([next(chosen) for _ in unrolled[i]], drafts[i])
-    for i, q in enumerate(probs):
-        if q is not None and not rows[i].greedy:
-            part = logits[firsts[i] : firsts[i] + len(unrolled[i])]
-            drawn[i] = _rejected(part, unrolled[i], drafts[i], q)
+    ruled = [i for i, row in enumerate(rows) if probs[i] is not None and len(drafts[i]) and not row.greedy]
+    for group, rule in ((sorted({*range(len(rows))} - {*ruled}), _agreed), (ruled, _rejected)):
+        at = [firsts[i] + place for i in group for place in range(len(unrolled[i]))]
+        if at:
+            places, guesses = [unrolled[i] for i in group], [drafts[i] for i in group]
+            _put(drawn, group, rule(_part(logits, at), places, guesses, [probs[i] for i in group]))
     return drawn
 
 
@@ -186,47 +182,92 @@ def _unrolled(row: Row, draft: Sequence[int], vocab: int) -> list[Row]:
         counts(row)
     matcher = row.matcher
     if matcher is None:
-        return [replace(row, draft=tuple(draft[:i])) for i in range(reach + 1)]
+        return [_after(row, draft[:i], None) for i in range(reach + 1)]
     reach = min(reach, matcher.allowed(draft[:reach]))
     places = []
     for i in range(reach + 1):
         mask = empty_mask(vocab)
         matcher.fill(mask.data)
-        places.append(replace(row, draft=tuple(draft[:i]), mask=mask))
+        places.append(_after(row, draft[:i], mask))
         if i < reach:
             matcher.advance(draft[i])
     matcher.rollback(reach)
     return places
 
 
-def _agreed(chosen: list[Drawn], draft: Sequence[int]) -> list[Drawn]:
-    """Up to the first place that did not choose what was guessed."""
-    for i, token in enumerate(draft[: len(chosen)]):
-        if chosen[i].token != token:
-            return chosen[: i + 1]
-    return chosen
+def _after(row: Row, draft: Sequence[int], mask: np.ndarray | None) -> Row:
+    return Row(row.sampling, row.tokens, row.prompt_len, row.matcher, tuple(draft), row.counts, mask)
 
 
-def _rejected(logits: torch.Tensor, places: Sequence[Row], draft: Sequence[int], q: torch.Tensor) -> list[Drawn]:
-    """The rejection rule: accept with p/q, else draw from what p has more than q."""
-    p = distribution(logits, places)
-    tokens: list[int] = []
-    for i, place in enumerate(places):
-        seed = place.sampling.seed
-        if bool(p[i, 0].isnan()):
-            tokens.append(NOTHING)
-            break
-        if i == len(draft):
-            tokens += _draw(p[i : i + 1], None, [place], Purpose.TOKEN)
-            break
-        other = q[i].to(p)
-        if uniform(seed, place.position, Purpose.ACCEPT) * float(other[draft[i]]) < float(p[i, draft[i]]):
-            tokens.append(draft[i])
-            continue
-        rest = (p[i] - other).clamp_(min=0)
-        tokens += _draw((rest if bool(rest.sum() > 0) else p[i])[None], None, [place], Purpose.RESIDUAL)
-        break
-    return _told(logits[: len(tokens)], places[: len(tokens)], tokens)
+def _agreed(
+    logits: torch.Tensor,
+    unrolled: Sequence[list[Row]],
+    drafts: Sequence[Sequence[int]],
+    probs: Sequence[torch.Tensor | None],
+) -> list[list[Drawn]]:
+    """Every place chooses for itself; what it chose counts up to the first place that did not choose the guess."""
+    chosen = iter(sample(logits, [place for places in unrolled for place in places]))
+    drawn = []
+    for places, draft in zip(unrolled, drafts, strict=True):
+        own = [next(chosen) for _ in places]
+        missed = next((i for i, token in enumerate(draft[: len(own)]) if own[i].token != token), len(own) - 1)
+        drawn.append(own[: missed + 1])
+    return drawn
+
+
+def _rejected(
+    logits: torch.Tensor,
+    unrolled: Sequence[list[Row]],
+    drafts: Sequence[Sequence[int]],
+    probs: Sequence[torch.Tensor | None],
+) -> list[list[Drawn]]:
+    """The rejection rule: a guess stands with p/q; where it falls, the token comes from what p has more than q."""
+    p = distribution(logits, [place for places in unrolled for place in places])
+    tokens: list[list[int]] = []
+    ends: list[int] = []
+    weights, last = [], []
+    first = 0
+    for places, draft, other in zip(unrolled, drafts, probs, strict=True):
+        assert other is not None
+        q = other.to(p)
+        count = _standing(p[first : first + len(places)], q, places, draft)
+        tokens.append(list(draft[:count]))
+        if count < len(places):
+            at = p[first + count]
+            rest = (at - q[count]).clamp_(min=0) if count < len(draft) else at
+            weights.append(rest if bool(rest.sum() > 0) else at)
+            last.append(places[count])
+            ends.append(len(tokens) - 1)
+        first += len(places)
+    if last:
+        for i, token in zip(ends, _draw(torch.stack(weights), None, last, Purpose.RESIDUAL), strict=True):
+            tokens[i].append(token)
+    return _split(logits, unrolled, tokens)
+
+
+def _standing(p: torch.Tensor, q: torch.Tensor, places: Sequence[Row], draft: Sequence[int]) -> int:
+    """How many guesses stand. `p` [places, V], `q` [k, V]."""
+    count = min(len(places), len(draft))
+    guesses = torch.tensor(draft[:count], device=p.device)[:, None]
+    pairs = torch.cat([p[:count].gather(-1, guesses), q[:count].gather(-1, guesses)], -1).tolist()
+    for i, (own, other) in enumerate(pairs):
+        number = uniform(places[i].sampling.seed, places[i].position, Purpose.ACCEPT)
+        # Written so that a NaN falls.
+        if not number * other < own:
+            return i
+    return count
+
+
+def _split(logits: torch.Tensor, unrolled: Sequence[list[Row]], tokens: Sequence[list[int]]) -> list[list[Drawn]]:
+    """Each request's tokens with their log-probabilities. `logits` [places of all requests, V]."""
+    padded = [token for places, own in zip(unrolled, tokens, strict=True) for token in _pad(own, len(places))]
+    told = iter(_told(logits, [place for places in unrolled for place in places], padded))
+    every = [[next(told) for _ in places] for places in unrolled]
+    return [drawn[: len(own)] for drawn, own in zip(every, tokens, strict=True)]
+
+
+def _pad(tokens: list[int], length: int) -> list[int]:
+    return [*tokens, *[NOTHING] * (length - len(tokens))]
 
 
 def _logprobs(logits: torch.Tensor, tokens: Sequence[int], wanted: Sequence[int]) -> list[TokenLogprob]:
