@@ -1,8 +1,8 @@
 """The runner for a GPU: CUDA graphs for decode steps, the model run eagerly for steps that have more than that.
 
 Tokens of a step in flight are known to the device before they are known here, so a step can be launched before its
-predecessor is collected. Rows whose choice needs the host (penalties, a grammar, log-probabilities) take part in a graph
-too: their logits are read after it and what the device chose for them is overwritten.
+predecessor is collected. Rows whose choice needs the host (penalties, a grammar, log-probabilities) take part in a
+graph too: their logits are read after it and what the device chose for them is overwritten.
 
 On a CPU the same code runs without graphs, which is how its bookkeeping is tested; `CpuRunner` is the one to use there.
 """
@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 import torch
 
 from redline.runtime.config import EngineConfig
-from redline.runtime.graph import Decoder, Graphs, buckets_upto
 from redline.runtime.gpu_setup import Setup
+from redline.runtime.graph import Decoder, Graphs, buckets_upto
 from redline.runtime.layout import Layout, batch_of, layout_of
 from redline.runtime.request import Request
 from redline.runtime.sampler import Drawn, Row, prompt_logprobs, sample, verify_all
@@ -121,7 +121,7 @@ class GpuRunner:
             self.mirror.occupy(chunk.request)
         self.sender.apply(self.mirror.take(), self.tables)
         batch, rows = batch_of(step.chunks, layout, self.tables, self.sender)
-        hidden = self.model.forward(batch, self.setup.kv)
+        hidden = layout.in_order(self.model.forward(batch, self.setup.kv))
         count = len(layout.plain)
         tokens = torch.empty(count, dtype=torch.int32, device=self.device)
         logits = self.model.logits(hidden[: count + layout.drafted]) if count + layout.drafted else hidden
@@ -145,7 +145,7 @@ class GpuRunner:
         here[: len(plain)].copy_(tokens[: len(plain)], non_blocking=True)
         arrived = None
         if cuda:
-            arrived = torch.cuda.Event()
+            arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
             arrived.record()
         return Flight(step, plain, here, arrived)
 

@@ -70,11 +70,12 @@ class Setup:
     def notes(self) -> dict[str, str]:
         """What was chosen, and the seconds of each phase of the start."""
         limits = self.limits
+        pages = limits.pages - 1
         return {
             "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu",
             "dtype": str(self.dtype).removeprefix("torch."),
             "kernels": self.kernels.name,
-            "kv_cache": f"{(limits.pages - 1) * limits.page_size} tokens in {limits.pages - 1} pages of {limits.page_size}",
+            "kv_cache": f"{pages * limits.page_size} tokens in {pages} pages of {limits.page_size}",
             "max_model_len": str(limits.max_model_len),
             "max_num_seqs": str(limits.max_seqs),
             "max_num_batched_tokens": str(limits.max_batched_tokens),

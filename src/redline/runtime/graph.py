@@ -6,9 +6,10 @@ rows: a replay needs nothing from the host, and the next replay can be enqueued 
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -86,6 +87,30 @@ class Decoder:
         return self._logits[bucket]
 
 
+def captured(work: Callable[[], None], pool: Any = None) -> torch.cuda.CUDAGraph:
+    """A graph of what `work` launches. It is run once before: kernels compile, libraries pick and take workspaces,
+    which a capture may not. `torch.cuda.graph` does the same and also empties caches each time, which takes longer."""
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    side.wait_stream(torch.cuda.current_stream())
+    graph = torch.cuda.CUDAGraph()
+    collecting = gc.isenabled()
+    gc.disable()  # a collected tensor or event would be freed in the middle of the capture
+    try:
+        with torch.cuda.stream(side):
+            work()
+            torch.cuda.synchronize()
+            graph.capture_begin(pool, capture_error_mode="thread_local")
+            try:
+                work()
+            finally:
+                graph.capture_end()
+    finally:
+        if collecting:
+            gc.enable()
+    torch.cuda.current_stream().wait_stream(side)
+    return graph
+
+
 class Graphs:
     """Captured steps. A bucket whose capture failed is not in `sizes`; larger batches than any bucket run eagerly."""
 
@@ -102,7 +127,7 @@ class Graphs:
         failed = ""
         for bucket in sorted(buckets, reverse=True):
             try:
-                self._graphs[bucket] = self._one(bucket, pool)
+                self._graphs[bucket] = captured(lambda bucket=bucket: self.decoder.run(bucket), pool)  # type: ignore[misc]
                 self.sizes.insert(0, bucket)
             except torch.OutOfMemoryError as error:
                 torch.cuda.empty_cache()
@@ -111,19 +136,6 @@ class Graphs:
         sizes = ",".join(map(str, self.sizes)) or "none"
         self.note = f"{sizes} ({used / 2**20:.0f} MiB, {time.perf_counter() - started:.1f} s){failed}"
         progress(f"CUDA graphs for batches of {self.note}")
-
-    def _one(self, bucket: int, pool: object) -> torch.cuda.CUDAGraph:
-        # The first run compiles, loads and picks what a capture may not: kernels, cuBLAS handles, workspaces.
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            self.decoder.run(bucket)
-        torch.cuda.current_stream().wait_stream(side)
-        torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool, stream=side, capture_error_mode="thread_local"):
-            self.decoder.run(bucket)
-        return graph
 
     def fits(self, count: int) -> int | None:
         """The smallest captured bucket for so many rows."""

@@ -30,6 +30,13 @@ class Layout:
     def drafted(self) -> int:
         return sum(len(chunk.draft) + 1 for chunk in self.drafts)
 
+    def in_order(self, hidden: torch.Tensor) -> torch.Tensor:
+        """From the order of the step's tokens, in which the model gives them, to that of `places`."""
+        order = np.argsort(np.argsort(self.places))
+        if bool((order == np.arange(len(order))).all()):
+            return hidden
+        return hidden.index_select(0, torch.from_numpy(order).to(hidden.device))
+
 
 def layout_of(chunks: Sequence[Chunk]) -> Layout:
     layout = Layout()
@@ -81,9 +88,21 @@ def batch_of(chunks: Sequence[Chunk], layout: Layout, tables: Tables, sender: Se
         positions[first:end] = at
         slots[first:end] = _slots(chunk.request, at, tables.page_size)
     row_of = [chunk.request.row for chunk in chunks]
-    parts = (ids, positions, slots, starts, lens, row_of, layout.places, [c.request.row for c in layout.plain], unknown)
+    parts = (
+        ids,
+        positions,
+        slots,
+        starts,
+        lens,
+        row_of,
+        sorted(layout.places),
+        [c.request.row for c in layout.plain],
+        unknown,
+    )
     sent = sender.send(np.concatenate([np.asarray(part, dtype=np.int32) for part in parts]))
-    ids_, positions_, slots_, starts_, lens_, rows_, places, plain, unknown_ = sent.split([len(part) for part in parts])
+    ids_, positions_, slots_, starts_, lens_, rows_, places, plain, unknown_ = torch.split(
+        sent, [len(part) for part in parts]
+    )
     long = ids_.long()
     if unknown:
         pairs = unknown_.view(-1, 2).long()

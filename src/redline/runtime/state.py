@@ -192,7 +192,7 @@ class Sender:
         if not self.pinned:
             return part.clone()
         on_device = part.to(self.device, non_blocking=True)
-        done = torch.cuda.Event()
+        done = torch.cuda.Event()  # type: ignore[no-untyped-call]
         done.record()
         self._done[slot] = done
         return on_device

@@ -1,8 +1,7 @@
 """Which way of computing the same thing is the fastest here: measured at start, per operation and batch size.
 
 A candidate is captured into a graph that calls it on the weights of several layers in turn, so that the cache holds no
-more than in a real step, and replayed; the median counts. All together takes a second or two, and no more than `budget_s`
-is begun with.
+more than in a real step, and replayed; the median counts. After `budget_s` nothing more is measured.
 """
 
 from __future__ import annotations
@@ -15,12 +14,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from redline.runtime.batch import Batch
+from redline.runtime.graph import captured
 from redline.runtime.kernels import KV
 from redline.runtime.kernels.flashinfer import FlashInferKernels
 from redline.runtime.kernels.plan import MOST_SPLITS, splits_for
 from redline.runtime.kernels.triton import TritonKernels
 from redline.runtime.kernels.triton_linear import candidates
-from redline.runtime.linear import Fp8, Plain
+from redline.runtime.linear import Fp8, Plain, Weight
 
 if TYPE_CHECKING:
     from redline.runtime.model import Model
@@ -30,30 +30,27 @@ Timer = Callable[[Call, int], float]
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 CONTEXT = 1024
 LAYERS = 4
-"""So many layers in turn: together larger than a GPU's cache for the models where the choice matters."""
+SPAN = 256 << 20
+"""Weights of so many layers, and so many bytes, are gone through in turn: more than a GPU's cache."""
 
 
 def graph_time(call: Call, count: int) -> float:
     """Milliseconds per call, launches excluded. `call(i)` for i below `count`."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
+
+    def all_calls() -> None:
         for i in range(count):
             call(i)
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
-        for i in range(count):
-            call(i)
+
+    graph = captured(all_calls)
     times = []
     for _ in range(5):
-        before, after = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         before.record()
         graph.replay()
         after.record()
         after.synchronize()
         times.append(before.elapsed_time(after) / count)
-    return statistics.median(times[1:])
+    return float(statistics.median(times[1:]))
 
 
 class Chooser:
@@ -95,21 +92,20 @@ class Chooser:
         return best
 
     def _products(self, tokens: int) -> None:
-        layers = self.model.layers[:LAYERS]
-        groups = {name: [getattr(layer, name) for layer in layers] for name in ("qkv", "o", "gate_up", "down")}
+        groups = {name: _enough(self.model, name) for name in ("qkv", "o", "gate_up", "down")}
         for name, weights in {**groups, "head": [self.model.head]}.items():
             first = weights[0]
             if not isinstance(first, Plain | Fp8) or not all(type(weight) is type(first) for weight in weights):
                 continue
             key = (tokens, *first.weight.shape, first.weight.dtype)
             own = candidates(tokens, first)
-            if key in self.kernels.products or not own or first.bias is not None and isinstance(first, Fp8):
+            if key in self.kernels.products or not own or (first.bias is not None and isinstance(first, Fp8)):
                 continue
             x = torch.randn(tokens, first.weight.shape[1], device=first.weight.device).to(self.model.dtype)
             ways: dict[str, Call] = {"library": lambda i, w=weights, x=x: self.kernels.linear(x, w[i % len(w)])}  # type: ignore[misc]
             for label, way in own.items():
                 ways[label] = lambda i, w=weights, x=x, way=way: way(x, w[i % len(w)])  # type: ignore[misc]
-            chosen = self.best(f"{name} ({tokens} tokens)", ways, len(weights) * 2)
+            chosen = self.best(f"{name} ({tokens} tokens)", ways, max(LAYERS, len(weights)))
             if chosen != "library":
                 self.kernels.products[key] = own[chosen]
 
@@ -151,3 +147,8 @@ class Chooser:
             kernels.splits[bucket] = splits[measured]
             if isinstance(kernels, FlashInferKernels) and measured in kernels.xqa_rows:
                 kernels.xqa_rows.add(bucket)
+
+
+def _enough(model: Model, name: str) -> list[Weight]:
+    each = getattr(model.layers[0], name).nbytes
+    return [getattr(layer, name) for layer in model.layers[: max(LAYERS, -(-SPAN // each))]]

@@ -1,8 +1,8 @@
 """Tier T2: FlashInfer's XQA for decode attention, over redline's Triton kernels for everything else.
 
-XQA reads lengths and page tables on the device and plans nothing on the host, so it can be captured. It is compiled on
-first use, which takes about a minute of nvcc: unless it was asked for by name, it is used only where that was done
-before. Whether it beats the Triton kernel at a batch size is measured at start (`choose.py`). Read in FlashInfer 0.6.14.
+XQA reads lengths and page tables on the device and plans nothing on the host, so it can be captured. It is compiled
+on first use, which takes about a minute of nvcc: unless it was asked for by name, it is used only where that was done
+before. Whether it beats the Triton kernel at a batch size is measured at start (`choose.py`). Calls as of 0.6.14.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ import torch
 
 from redline.runtime.batch import Batch
 
-
 MOST_SPLITS = 64
 
 

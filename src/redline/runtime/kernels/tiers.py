@@ -1,4 +1,4 @@
-"""Which kernels run, by what the box has and what was asked for: torch (T0), Triton (T1), FlashInfer (T2) over Triton."""
+"""Which kernels run, by what the box has and what was asked for: torch, Triton, or FlashInfer over Triton."""
 
 from __future__ import annotations
 

@@ -13,42 +13,12 @@ import triton
 import triton.language as tl
 
 
-@triton.jit(do_not_specialize=["window", "splits"])
-def attention_kernel(
-    q, k_pages, v_pages, out, partial, logs, tiles, starts, seq_lens, page_tables,
-    scale, table_stride, window, splits,
-    group: tl.constexpr, kv_heads: tl.constexpr, dim: tl.constexpr, page_size: tl.constexpr,
-    split_up: tl.constexpr, tiled: tl.constexpr, windowed: tl.constexpr, precision: tl.constexpr,
-    block_m: tl.constexpr, block_n: tl.constexpr, block_d: tl.constexpr,
+@triton.jit
+def context_of(
+    length, queries, first, split, splits, window,
+    group: tl.constexpr, split_up: tl.constexpr, windowed: tl.constexpr, block_m: tl.constexpr, block_n: tl.constexpr,
 ):  # fmt: skip
-    """Program (tile, kv head, split). `split_up`: there is more than one split. `tiles`: [n, 2] int32 of (sequence, first row); without it a tile is a sequence.
-
-    `scale` includes log2(e): weights are powers of two. `precision` is "ieee" for float32 and has no effect on bf16.
-    """
-    tile = tl.program_id(0)
-    kv_head = tl.program_id(1)
-    split = tl.program_id(2)
-    sequence = tile
-    first = 0
-    if tiled:
-        sequence = tl.load(tiles + tile * 2)
-        first = tl.load(tiles + tile * 2 + 1)
-    begin = tl.load(starts + sequence)
-    queries = tl.load(starts + sequence + 1) - begin
-    length = tl.load(seq_lens + sequence)
-
-    row = first + tl.arange(0, block_m)
-    asked = row // group
-    valid = row < queries * group
-    token = (begin + asked).to(tl.int64)
-    head = kv_head * group + row % group
-    position = length - queries + asked
-    d = tl.arange(0, block_d)
-    wide = (d < dim)[None, :]
-    at = (token * (kv_heads * group) + head)[:, None] * dim + d[None, :]
-    query = tl.load(q + at, mask=valid[:, None] & wide, other=0.0)
-
-    # the context of the tile's rows, and this split's part of it in whole blocks
+    """[low, last): the context that the rows of a tile can see, and of it this split's part, in whole blocks."""
     last = tl.minimum(length, length - queries + (first + block_m - 1) // group + 1)
     last = tl.where(first < queries * group, last, 0)
     low = 0
@@ -58,40 +28,85 @@ def attention_kernel(
         part = tl.cdiv(tl.cdiv(last - low, block_n), splits) * block_n
         low += split * part
         last = tl.minimum(last, low + part)
+    return low, last
+
+
+@triton.jit
+def attend_block(
+    query, k_pages, v_pages, table, n, last, position, kv_head, top, total, acc, scale, window,
+    kv_heads: tl.constexpr, dim: tl.constexpr, page_size: tl.constexpr, windowed: tl.constexpr,
+    precision: tl.constexpr, block_d: tl.constexpr,
+):  # fmt: skip
+    """Adds the tokens at positions `n` to the running maximum, weight and weighted values of every row."""
+    d = tl.arange(0, block_d)
+    there = n < last
+    page = tl.load(table + n // page_size, mask=there, other=0).to(tl.int64)
+    where = ((page * page_size + n % page_size) * kv_heads + kv_head) * dim
+    key = tl.load(k_pages + where[None, :] + d[:, None], mask=there[None, :] & (d < dim)[:, None], other=0.0)
+    weight = tl.dot(query, key.to(query.dtype), input_precision=precision) * scale
+    seen = there[None, :] & (n[None, :] <= position[:, None])
+    if windowed:
+        seen = seen & (n[None, :] > position[:, None] - window)
+    weight = tl.where(seen, weight, float("-inf"))
+    higher = tl.maximum(top, tl.max(weight, axis=1))
+    # a row that has seen nothing yet keeps weight 0 instead of inf - inf
+    anchor = tl.where(higher == float("-inf"), 0.0, higher)
+    weight = tl.exp2(weight - anchor[:, None])
+    fade = tl.exp2(top - anchor)
+    total = total * fade + tl.sum(weight, axis=1)
+    value = tl.load(v_pages + where[:, None] + d[None, :], mask=there[:, None] & (d < dim)[None, :], other=0.0)
+    acc = tl.dot(weight.to(query.dtype), value.to(query.dtype), acc * fade[:, None], input_precision=precision)
+    return higher, total, acc
+
+
+@triton.jit(do_not_specialize=["window", "splits"])
+def attention_kernel(
+    q, k_pages, v_pages, out, partial, logs, tiles, starts, seq_lens, page_tables, scale, table_stride, window, splits,
+    group: tl.constexpr, kv_heads: tl.constexpr, dim: tl.constexpr, page_size: tl.constexpr,
+    split_up: tl.constexpr, tiled: tl.constexpr, windowed: tl.constexpr, precision: tl.constexpr,
+    block_m: tl.constexpr, block_n: tl.constexpr, block_d: tl.constexpr,
+):  # fmt: skip
+    """Program (tile, kv head, split). `split_up`: there is more than one split. `tiles`: [n, 2] int32 of (sequence,
+    first row); without it a tile is a sequence.
+
+    `scale` includes log2(e): weights are powers of two. `precision` is "ieee" for float32 and has no effect on bf16.
+    """
+    sequence = tl.program_id(0)
+    kv_head = tl.program_id(1)
+    split = tl.program_id(2)
+    first = 0
+    if tiled:
+        first = tl.load(tiles + sequence * 2 + 1)
+        sequence = tl.load(tiles + sequence * 2)
+    begin = tl.load(starts + sequence)
+    queries = tl.load(starts + sequence + 1) - begin
+    length = tl.load(seq_lens + sequence)
+    row = first + tl.arange(0, block_m)
+    d = tl.arange(0, block_d)
+    valid = (row < queries * group)[:, None] & (d < dim)[None, :]
+    head = (begin + row // group).to(tl.int64) * (kv_heads * group) + kv_head * group + row % group
+    query = tl.load(q + head[:, None] * dim + d[None, :], mask=valid, other=0.0)
+    low, last = context_of(length, queries, first, split, splits, window, group, split_up, windowed, block_m, block_n)
 
     top = tl.full([block_m], float("-inf"), tl.float32)
     total = tl.zeros([block_m], tl.float32)
     acc = tl.zeros([block_m, block_d], tl.float32)
+    position = length - queries + row // group
     table = page_tables + sequence.to(tl.int64) * table_stride
     for base in range(low, last, block_n):
-        n = base + tl.arange(0, block_n)
-        there = n < last
-        page = tl.load(table + n // page_size, mask=there, other=0).to(tl.int64)
-        where = ((page * page_size + n % page_size) * kv_heads + kv_head) * dim
-        key = tl.load(k_pages + where[None, :] + d[:, None], mask=there[None, :] & (d < dim)[:, None], other=0.0)
-        weight = tl.dot(query, key.to(query.dtype), input_precision=precision) * scale
-        seen = there[None, :] & (n[None, :] <= position[:, None])
-        if windowed:
-            seen = seen & (n[None, :] > position[:, None] - window)
-        weight = tl.where(seen, weight, float("-inf"))
-        higher = tl.maximum(top, tl.max(weight, axis=1))
-        # a row that has seen nothing yet keeps weight 0 instead of inf - inf
-        anchor = tl.where(higher == float("-inf"), 0.0, higher)
-        weight = tl.exp2(weight - anchor[:, None])
-        fade = tl.exp2(top - anchor)
-        total = total * fade + tl.sum(weight, axis=1)
-        value = tl.load(v_pages + where[:, None] + d[None, :], mask=there[:, None] & wide, other=0.0)
-        acc = acc * fade[:, None]
-        acc = tl.dot(weight.to(query.dtype), value.to(query.dtype), acc, input_precision=precision)
-        top = higher
+        top, total, acc = attend_block(
+            query, k_pages, v_pages, table, base + tl.arange(0, block_n), last, position, kv_head, top, total, acc,
+            scale, window, kv_heads, dim, page_size, windowed, precision, block_d,
+        )  # fmt: skip
 
     acc = acc / tl.where(total == 0.0, 1.0, total)[:, None]
-    if not split_up:
-        tl.store(out + at, acc.to(out.dtype.element_ty), mask=valid[:, None] & wide)
+    if split_up:
+        one = head * splits + split
+        tl.store(partial + one[:, None] * dim + d[None, :], acc, mask=valid)
+        log = tl.where(total == 0.0, float("-inf"), top + tl.log2(tl.where(total == 0.0, 1.0, total)))
+        tl.store(logs + one, log, mask=row < queries * group)
     else:
-        one = (token * (kv_heads * group) + head) * splits + split
-        tl.store(partial + one[:, None] * dim + d[None, :], acc, mask=valid[:, None] & wide)
-        tl.store(logs + one, tl.where(total == 0.0, float("-inf"), top + tl.log2(total)), mask=valid)
+        tl.store(out + head[:, None] * dim + d[None, :], acc.to(out.dtype.element_ty), mask=valid)
 
 
 @triton.jit(do_not_specialize=["splits"])

@@ -4,8 +4,8 @@ Drawing takes three launches: rows that top-k, top-p or min-p narrow (`filter_ke
 others), the weight and the best token of each part of the vocabulary, and the choice, which goes into the tables, so
 that the next step can start without the host. A token is drawn as `runtime/sampler.py` draws it, by one number
 u(seed, position): the first token at which the summed weights pass u times their total, in the order of the vocabulary,
-or from the most likely down when the row is narrowed. So a request draws the same in any batch and on either path, up to
-the rounding of float32 sums.
+or from the most likely down when the row is narrowed. So a request draws the same in any batch and on either path, up
+to the rounding of float32 sums.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def ordered(x):
 def search(
     logits, vocab, low, high, need, peak, inverse, by_mass: tl.constexpr, block: tl.constexpr, ways: tl.constexpr
 ):
-    """The largest key t in [low, high] with at least `need` tokens, or more mass than `need`, at or above it; `low` when
-    there is none. Each pass over the row splits what is left into `ways` + 1 parts."""
+    """The largest key t in [low, high] with at least `need` tokens, or more mass than `need`, at or above it; `low`
+    when there is none. Each pass over the row splits what is left into `ways` + 1 parts."""
     low = low.to(tl.int64)
     high = high.to(tl.int64)
     j = tl.arange(0, ways)
@@ -62,10 +62,8 @@ def search(
             if by_mass:
                 one = tl.exp((x - peak) * inverse)
             held += tl.sum(tl.where(ordered(x).to(tl.int64)[None, :] >= pivot[:, None], one[None, :], 0.0), axis=1)
-        if by_mass:
-            enough = held > need
-        else:
-            enough = held >= need
+        # a mass must pass what is needed, a count must reach it
+        enough = held > (need if by_mass else need - 0.5)
         low = tl.maximum(low, tl.max(tl.where(enough, pivot, low), axis=0))
         high = tl.minimum(high, tl.min(tl.where(enough, high, pivot - 1), axis=0))
     return low.to(tl.int32)
@@ -103,15 +101,42 @@ def at_key(logits, vocab, key, nth, block: tl.constexpr):
 
 
 @triton.jit
+def narrow(
+    line, vocab, k, p, floor, heat, peak, block: tl.constexpr, ways: tl.constexpr
+):  # fmt: skip
+    """What min-p, top-k and top-p keep, as (key, ties, weight above the key): everything above the key, and the first
+    `ties` tokens at it."""
+    inverse = 1.0 / heat
+    high = ordered(peak)
+    key = ordered(tl.full([], float("-inf"), tl.float32))
+    if floor > 0.0:
+        key = tl.minimum(ordered(peak + tl.log(floor) * heat), high)
+    if (k > 0) & (k < vocab):
+        key = tl.maximum(key, search(line, vocab, key, high, k.to(tl.float32), peak, inverse, False, block, ways))
+    count, mass, ties = above(line, vocab, key, peak, inverse, block)
+    if (k > 0) & (k < vocab):
+        ties = tl.maximum(tl.minimum(ties, k - count), 0)
+    if p < 1.0:
+        one = tl.exp((ordered_back(key) - peak) * inverse)
+        need = p * (mass + ties.to(tl.float32) * one)
+        if mass >= need:
+            # everything at the key is out: the border is higher; the last that begins before `need` stays
+            key = search(line, vocab, key, high, need * 0.9999999, peak, inverse, True, block, ways)
+            count, mass, ties = above(line, vocab, key, peak, inverse, block)
+            one = tl.exp((ordered_back(key) - peak) * inverse)
+        ties = tl.minimum(ties, tl.maximum(tl.ceil((need - mass) / one), 1.0).to(tl.int32))
+    return key, ties, mass
+
+
+@triton.jit
 def filter_kernel(
     logits, rows, at, temperature, top_k, top_p, min_p, seed_low, seed_high, forced, vocab, stride,
     block: tl.constexpr, ways: tl.constexpr,
 ):  # fmt: skip
     """forced[i]: the token of a row that min-p, top-k or top-p narrow, drawn; -1 for other rows, which cost nothing.
 
-    In the order (logit descending, id ascending) each filter keeps a prefix, so what is kept is everything above a key
-    and the first `ties` tokens at it. The draw is a search for the key at which the weights, from the top, pass u times
-    what is kept.
+    In the order (logit descending, id ascending) each filter keeps a prefix. The draw is a search for the key at which
+    the weights, from the top, pass u times what is kept.
     """
     i = tl.program_id(0)
     row = tl.load(rows + i)
@@ -126,32 +151,15 @@ def filter_kernel(
         most = tl.full([block], float("-inf"), tl.float32)
         for base in range(0, vocab, block):
             n = base + tl.arange(0, block)
-            x = tl.load(line + n, mask=n < vocab, other=float("-inf"))
-            most = tl.maximum(most, x)
+            most = tl.maximum(most, tl.load(line + n, mask=n < vocab, other=float("-inf")))
         peak = tl.max(most, axis=0)
-        high = ordered(peak)
-        key = ordered(tl.full([], float("-inf"), tl.float32))
-        if floor > 0.0:
-            key = tl.minimum(ordered(peak + tl.log(floor) * heat), high)
-        if (k > 0) & (k < vocab):
-            key = tl.maximum(key, search(line, vocab, key, high, k.to(tl.float32), peak, inverse, False, block, ways))
-        count, mass, ties = above(line, vocab, key, peak, inverse, block)
-        if (k > 0) & (k < vocab):
-            ties = tl.maximum(tl.minimum(ties, k - count), 0)
+        key, ties, mass = narrow(line, vocab, k, p, floor, heat, peak, block, ways)
         one = tl.exp((ordered_back(key) - peak) * inverse)
-        if p < 1.0:
-            need = p * (mass + ties.to(tl.float32) * one)
-            if mass >= need:
-                # everything at the key is out: the border is higher; the last that begins before `need` stays
-                key = search(line, vocab, key, high, need * 0.9999999, peak, inverse, True, block, ways)
-                count, mass, ties = above(line, vocab, key, peak, inverse, block)
-                one = tl.exp((ordered_back(key) - peak) * inverse)
-            ties = tl.minimum(ties, tl.maximum(tl.ceil((need - mass) / one), 1.0).to(tl.int32))
         u = uniform(tl.load(seed_low + row), tl.load(seed_high + row), tl.load(at + i))
         goal = (u * (mass + ties.to(tl.float32) * one).to(tl.float64)).to(tl.float32)
         if mass > goal:
-            key = search(line, vocab, key + 1, high, goal, peak, inverse, True, block, ways)
-            count, mass, ties = above(line, vocab, key, peak, inverse, block)
+            key = search(line, vocab, key + 1, ordered(peak), goal, peak, inverse, True, block, ways)
+            _, mass, ties = above(line, vocab, key, peak, inverse, block)
             one = tl.exp((ordered_back(key) - peak) * inverse)
         nth = tl.minimum(tl.floor((goal - mass) / one).to(tl.int32), ties - 1)
         token = at_key(line, vocab, key, tl.maximum(nth, 0), block)
@@ -211,7 +219,7 @@ def choose_kernel(
     """Program i: the token of row i goes to out[i] and into the tables. A row with a NaN gives -1, and 0 to the tables.
 
     Greedy takes the best part's token. Otherwise the token at which the weights, summed in the order of the vocabulary,
-    pass u times their total: first the part, then the place in it. `last_row` and beyond are padding: their tables stay.
+    pass u times their total: first the part, then the place in it. `last_row` is padding: its tables stay.
     """
     i = tl.program_id(0)
     row = tl.load(rows + i)

@@ -46,7 +46,7 @@ def skinny_kernel(
     x, weight, out, bias, m, n, k, biased: tl.constexpr,
     block_m: tl.constexpr, block_n: tl.constexpr, block_k: tl.constexpr, precision: tl.constexpr,
 ):  # fmt: skip
-    """Up to `block_m` rows at once, on the tensor cores: weight rows stand where a product usually has its tall side."""
+    """Up to `block_m` rows at once, on the tensor cores; the weight's rows stand where a product has its tall side."""
     row = tl.program_id(0) * block_n + tl.arange(0, block_n)
     start = row.to(tl.int64)[:, None] * k
     i = tl.arange(0, block_m)
@@ -82,8 +82,8 @@ def skinny(x: torch.Tensor, weight: Plain | Fp8, *, block_n: int, block_k: int, 
     out = torch.empty((m, n), dtype=x.dtype, device=x.device)
     precision = "ieee" if x.dtype == torch.float32 else "tf32"
     skinny_kernel[(triton.cdiv(n, block_n),)](
-        x, weight.weight, out, out if bias is None else bias, m, n, k, bias is not None, 16, block_n, block_k, precision,
-        num_warps=4, num_stages=stages,
+        x, weight.weight, out, out if bias is None else bias, m, n, k, bias is not None, 16, block_n, block_k,
+        precision, num_warps=4, num_stages=stages,
     )  # fmt: skip
     return out
 
@@ -96,6 +96,6 @@ def candidates(tokens: int, weight: Plain | Fp8) -> dict[str, Product]:
         shapes = ((4, 1024, 4), (8, 1024, 8), (16, 512, 8))
         return {f"gemv{n}x{k}": partial(gemv, block_n=n, block_k=k, warps=w) for n, k, w in shapes}
     if tokens <= 16 and isinstance(weight, Plain):
-        shapes = ((32, 256, 3), (64, 128, 4))
-        return {f"skinny{n}x{k}": partial(skinny, block_n=n, block_k=k, stages=s) for n, k, s in shapes}
+        tiles = ((32, 256, 3), (64, 128, 4))
+        return {f"skinny{n}x{k}": partial(skinny, block_n=n, block_k=k, stages=s) for n, k, s in tiles}
     return {}
