@@ -22,7 +22,7 @@ from redline.runtime.layout import Layout, batch_of, layout_of
 from redline.runtime.request import Request
 from redline.runtime.sampler import Drawn, Row, prompt_logprobs, sample, verify_all
 from redline.runtime.state import Mirror, Sender
-from redline.runtime.step import Chunk, Limits, RunnerBroken, RunnerOutOfMemory, Sampled, Step
+from redline.runtime.step import Chunk, Launched, Limits, RunnerBroken, RunnerOutOfMemory, Sampled, Step
 
 LOGIT_ROWS = 512
 """Prompt log-probabilities are computed for so many tokens at a time: logits are the largest thing in a step."""
@@ -79,7 +79,8 @@ class GpuRunner:
                 return self._decode(step)
             return self._mixed(step)
 
-    def collect(self, launched: Flight) -> list[Sampled]:
+    def collect(self, launched: Launched) -> list[Sampled]:
+        assert isinstance(launched, Flight)
         with self._faults():
             if launched.arrived is not None:
                 launched.arrived.synchronize()

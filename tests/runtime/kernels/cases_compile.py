@@ -23,6 +23,8 @@ ATTENTION = {"group": 4, "kv_heads": 8, "page_size": 32, "precision": "tf32", "b
 def kind(kernel: str, name: str) -> str:
     if name == "scale":
         return "*fp32" if kernel == "gemv_kernel" else "fp32"
+    if name == "k" and kernel in ("gemv_kernel", "skinny_kernel"):
+        return "i32"
     if name == "rows" and kernel == "rms_norm_kernel":
         return "i32"
     if name in HALVES:

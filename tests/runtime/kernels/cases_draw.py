@@ -78,7 +78,9 @@ def test_inputs_of_a_step(draw: Draw) -> None:
     rows = torch.tensor([5, 7, ROWS], dtype=torch.int32)
     count, none = 3, torch.empty(0, dtype=torch.int64)
     batch = Batch(
-        *(torch.full((count,), -1, dtype=torch.int64) for _ in range(3)),
+        ids=torch.full((count,), -1, dtype=torch.int64),
+        positions=torch.full((count,), -1, dtype=torch.int64),
+        slots=torch.full((count,), -1, dtype=torch.int64),
         starts=none,
         seq_lens=torch.full((count,), -1, dtype=torch.int32),
         page_tables=torch.zeros(count, tables.pages_per_row, dtype=torch.int32),

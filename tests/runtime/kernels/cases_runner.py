@@ -28,5 +28,5 @@ def test_same_text(run_ahead: int, tmp_path: Path) -> None:
     )
     runner = GpuRunner(config)
     assert runner.resolved()["kernels"] == "triton"
-    cases = CASES[:6]
+    cases = CASES[:4]
     assert answers(runner, config, cases) == right_answers(runner.model, cases)
