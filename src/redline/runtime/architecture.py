@@ -92,14 +92,12 @@ def parse_config(config: dict[str, Any], generation: dict[str, Any]) -> ModelCon
     if activation != "silu":
         raise Unsupported(f"activation {activation}: redline's engine has silu")
     heads, hidden = _whole(given, "num_attention_heads"), _whole(given, "hidden_size")
-    layers, position = _whole(given, "num_hidden_layers"), _whole(given, "max_position_embeddings")
+    layers = _whole(given, "num_hidden_layers")
     head_dim = int(given.get("head_dim") or (128 if family == "qwen3" else hidden // heads))
     kv_heads = int(given.get("num_key_value_heads") or heads)
     if heads % kv_heads or head_dim % 2:
         raise Unsupported(f"{heads} query heads over {kv_heads} of keys, head_dim {head_dim}")
-    rope = read_rope(given, position)
-    if rope.kind == "yarn":
-        position = max(position, int(rope.original * rope.factor))
+    rope, position = _rope(given)
     bias = bool(given.get("attention_bias", False)) and family in ("llama", "qwen3")
     return ModelConfig(
         family=family,
@@ -124,6 +122,13 @@ def parse_config(config: dict[str, Any], generation: dict[str, Any]) -> ModelCon
         bos_id=min(_ids(config.get("bos_token_id")), default=None),
         quantization=read_quantization(given),
     )
+
+
+def _rope(given: dict[str, Any]) -> tuple[Rope, int]:
+    """(rope, positions); yarn's factor makes more of them than config.json says."""
+    position = _whole(given, "max_position_embeddings")
+    rope = read_rope(given, position)
+    return rope, max(position, int(rope.original * rope.factor)) if rope.kind == "yarn" else position
 
 
 def _family(config: dict[str, Any]) -> str:

@@ -40,19 +40,17 @@ def assemble(step: Step, page_size: int) -> tuple[Batch, list[Place]]:
         starts.append(len(ids))
         lengths.append(end)
         tables.append(pages[: -(-end // page_size)])
-        prompt = 0
-        if request.sampling.prompt_logprobs is not None:
-            prompt = max(0, min(end, request.prompt_len - 1) - start)
-        draws = 1 + len(chunk.draft) if chunk.samples else 0
+        prompt, draws = _wanted(chunk)
         places.append(Place(chunk, len(logits_at), prompt, draws))
         logits_at += range(at, at + prompt)
         logits_at += range(len(ids) - draws, len(ids))
     widest = max(map(len, tables))
     padded = [table + [0] * (widest - len(table)) for table in tables]
+    ids_at, positions_at, slots_at = torch.tensor((ids, positions, slots))
     batch = Batch(
-        ids=torch.tensor(ids),
-        positions=torch.tensor(positions),
-        slots=torch.tensor(slots),
+        ids=ids_at,
+        positions=positions_at,
+        slots=slots_at,
         starts=torch.tensor(starts, dtype=torch.int32),
         seq_lens=torch.tensor(lengths, dtype=torch.int32),
         page_tables=torch.tensor(padded, dtype=torch.int32),
@@ -63,3 +61,11 @@ def assemble(step: Step, page_size: int) -> tuple[Batch, list[Place]]:
         host_seq_lens=lengths,
     )
     return batch, places
+
+
+def _wanted(chunk: Chunk) -> tuple[int, int]:
+    """(logits that tell of the next prompt token, logits that are drawn from)"""
+    prompt, request = 0, chunk.request
+    if request.sampling.prompt_logprobs is not None:
+        prompt = max(0, min(chunk.start + chunk.length, request.prompt_len - 1) - chunk.start)
+    return prompt, 1 + len(chunk.draft) if chunk.samples else 0

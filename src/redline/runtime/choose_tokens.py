@@ -12,40 +12,52 @@ from redline.runtime.request import Request
 from redline.runtime.step import Sampled
 
 
-def choose(logits: torch.Tensor, places: list[Place]) -> list[Sampled]:
-    """`logits` [L, vocab] float32, rows as in `places`. One entry per place that draws or that tells of the prompt."""
-    if not logits.shape[0]:
-        return []
-    # the largest is NaN when any is
-    best, tokens = (found.tolist() for found in logits.max(-1))
-    found: list[Sampled] = []
-    sampler_rows: list[tuple[int, Sampled]] = []
-    for place in places:
-        request = place.chunk.request
-        if not place.draws and not _tells_of_prompt(place):
-            continue
-        sampled = Sampled(request, [])
-        found.append(sampled)
-        first, last = place.first, place.first + place.prompt + place.draws
-        if any(value != value for value in best[first:last]):
-            sampled.fault = "nan"
-            continue
-        if _tells_of_prompt(place):
-            sampled.prompt_logprobs = _prompt(logits, place)
-        first += place.prompt
-        if request.sampling.plain_greedy and request.matcher is None:
-            sampled.tokens = accepted(place.chunk.draft, tokens[first:last])
-        elif place.draws == 1:
-            sampler_rows.append((first, sampled))
-        elif place.draws:
-            draft = place.chunk.draft
-            _take(sampled, _sampler().verify(logits[first:last], _row(request), draft, None))
-    if sampler_rows:
-        at = torch.tensor([row for row, _ in sampler_rows])
-        drawn = _sampler().sample(logits[at], [_row(sampled.request) for _, sampled in sampler_rows])
-        for (_, sampled), one in zip(sampler_rows, drawn, strict=True):
-            _take(sampled, [one])
-    return found
+class Chooser:
+    """Keeps the sampler's row of each request that needs one, since it counts tokens as they come."""
+
+    def __init__(self) -> None:
+        self._rows: dict[Request, Any] = {}
+
+    def choose(self, logits: torch.Tensor, places: list[Place]) -> list[Sampled]:
+        """`logits` [L, vocab] float32, rows as in `places`. One entry per place that draws or tells of the prompt."""
+        # the largest is NaN when any is
+        best, tokens = (part.tolist() for part in logits.max(-1))
+        found: list[Sampled] = []
+        to_sample: list[tuple[int, Sampled]] = []
+        for place in places:
+            if not place.draws and not _tells_of_prompt(place):
+                continue
+            sampled = Sampled(place.chunk.request, [])
+            found.append(sampled)
+            first, last = place.first, place.first + place.prompt + place.draws
+            if any(value != value for value in best[first:last]):
+                sampled.fault = "nan"
+                continue
+            if _tells_of_prompt(place):
+                sampled.prompt_logprobs = _prompt(logits, place)
+            first += place.prompt
+            if sampled.request.sampling.plain_greedy and sampled.request.matcher is None:
+                sampled.tokens = accepted(place.chunk.draft, tokens[first:last])
+            elif place.draws == 1:
+                to_sample.append((first, sampled))
+            elif place.draws:
+                row = self._row(sampled.request)
+                _take(sampled, _sampler().verify(logits[first:last], row, place.chunk.draft, None))
+        if to_sample:
+            at = torch.tensor([row for row, _ in to_sample])
+            drawn = _sampler().sample(logits[at], [self._row(sampled.request) for _, sampled in to_sample])
+            for (_, sampled), one in zip(to_sample, drawn, strict=True):
+                _take(sampled, [one])
+        return found
+
+    def release(self, request: Request) -> None:
+        self._rows.pop(request, None)
+
+    def _row(self, request: Request) -> Any:
+        if request not in self._rows:
+            row = _sampler().Row(request.sampling, request.tokens, request.prompt_len, request.matcher)
+            self._rows[request] = row
+        return self._rows[request]
 
 
 def accepted(draft: tuple[int, ...], greedy: list[int]) -> list[int]:
@@ -81,10 +93,6 @@ def _take(sampled: Sampled, drawn: list[Any]) -> None:
         sampled.tokens.append(one.token)
         if one.logprob is not None:
             sampled.logprobs.append(one.logprob)
-
-
-def _row(request: Request) -> Any:
-    return _sampler().Row(request.sampling, request.tokens, request.prompt_len, request.matcher)
 
 
 def _sampler() -> Any:

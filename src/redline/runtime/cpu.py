@@ -13,7 +13,7 @@ import torch
 from redline.errors import Unsupported, UsageError
 from redline.runtime.architecture import read_config
 from redline.runtime.assemble import assemble
-from redline.runtime.choose_tokens import choose
+from redline.runtime.choose_tokens import Chooser
 from redline.runtime.config import EngineConfig
 from redline.runtime.cpu_limits import choose_dtypes, choose_limits, choose_threads
 from redline.runtime.kernels.torch import TorchKernels
@@ -47,11 +47,12 @@ class CpuRunner:
             device="cpu",
             quantization=config.quantization,
             seed=config.seed,
-            kernels=TorchKernels(),
+            kernels=TorchKernels(None if dtypes.weights == dtypes.activations else dtypes.weights),
             activations=dtypes.activations,
             positions=config.max_model_len or None,
         )
         self._limits = choose_limits(config, model, dtypes.activations.itemsize)
+        self._chooser = Chooser()
         self._kv = self._model.allocate_kv(self._limits.pages, self._limits.page_size, "cpu")
         stored = model.quantization.layout if model.quantization else "none"
         self._resolved = {
@@ -64,7 +65,7 @@ class CpuRunner:
             "kv": f"{self._limits.pages - 1} pages of {self._limits.page_size} tokens",
         }
         self._warm_up()
-        self._resolved["start_s"] = f"{time.perf_counter() - started:.3f}"
+        progress(f"ready after {time.perf_counter() - started:.2f} s")
 
     @property
     def limits(self) -> Limits:
@@ -76,19 +77,19 @@ class CpuRunner:
         with torch.inference_mode():
             batch, places = assemble(step, self._limits.page_size)
             hidden = self._model.forward(batch, self._kv)
-            return _Done(step, choose(self._model.logits(hidden), places))
+            return _Done(step, self._chooser.choose(self._model.logits(hidden), places) if len(hidden) else [])
 
     def collect(self, launched: Launched) -> list[Sampled]:
         return cast(_Done, launched).sampled
 
     def release(self, request: Request) -> None:
-        """Nothing is kept per request beside its pages."""
+        self._chooser.release(request)
 
     def resolved(self) -> dict[str, str]:
         return dict(self._resolved)
 
     def close(self) -> None:
-        self._kv = []
+        del self._kv, self._model
 
     def _set_threads(self) -> None:
         """OpenMP keeps the number per calling thread, and the engine's thread is not the one that made us."""

@@ -53,18 +53,25 @@ class Model:
         self.scale = config.head_dim**-0.5
 
     def forward(self, batch: Batch, kv: Sequence[KV]) -> torch.Tensor:
-        """Hidden states at `batch.logits_at`, [L, hidden], after the last norm. Writes the step's K and V."""
+        """Hidden states at `batch.logits_at`, [L, hidden], after the last norm. Writes the step's K and V.
+
+        As many as there are tokens means all of them, in order.
+        """
         c, k = self.config, self.kernels
+        last = len(self.layers) - 1
+        some = batch.logits_at.shape[0] != batch.ids.shape[0]
         residual = F.embedding(batch.ids, self.embedding).to(self.dtype)
         x = k.rms_norm(residual, self.layers[0].input_norm, c.rms_norm_eps)
         for i, layer in enumerate(self.layers):
             if i:
                 x, residual = k.add_rms_norm(x, residual, layer.input_norm, c.rms_norm_eps)
             x = self._attention(x, layer, batch, kv[i])
+            if some and i == last:
+                # what follows concerns each token alone, so the others are done
+                x, residual = x[batch.logits_at], residual[batch.logits_at]
+            x = k.linear(x, layer.o)
             x, residual = k.add_rms_norm(x, residual, layer.post_norm, c.rms_norm_eps)
             x = k.linear(k.silu_mul(k.linear(x, layer.gate_up)), layer.down)
-        if batch.logits_at.shape[0] != x.shape[0]:
-            x, residual = x[batch.logits_at], residual[batch.logits_at]
         return k.add_rms_norm(x, residual, self.norm, c.rms_norm_eps)[0]
 
     def _attention(self, x: torch.Tensor, layer: Layer, batch: Batch, kv: KV) -> torch.Tensor:
@@ -74,7 +81,7 @@ class Model:
         if layer.q_norm is not None and layer.k_norm is not None:
             q, key = k.rms_norm(q, layer.q_norm, c.rms_norm_eps), k.rms_norm(key, layer.k_norm, c.rms_norm_eps)
         q = k.rope_append(q, key, v, self.cos_sin, batch, kv)
-        return k.linear(k.attention(q, kv, batch, self.scale, layer.window), layer.o)
+        return k.attention(q, kv, batch, self.scale, layer.window)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """[L, hidden] -> [L, vocab] float32."""
@@ -83,9 +90,15 @@ class Model:
     def allocate_kv(
         self, pages: int, page_size: int, device: torch.device | str, dtype: torch.dtype | None = None
     ) -> list[KV]:
-        """K and V of every layer, zeroed: attention may read entries that no token wrote, weighted with zero."""
+        """K and V of every layer, zeroed: attention may read entries that no token wrote, weighted with zero.
+
+        On a CPU they are strided views of one tensor, a token's values behind its keys.
+        """
         c = self.config
         shape = (pages, page_size, c.num_kv_heads, c.head_dim)
+        if torch.device(device).type == "cpu":
+            both = (_zeros((*shape[:2], 2 * shape[2], shape[3]), device, dtype or self.dtype) for _ in self.layers)
+            return [(one[:, :, : c.num_kv_heads], one[:, :, c.num_kv_heads :]) for one in both]
         return [
             (_zeros(shape, device, dtype or self.dtype), _zeros(shape, device, dtype or self.dtype))
             for _ in self.layers

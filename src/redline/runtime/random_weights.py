@@ -30,5 +30,5 @@ class RandomWeights:
         if len(shape) == 1:
             fill = 0.0 if name.endswith(".bias") else 1.0
             return torch.full(shape, fill, dtype=self.dtype, device=self.device)
-        generator = torch.Generator(self.device).manual_seed((self.seed << 32) | zlib.crc32(name.encode()))
+        generator = torch.Generator(self.device).manual_seed(zlib.crc32(f"{self.seed} {name}".encode()))
         return torch.empty(shape, dtype=self.dtype, device=self.device).normal_(0.0, SPREAD, generator=generator)

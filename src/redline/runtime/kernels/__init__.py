@@ -15,6 +15,7 @@ KV = tuple["torch.Tensor", "torch.Tensor"]
 
 class Kernels(Protocol):
     """All take and give contiguous tensors of the model's dtype; T tokens, H query heads, K kv heads, D head_dim.
+    Only q, k and v of `rope_append` may be slices of one projection: heads are dense, tokens may be strided.
 
     Accumulation is in float32. Nothing here reads a tensor on the host, so every call can be captured in a CUDA graph
     (`attention` with `batch.host_*` None).
