@@ -53,4 +53,5 @@ def target(
             break
         probs[token] = weights[token]
         mass += weights[token]
-    return probs / probs.sum()
+    probs /= probs.sum()
+    return probs

@@ -76,13 +76,11 @@ def tokens_of(drawn: list[Drawn]) -> list[int]:
 
 CASES: dict[str, Sampling] = {
     "temperature": Sampling(temperature=0.7),
-    "hot": Sampling(temperature=1.8),
     "top-k": Sampling(temperature=1.0, top_k=5),
     "top-p": Sampling(temperature=1.2, top_p=0.8),
     "min-p": Sampling(temperature=1.5, min_p=0.1),
     "all filters": Sampling(temperature=1.4, min_p=0.02, top_k=8, top_p=0.9),
     "penalties": Sampling(repetition_penalty=1.4, presence_penalty=0.3, frequency_penalty=0.5),
-    "negative penalties": Sampling(repetition_penalty=0.8, presence_penalty=-0.3, frequency_penalty=-0.2),
     "bias": Sampling(logit_bias=((0, 3.0), (7, -100.0), (5, 1.5))),
     "held": Sampling(min_tokens=5, hold_ids=frozenset({2, 4})),
     "everything": Sampling(

@@ -18,14 +18,17 @@ import numpy as np
 import torch
 
 from redline.runtime.draws import Purpose, draws, uniform
-from redline.runtime.edits import edited, empty_mask
+from redline.runtime.edits import edited, empty_mask, words
 from redline.runtime.filters import filtered, filters
 from redline.runtime.penalties import Counts, counts, penalises
 from redline.runtime.ranking import best, pick, top
 from redline.runtime.request import Matcher, Sampling, TokenLogprob
 
 GREEDY_BELOW = 1e-5
+AT_ONCE = 1 << 20
+"""Logits that a CPU works on at once: more of them, times the copies on the way, leave its cache."""
 NAN = "nan"
+GRAMMAR = "grammar"
 T = TypeVar("T")
 NOTHING = -1
 """The token of a row whose logits were of no use."""
@@ -62,7 +65,8 @@ class Row:
 
 
 class Drawn(NamedTuple):
-    """`fault` is `nan` when the row had a NaN, an infinity or nothing to choose from; then `token` is -1."""
+    """`fault` is `nan` when the row had a NaN, an infinity or nothing to choose from, and `grammar` when the grammar
+    allowed nothing, having hit a limit; then `token` is -1."""
 
     token: int
     logprob: TokenLogprob | None = None
@@ -71,8 +75,12 @@ class Drawn(NamedTuple):
 
 def sample(logits: torch.Tensor, rows: Sequence[Row], purpose: Purpose = Purpose.TOKEN) -> list[Drawn]:
     """One token per row. `logits` [R, V] float32."""
+    at_once = max(1, AT_ONCE // logits.shape[-1])
+    if len(rows) > at_once and logits.device.type == "cpu":
+        parts = range(0, len(rows), at_once)
+        return [one for i in parts for one in sample(logits[i : i + at_once], rows[i : i + at_once], purpose)]
     if all(row.sampling.plain_greedy and row.matcher is None for row in rows):
-        return [Drawn(token, None, NAN if token < 0 else "") for token in _arg_max(logits)]
+        return [Drawn(token, None, "" if token >= 0 else NAN) for token in _arg_max(logits)]
     return _told(logits, rows, choose(edited(logits, rows), rows, purpose))
 
 
@@ -132,7 +140,15 @@ def _told(logits: torch.Tensor, rows: Sequence[Row], tokens: Sequence[int]) -> l
     if asked:
         most = [rows[i].sampling.logprobs or 0 for i in asked]
         _put(told, asked, _logprobs(_part(logits, asked), [tokens[i] for i in asked], most))
-    return [Drawn(token, logprob, NAN if token < 0 else "") for token, logprob in zip(tokens, told, strict=True)]
+    vocab = logits.shape[-1]
+    return [
+        Drawn(token, logprob, "" if token >= 0 else _fault(row, vocab))
+        for row, token, logprob in zip(rows, tokens, told, strict=True)
+    ]
+
+
+def _fault(row: Row, vocab: int) -> str:
+    return GRAMMAR if row.matcher is not None and not words(row, vocab).any() else NAN
 
 
 def prompt_logprobs(logits: torch.Tensor, targets: Sequence[int], top: int) -> list[TokenLogprob]:
@@ -223,39 +239,37 @@ def _rejected(
 ) -> list[list[Drawn]]:
     """The rejection rule: a guess stands with p/q; where it falls, the token comes from what p has more than q."""
     p = distribution(logits, [place for places in unrolled for place in places])
-    tokens: list[list[int]] = []
-    ends: list[int] = []
-    weights, last = [], []
-    first = 0
-    for places, draft, other in zip(unrolled, drafts, probs, strict=True):
-        assert other is not None
-        q = other.to(p)
-        count = _standing(p[first : first + len(places)], q, places, draft)
-        tokens.append(list(draft[:count]))
-        if count < len(places):
-            at = p[first + count]
-            rest = (at - q[count]).clamp_(min=0) if count < len(draft) else at
-            weights.append(rest if bool(rest.sum() > 0) else at)
-            last.append(places[count])
-            ends.append(len(tokens) - 1)
-        first += len(places)
-    if last:
-        for i, token in zip(ends, _draw(torch.stack(weights), None, last, Purpose.RESIDUAL), strict=True):
+    guesses = [list(draft[: len(places)]) for places, draft in zip(unrolled, drafts, strict=True)]
+    q = torch.cat([other[: len(own)].to(p) for own, other in zip(guesses, probs, strict=True) if other is not None])
+    firsts = np.cumsum([0, *(len(places) for places in unrolled)]).tolist()
+    known = np.cumsum([0, *(len(own) for own in guesses)]).tolist()
+    at = [first + i for first, own in zip(firsts, guesses, strict=False) for i in range(len(own))]
+    chosen = torch.tensor([token for own in guesses for token in own], device=p.device)[:, None]
+    pairs = torch.cat([p[at].gather(-1, chosen), q.gather(-1, chosen)], -1).tolist()
+    counts = [_standing(pairs[known[i] : known[i + 1]], places) for i, places in enumerate(unrolled)]
+    tokens = [own[:count] for own, count in zip(guesses, counts, strict=True)]
+    ends = [i for i, places in enumerate(unrolled) if counts[i] < len(places)]
+    weights = p[[firsts[i] + counts[i] for i in ends]]
+    fallen = [place for place, i in enumerate(ends) if counts[i] < len(guesses[i])]
+    if fallen:
+        rest = (weights[fallen] - q[[known[ends[place]] + counts[ends[place]] for place in fallen]]).clamp_(min=0)
+        # Nothing rests where p and q are the same up to rounding.
+        weights[fallen] = torch.where(rest.sum(-1, keepdim=True) > 0, rest, weights[fallen])
+    if ends:
+        last = [unrolled[i][counts[i]] for i in ends]
+        for i, token in zip(ends, _draw(weights, None, last, Purpose.RESIDUAL), strict=True):
             tokens[i].append(token)
     return _split(logits, unrolled, tokens)
 
 
-def _standing(p: torch.Tensor, q: torch.Tensor, places: Sequence[Row], draft: Sequence[int]) -> int:
-    """How many guesses stand. `p` [places, V], `q` [k, V]."""
-    count = min(len(places), len(draft))
-    guesses = torch.tensor(draft[:count], device=p.device)[:, None]
-    pairs = torch.cat([p[:count].gather(-1, guesses), q[:count].gather(-1, guesses)], -1).tolist()
+def _standing(pairs: Sequence[Sequence[float]], places: Sequence[Row]) -> int:
+    """How many guesses stand, given (p, q) of each."""
     for i, (own, other) in enumerate(pairs):
         number = uniform(places[i].sampling.seed, places[i].position, Purpose.ACCEPT)
         # Written so that a NaN falls.
         if not number * other < own:
             return i
-    return count
+    return len(pairs)
 
 
 def _split(logits: torch.Tensor, unrolled: Sequence[list[Row]], tokens: Sequence[list[int]]) -> list[list[Drawn]]:

@@ -35,7 +35,10 @@ class Step:
 
 @dataclass
 class Sampled:
-    """What one sampling chunk gave: accepted draft tokens and one more. `fault` names what was wrong: `nan` or ''."""
+    """What one sampling chunk gave: accepted draft tokens and one more.
+
+    `fault` names what was wrong: `nan`, `grammar` (it allowed nothing, having hit a limit) or ''.
+    """
 
     request: Request
     tokens: list[int]
@@ -88,7 +91,11 @@ class Runner(Protocol):
 
 
 class Proposer(Protocol):
-    """Guesses tokens. `propose` sets `draft` of the requests given, all of which have nothing pending."""
+    """Guesses tokens. `propose` sets `draft` of the requests given, all of which have nothing pending.
+
+    A proposer may have `stepped(step, seconds)`, which the loop calls after each collected step, and
+    `probs(request)`, [k, V] or None, what the draft was drawn from, which a runner hands to `sampler.verify`.
+    """
 
     def propose(self, requests: Sequence[Request], most: int) -> None: ...
 
