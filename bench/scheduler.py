@@ -2,17 +2,22 @@
 
     python bench/scheduler.py --steps 2000
 
-Steady decode: all sequences are in, each gets one token a step, none ends.
+Steady decode: all sequences are in, each gets one token a step, none ends. `loop` is the whole engine thread with the
+same work: planning, launching, collecting, telling, and the runner's own list of tokens.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
+from redline.runtime.config import EngineConfig
+from redline.runtime.loop import EngineLoop
 from redline.runtime.request import Output, Request, Sampling
 from redline.runtime.scheduler import Scheduler
-from redline.runtime.step import Limits, Sampled
+from redline.runtime.step import Limits, Sampled, Step
 
 
 def ignore(output: Output) -> None:
@@ -60,6 +65,45 @@ def decode(seqs: int, steps: int, prompt: int = 128, run_ahead: int = 0, page_si
     return {name: max(nanoseconds - own, 0) / 1e3 / steps / seqs for name, nanoseconds in spent.items()}
 
 
+class Nothing:
+    """A runner that computes nothing, at once."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+
+    def launch(self, step: Step) -> SimpleNamespace:
+        return SimpleNamespace(step=step)
+
+    def collect(self, launched: SimpleNamespace) -> list[Sampled]:
+        return [Sampled(chunk.request, [7]) for chunk in launched.step.chunks if chunk.samples]
+
+    def release(self, request: Request) -> None:
+        pass
+
+    def resolved(self) -> dict[str, str]:
+        return {}
+
+    def close(self) -> None:
+        pass
+
+
+def loop(seqs: int, steps: int, run_ahead: int) -> float:
+    """Microseconds of CPU per sequence and step of an engine's thread, prompts and ends included."""
+    limits = Limits(
+        pages=seqs * (steps // 16 + 4) + 2, page_size=16, max_seqs=seqs, max_batched_tokens=1 << 16,
+        max_model_len=1 << 20, vocab_size=1000,
+    )  # fmt: skip
+    engine = EngineLoop(Nothing(limits), config=EngineConfig(model=Path("none"), run_ahead=run_ahead))
+    for i in range(seqs):
+        engine.submit(Request(id=str(i), tokens=[i % 900 + 3] * 16, sampling=Sampling(max_tokens=steps), sink=ignore))
+    start = time.process_time_ns()
+    engine.start()
+    engine.drain(600)
+    spent = time.process_time_ns() - start
+    engine.stop()
+    return spent / 1e3 / steps / seqs
+
+
 def clock_ns(reads: int = 10_000) -> float:
     """What one reading of the clock costs: a good part of a step of one sequence."""
     start = time.thread_time_ns()
@@ -74,13 +118,15 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     print("µs per sequence and step")
-    print(f"{'sequences':>9} {'ahead':>5} {'schedule':>9} {'launched':>9} {'update':>9} {'tell':>9} {'all':>9}")
+    phases = ("schedule", "launched", "update", "tell")
+    print(f"{'sequences':>9} {'ahead':>5} " + " ".join(f"{name:>9}" for name in (*phases, "all", "loop")))
     for seqs in (1, 8, 64, 256):
         for ahead in (0, 1):
             runs = [decode(seqs, options.steps, run_ahead=ahead) for _ in range(options.repeats)]
             best = min(runs, key=lambda run: sum(run.values()))
-            parts = " ".join(f"{best[name]:9.2f}" for name in ("schedule", "launched", "update", "tell"))
-            print(f"{seqs:9} {ahead:5} {parts} {sum(best.values()):9.2f}")
+            parts = " ".join(f"{best[name]:9.2f}" for name in phases)
+            whole = min(loop(seqs, options.steps, ahead) for _ in range(options.repeats))
+            print(f"{seqs:9} {ahead:5} {parts} {sum(best.values()):9.2f} {whole:9.2f}")
 
 
 if __name__ == "__main__":

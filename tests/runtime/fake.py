@@ -16,7 +16,7 @@ from zlib import crc32
 
 from redline.runtime.request import Finish, Output, Request, Sampling, TokenLogprob
 from redline.runtime.scheduler import Scheduler
-from redline.runtime.step import Chunk, Limits, RunnerBroken, RunnerOutOfMemory, Sampled, Step
+from redline.runtime.step import Chunk, Launched, Limits, RunnerBroken, RunnerOutOfMemory, Sampled, Step
 
 VOCAB = 50
 
@@ -189,7 +189,8 @@ class FakeRunner:
         places = range(start, min(start + length, request.prompt_len))
         return [TokenLogprob(request.tokens[i], -2.0, ()) if i else None for i in places]
 
-    def collect(self, launched: FakeLaunched) -> list[Sampled]:
+    def collect(self, launched: Launched) -> list[Sampled]:
+        assert isinstance(launched, FakeLaunched)
         if launched.step.number >= self.broken_at:
             raise RunnerBroken("an illegal memory access was encountered")
         assert self.in_flight.pop(0) is launched, "steps must be collected in order"
@@ -263,6 +264,8 @@ class Drive:
         rows = [request.row for request in here]
         assert len({*rows}) == len(rows)
         assert len(rows) <= self.scheduler.limits.max_seqs
+        for request in {*roster.by_id.values()} - {*here}:
+            assert (request.pages, request.computed, request.row, request.books.room) == ([], 0, -1, 0)
         for request in here:
             assert request.books.room == len(request.pages) * self.scheduler.limits.page_size
 
@@ -274,4 +277,5 @@ class Drive:
         assert not self.scheduler.unfinished
         assert not len(self.scheduler.roster.waiting)
         assert not self.scheduler.roster.draining
+        assert not self.scheduler.roster._coming
         assert not self.runner.device

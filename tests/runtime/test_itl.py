@@ -88,6 +88,13 @@ def test_a_miss_makes_chunks_small_again() -> None:
     assert (grown, sizer.cap) == (FIRST_CHUNK * 64, int(FIRST_CHUNK * 64 * 0.45))
 
 
+def test_chunks_that_tried_nothing_prove_nothing() -> None:
+    sizer = ChunkSizer(10)
+    for prefill in (FIRST_CHUNK, 3, 3, 3):
+        sizer.observe(Work(prefill + 1, 10, 100, prefill, 1), 0.001)
+    assert sizer.cap == FIRST_CHUNK * 2
+
+
 def test_pairs_against_a_count() -> None:
     assert pairs(5, 3) == sum(position + 1 for position in range(5, 8))
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from redline.runtime.request import Finish
+from redline.runtime.request import Finish, Request
 
-from .fake import VOCAB, Drive, alone, limits, next_token
+from .fake import VOCAB, Drive, Heard, alone, limits, next_token
 
 
 def prompts(rng: random.Random) -> list[int]:
@@ -48,7 +48,7 @@ def test_answers_and_pages(
         max_model_len=41,
     )  # fmt: skip
     drive = Drive(room, run_ahead=run_ahead, prefix_caching=caching)
-    asked = []
+    asked: list[tuple[list[int], Request, Heard]] = []
     while len(asked) < 14 or drive.scheduler.unfinished:
         if len(asked) < 14 and rng.random() < 0.4:
             prompt = prompts(rng)

@@ -189,7 +189,7 @@ class EngineLoop:
     def _take(self, command: Request | str | threading.Event | None) -> None:
         if isinstance(command, Request):
             try:
-                self.scheduler.add(command)
+                self.scheduler.add(command, checked=True)
             except RequestRefused as refused:
                 self.scheduler.events.append((command, Output((), Finish.ERROR, error=str(refused))))
         elif isinstance(command, str):
@@ -248,7 +248,7 @@ class EngineLoop:
     def _end(self, failure: str) -> None:
         """Nothing comes after this: everybody who still waits is told."""
         with self._lock:
-            self.failure = failure
+            self.failure = failure or self.failure
             self._closed = failure or self._closed
         if failure:
             log.error("the engine has ended: %s", failure)

@@ -3,6 +3,9 @@
 A waiting request comes in when pages for all its tokens are free and one more for every running request: otherwise it
 would be preempted, or preempt others, at once. It gets those pages right away, so only decodes ever lack one. Then the
 worst request is preempted: its pages are let go, hashed, and when it comes back it computes what the cache has lost.
+When most of what it has to compute is being computed for another request right now, it waits for that: so many
+requests with one long beginning that come together compute it once.
+
 A row and pages are given back only after the last step that touches them was collected.
 """
 
@@ -52,7 +55,9 @@ class Roster:
         self._released = released
         self._rows = list(range(limits.max_seqs))
         self._arrivals = 0
-        self._blocked: tuple[Request, int] | None = None
+        self._blocked: tuple[Request, int, int] | None = None
+        self._coming: dict[bytes, Request] = {}
+        """Pages of prompts that are not computed yet, by name, and who computes them."""
 
     @property
     def running(self) -> int:
@@ -74,9 +79,10 @@ class Roster:
         if len(tokens) > room:
             raise RequestRefused(f"the prompt has {len(tokens)} tokens, and the KV cache holds {room} in all")
 
-    def add(self, request: Request) -> None:
-        """Queues it. Raises `RequestRefused`."""
-        self.check(request)
+    def add(self, request: Request, checked: bool = False) -> None:
+        """Queues it. Raises `RequestRefused`. `checked` says that `check` was asked already."""
+        if not checked:
+            self.check(request)
         if request.id in self.by_id:
             raise RequestRefused(f"a request with the id {request.id!r} is here already")
         books = request.books
@@ -94,19 +100,33 @@ class Roster:
         if request is None or running >= self.max_seqs or not self._rows:
             return None
         pool = self.pool
-        if running and self._blocked and self._blocked[0] is request and pool.free <= self._blocked[1]:
-            return None  # nothing has become free since it was found too large
+        if running and self._blocked and self._blocked[0] is request:
+            _, free, crowd = self._blocked
+            if pool.free <= free and running >= crowd:
+                return None  # nothing has become free since it was found too large
         hits = self._hits(request)
+        if self._coming and self._worth_waiting(request, len(hits)):
+            return None
         fresh = pool.pages_for(len(request.tokens)) - len(hits)
         spare = running + 1 if running else 0
         if pool.free - pool.idle(hits) < fresh + spare:
-            self._blocked = (request, pool.free)
+            self._blocked = (request, pool.free, running)
             return None
         self._blocked = None
         self.waiting.pop()
         pool.hold(hits)
         self._seat(request, hits, fresh)
         return request
+
+    def _worth_waiting(self, request: Request, hits: int) -> bool:
+        """True when at least half of what it has to compute is on its way."""
+        size = self.limits.page_size
+        coming = 0
+        for name in request.books.names[hits : (len(request.tokens) - 1) // size]:
+            if name not in self._coming:
+                break
+            coming += 1
+        return coming * size * 2 >= len(request.tokens) - hits * size
 
     def _hits(self, request: Request) -> list[int]:
         """Pages of the prefix cache for it. Never all its tokens: the last one's logits are needed."""
@@ -126,6 +146,8 @@ class Roster:
         request.row = heappop(self._rows)
         request.status = Status.RUNNING
         insort(self.prefilling, request, key=place)
+        for name in request.books.names[request.books.shared :]:
+            self._coming.setdefault(name, request)
         if not request.scheduled_ns:
             request.scheduled_ns = now_ns()
             request.cached = request.computed
@@ -180,6 +202,7 @@ class Roster:
         pool.name(books.names, request.tokens, full, request.salt)
         for i in range(books.shared, full):
             pool.publish(request.pages[i], books.names[i])
+            self._coming.pop(books.names[i], None)
         books.shared = full
 
     def distrust(self, request: Request) -> None:
@@ -215,9 +238,12 @@ class Roster:
 
     def _let_go(self, request: Request) -> None:
         self._released(request)
+        if self._coming:
+            for name in request.books.names:
+                if self._coming.get(name) is request:
+                    del self._coming[name]
         self.pool.drop(request.pages)
         heappush(self._rows, request.row)
         request.row = -1
         request.pages = []
         request.books.room = 0
-        request.books.shared = 0

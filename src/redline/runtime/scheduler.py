@@ -66,9 +66,9 @@ class Scheduler:
     def unfinished(self) -> int:
         return len(self.roster.by_id)
 
-    def add(self, request: Request) -> None:
-        """Queues it. Raises `RequestRefused`, with the numbers, if it can never run."""
-        self.roster.add(request)
+    def add(self, request: Request, checked: bool = False) -> None:
+        """Queues it. Raises `RequestRefused`, with the numbers, if it can never run; `checked`: not asked again."""
+        self.roster.add(request, checked)
 
     def abort(self, request_id: str) -> None:
         """Ends it now. Pages that steps in flight touch come back with those steps. Unknown ids are ignored."""
