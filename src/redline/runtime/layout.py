@@ -70,57 +70,51 @@ def batch_of(chunks: Sequence[Chunk], layout: Layout, tables: Tables, sender: Se
     """The batch on the device, and the table rows of `layout.plain`, int32. Tokens that only the device knows come from
     the tables, as do the pages: the tables must be up to date.
     """
-    count, rows = sum(chunk.length for chunk in chunks), len(chunks)
-    starts = np.zeros(rows + 1, dtype=np.int32)
-    np.cumsum([chunk.length for chunk in chunks], out=starts[1:])
+    starts = np.cumsum([0, *(chunk.length for chunk in chunks)]).tolist()
     lens = [chunk.start + chunk.length for chunk in chunks]
-    ids, positions, slots = (np.empty(count, dtype=np.int32) for _ in range(3))
+    rows, plain = ([chunk.request.row for chunk in some] for some in (chunks, layout.plain))
+    ids, positions, slots, unknown = _numbers(chunks, starts, tables.page_size)
+    parts = (ids, positions, slots, starts, lens, rows, sorted(layout.places), plain, unknown)
+    sent = torch.split(
+        sender.send(np.concatenate([np.asarray(part, dtype=np.int32) for part in parts])), [len(part) for part in parts]
+    )
+    long = sent[0].long()
+    if unknown:
+        pairs = sent[8].view(-1, 2).long()
+        long[pairs[:, 0]] = tables.token[pairs[:, 1]].long()
+    batch = Batch(
+        ids=long,
+        positions=sent[1].long(),
+        slots=sent[2].long(),
+        starts=sent[3].clone(),  # a part of a buffer is not aligned as kernels expect
+        seq_lens=sent[4].clone(),
+        page_tables=tables.pages.index_select(0, sent[5].long()),
+        logits_at=sent[6].long(),
+        max_query=max(chunk.length for chunk in chunks),
+        max_seq=max(lens),
+        host_starts=starts,
+        host_seq_lens=lens,
+    )
+    return batch, sent[7].clone()
+
+
+def _numbers(
+    chunks: Sequence[Chunk], starts: list[int], page_size: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[int]]:
+    """Ids, positions and slots of all tokens; then (token, table row) of each whose id only the device knows."""
+    ids, positions, slots = (np.zeros(starts[-1], dtype=np.int32) for _ in range(3))
     unknown: list[int] = []
-    for chunk, first in zip(chunks, starts.tolist(), strict=False):
+    for chunk, first in zip(chunks, starts, strict=False):
         end = first + chunk.length
         tokens = _tokens(chunk)
         if tokens is None:
             unknown += (first, chunk.request.row)
-            ids[first:end] = 0
         else:
             ids[first:end] = tokens
         at = np.arange(chunk.start, chunk.start + chunk.length)
         positions[first:end] = at
-        slots[first:end] = _slots(chunk.request, at, tables.page_size)
-    row_of = [chunk.request.row for chunk in chunks]
-    parts = (
-        ids,
-        positions,
-        slots,
-        starts,
-        lens,
-        row_of,
-        sorted(layout.places),
-        [c.request.row for c in layout.plain],
-        unknown,
-    )
-    sent = sender.send(np.concatenate([np.asarray(part, dtype=np.int32) for part in parts]))
-    ids_, positions_, slots_, starts_, lens_, rows_, places, plain, unknown_ = torch.split(
-        sent, [len(part) for part in parts]
-    )
-    long = ids_.long()
-    if unknown:
-        pairs = unknown_.view(-1, 2).long()
-        long[pairs[:, 0]] = tables.token[pairs[:, 1]].long()
-    batch = Batch(
-        ids=long,
-        positions=positions_.long(),
-        slots=slots_.long(),
-        starts=starts_.clone(),  # sections of one buffer are not aligned as kernels expect
-        seq_lens=lens_.clone(),
-        page_tables=tables.pages.index_select(0, rows_.long()),
-        logits_at=places.long(),
-        max_query=max(chunk.length for chunk in chunks),
-        max_seq=max(lens),
-        host_starts=starts.tolist(),
-        host_seq_lens=lens,
-    )
-    return batch, plain.clone()
+        slots[first:end] = _slots(chunk.request, at, page_size)
+    return ids, positions, slots, unknown
 
 
 def _tokens(chunk: Chunk) -> list[int] | None:

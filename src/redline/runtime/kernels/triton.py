@@ -78,7 +78,8 @@ class TritonKernels:
         if tokens:
             pointwise.rope_append_kernel[(tokens, triton.cdiv(q_heads + kv_heads, heads))](
                 q, k, v, cos_sin, batch.positions, batch.slots, out, kv[0], kv[1],
-                q.stride(0), k.stride(0), v.stride(0), q_heads, kv_heads, dim, power_of_two(dim // 2), heads,
+                q.stride(0), k.stride(0), v.stride(0), kv[0].stride(1), q_heads, kv_heads, dim, power_of_two(dim // 2),
+                heads,
                 num_warps=4,
             )  # fmt: skip
         return out
@@ -121,7 +122,8 @@ class TritonKernels:
             logs = torch.empty((last, heads, splits), dtype=torch.float32, device=q.device)
         attention_kernels.attention_kernel[(plan.decodes if tiles is None else len(tiles), kv_heads, splits)](
             q, kv[0], kv[1], out, partial, logs, batch.starts if tiles is None else tiles,
-            batch.starts, batch.seq_lens, batch.page_tables, scale * LOG2E, batch.page_tables.stride(0), window or 0,
+            batch.starts, batch.seq_lens, batch.page_tables, scale * LOG2E, kv[0].stride(1),
+            batch.page_tables.stride(0), window or 0,
             splits, heads // kv_heads, kv_heads, dim, kv[0].shape[1], splits > 1, tiles is not None, window is not None,
             "ieee" if q.dtype == torch.float32 else "tf32", block_m, 64 if block_d <= 128 else 32, block_d,
             num_warps=4 if block_m <= 64 else 8, num_stages=3 if block_m <= 16 else 2,

@@ -33,15 +33,15 @@ def context_of(
 
 @triton.jit
 def attend_block(
-    query, k_pages, v_pages, table, n, last, position, kv_head, top, total, acc, scale, window,
-    kv_heads: tl.constexpr, dim: tl.constexpr, page_size: tl.constexpr, windowed: tl.constexpr,
+    query, k_pages, v_pages, table, n, last, position, kv_head, top, total, acc, scale, kv_stride, window,
+    dim: tl.constexpr, page_size: tl.constexpr, windowed: tl.constexpr,
     precision: tl.constexpr, block_d: tl.constexpr,
 ):  # fmt: skip
     """Adds the tokens at positions `n` to the running maximum, weight and weighted values of every row."""
     d = tl.arange(0, block_d)
     there = n < last
     page = tl.load(table + n // page_size, mask=there, other=0).to(tl.int64)
-    where = ((page * page_size + n % page_size) * kv_heads + kv_head) * dim
+    where = (page * page_size + n % page_size) * kv_stride + kv_head * dim
     key = tl.load(k_pages + where[None, :] + d[:, None], mask=there[None, :] & (d < dim)[:, None], other=0.0)
     weight = tl.dot(query, key.to(query.dtype), input_precision=precision) * scale
     seen = there[None, :] & (n[None, :] <= position[:, None])
@@ -61,7 +61,8 @@ def attend_block(
 
 @triton.jit(do_not_specialize=["window", "splits"])
 def attention_kernel(
-    q, k_pages, v_pages, out, partial, logs, tiles, starts, seq_lens, page_tables, scale, table_stride, window, splits,
+    q, k_pages, v_pages, out, partial, logs, tiles, starts, seq_lens, page_tables, scale, kv_stride, table_stride,
+    window, splits,
     group: tl.constexpr, kv_heads: tl.constexpr, dim: tl.constexpr, page_size: tl.constexpr,
     split_up: tl.constexpr, tiled: tl.constexpr, windowed: tl.constexpr, precision: tl.constexpr,
     block_m: tl.constexpr, block_n: tl.constexpr, block_d: tl.constexpr,
@@ -69,11 +70,11 @@ def attention_kernel(
     """Program (tile, kv head, split). `split_up`: there is more than one split. `tiles`: [n, 2] int32 of (sequence,
     first row); without it a tile is a sequence.
 
-    `scale` includes log2(e): weights are powers of two. `precision` is "ieee" for float32 and has no effect on bf16.
+    `kv_stride` lies between a token and the next in a page. `scale` includes log2(e): weights are powers of two.
+    `precision` is "ieee" for float32 and has no effect on bf16.
     """
     sequence = tl.program_id(0)
-    kv_head = tl.program_id(1)
-    split = tl.program_id(2)
+    kv_head, split = tl.program_id(1), tl.program_id(2)
     first = 0
     if tiled:
         first = tl.load(tiles + sequence * 2 + 1)
@@ -87,7 +88,6 @@ def attention_kernel(
     head = (begin + row // group).to(tl.int64) * (kv_heads * group) + kv_head * group + row % group
     query = tl.load(q + head[:, None] * dim + d[None, :], mask=valid, other=0.0)
     low, last = context_of(length, queries, first, split, splits, window, group, split_up, windowed, block_m, block_n)
-
     top = tl.full([block_m], float("-inf"), tl.float32)
     total = tl.zeros([block_m], tl.float32)
     acc = tl.zeros([block_m, block_d], tl.float32)
@@ -96,9 +96,8 @@ def attention_kernel(
     for base in range(low, last, block_n):
         top, total, acc = attend_block(
             query, k_pages, v_pages, table, base + tl.arange(0, block_n), last, position, kv_head, top, total, acc,
-            scale, window, kv_heads, dim, page_size, windowed, precision, block_d,
+            scale, kv_stride, window, dim, page_size, windowed, precision, block_d,
         )  # fmt: skip
-
     acc = acc / tl.where(total == 0.0, 1.0, total)[:, None]
     if split_up:
         one = head * splits + split

@@ -56,13 +56,13 @@ def silu_mul_kernel(x, out, x_stride, columns: tl.constexpr, block: tl.constexpr
 @triton.jit
 def rope_append_kernel(
     q, k, v, cos_sin, positions, slots, q_out, k_pages, v_pages,
-    q_stride, k_stride, v_stride, q_heads: tl.constexpr, kv_heads: tl.constexpr,
+    q_stride, k_stride, v_stride, kv_stride, q_heads: tl.constexpr, kv_heads: tl.constexpr,
     dim: tl.constexpr, half_block: tl.constexpr, heads_block: tl.constexpr,
 ):  # fmt: skip
     """Program (token, block of heads): q heads first, then k heads, each k head with its v head.
 
-    The two halves of a head are loaded apart, so that the rotation needs no exchange between threads. `q_out` and the
-    pages are contiguous; a slot is page * page_size + offset, so a page's size is not needed.
+    The two halves of a head are loaded apart, so that the rotation needs no exchange between threads. `q_out` is
+    contiguous. A slot is page * page_size + offset, so a page's size is not needed; `kv_stride` is a token's.
     """
     token = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1) * heads_block + tl.arange(0, heads_block)
@@ -87,7 +87,7 @@ def rope_append_kernel(
     at = kv[:, None] * dim + i[None, :]
     low = tl.load(k + token * k_stride + at, mask=kv_mask, other=0.0).to(tl.float32)
     high = tl.load(k + token * k_stride + at + half, mask=kv_mask, other=0.0).to(tl.float32)
-    page = slot * (kv_heads * dim) + at
+    page = slot * kv_stride + at
     tl.store(k_pages + page, (low * cos - high * sin).to(k_pages.dtype.element_ty), mask=kv_mask)
     tl.store(k_pages + page + half, (high * cos + low * sin).to(k_pages.dtype.element_ty), mask=kv_mask)
     low = tl.load(v + token * v_stride + at, mask=kv_mask, other=0.0)
