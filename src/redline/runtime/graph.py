@@ -9,6 +9,8 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -90,7 +92,7 @@ class Decoder:
 def captured(work: Callable[[], None], pool: Any = None) -> torch.cuda.CUDAGraph:
     """A graph of what `work` launches. It is run once before: kernels compile, libraries pick and take workspaces,
     which a capture may not. `torch.cuda.graph` does the same and also empties caches each time, which takes longer."""
-    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    side = _capture_stream()
     side.wait_stream(torch.cuda.current_stream())
     graph = torch.cuda.CUDAGraph()
     collecting = gc.isenabled()
@@ -102,13 +104,22 @@ def captured(work: Callable[[], None], pool: Any = None) -> torch.cuda.CUDAGraph
             graph.capture_begin(pool, capture_error_mode="thread_local")
             try:
                 work()
-            finally:
-                graph.capture_end()
+            except BaseException:
+                with suppress(RuntimeError):  # the capture is void already; what voided it is what to tell
+                    graph.capture_end()
+                raise
+            graph.capture_end()
     finally:
         if collecting:
             gc.enable()
     torch.cuda.current_stream().wait_stream(side)
     return graph
+
+
+@cache
+def _capture_stream() -> torch.cuda.Stream:
+    """One for all captures: cuBLAS keeps a workspace of 32 MiB for every stream that it has seen."""
+    return torch.cuda.Stream()  # type: ignore[no-untyped-call,no-any-return]
 
 
 class Graphs:
