@@ -35,7 +35,20 @@ def test_compiled_for_hopper(tmp_path: Path) -> None:
 
 def run(cases: str, environment: dict[str, str]) -> None:
     # the interpreter's numpy warns of every inf - inf, which are what some cases are about
-    options = "-m pytest -q -x -p no:cacheprovider -p no:xdist -W ignore -o timeout=200".split()
+    options = [
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+        "-W",
+        "ignore",
+        "-o",
+        "timeout=200",
+    ]
     command = [sys.executable, *options, str(HERE / cases)]
     one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     child = subprocess.run(
