@@ -1,0 +1,233 @@
+"""The runner for a GPU: CUDA graphs for decode steps, the model run eagerly for steps that have more than that.
+
+Tokens of a step in flight are known to the device before they are known here, so a step can be launched before its
+predecessor is collected. Rows whose choice needs the host (penalties, a grammar, log-probabilities) take part in a
+graph too: their logits are read after it and what the device chose for them is overwritten.
+
+On a CPU the same code runs without graphs, which is how its bookkeeping is tested; `CpuRunner` is the one to use there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+
+from redline.runtime.config import EngineConfig
+from redline.runtime.gpu_setup import Setup
+from redline.runtime.graph import Decoder, Graphs, buckets_upto
+from redline.runtime.layout import Layout, batch_of, layout_of
+from redline.runtime.request import Request
+from redline.runtime.sampler import Drawn, Row, prompt_logprobs, sample, verify_all
+from redline.runtime.state import Mirror, Sender
+from redline.runtime.step import Chunk, Launched, Limits, RunnerBroken, RunnerOutOfMemory, Sampled, Step
+
+LOGIT_ROWS = 512
+"""Prompt log-probabilities are computed for so many tokens at a time: logits are the largest thing in a step."""
+
+
+@dataclass
+class Flight:
+    """A step on its way. `tokens`: where the device's choices arrive, in the order of `plain`; -1 is a fault."""
+
+    step: Step
+    plain: Sequence[Chunk]
+    tokens: torch.Tensor
+    arrived: torch.cuda.Event | None
+    chosen: dict[Request, list[Drawn]] = field(default_factory=dict)
+    """By the host."""
+    prompts: dict[Request, Sampled] = field(default_factory=dict)
+
+
+class GpuRunner:
+    """See `Runner`. Raises at construction what a wrong configuration or too little memory is."""
+
+    run_ahead = 1
+
+    def __init__(self, config: EngineConfig, progress: Callable[[str], None] = lambda _: None) -> None:
+        setup = Setup(config, progress)
+        self.setup, self.model, self.kernels = setup, setup.model, setup.kernels
+        self.device, self.tables, self._limits = setup.device, setup.tables, setup.limits
+        self.mirror, self.sender = Mirror(setup.tables), Sender(setup.device)
+        self.decoder = Decoder(setup.model, setup.draw, setup.tables, setup.kv, setup.limits.max_model_len)
+        self.graphs = Graphs(self.decoder)
+        self._buckets = buckets_upto(setup.limits.max_seqs)
+        if setup.graphs:
+            with setup.phase("capture"):
+                self.graphs.capture(self._buckets, progress)
+        self._free: list[torch.Tensor] = []
+        self._broken = ""
+
+    @property
+    def limits(self) -> Limits:
+        return self._limits
+
+    def resolved(self) -> dict[str, str]:
+        return self.setup.notes() | {"cuda_graphs": self.graphs.note if self.setup.graphs else self.setup.why_no_graphs}
+
+    def close(self) -> None:
+        self.graphs.clear()
+
+    def release(self, request: Request) -> None:
+        self.mirror.release(request)
+
+    def launch(self, step: Step) -> Flight:
+        with self._faults(), torch.inference_mode():
+            if all(chunk.length == 1 and chunk.samples for chunk in step.chunks):
+                return self._decode(step)
+            return self._mixed(step)
+
+    def collect(self, launched: Launched) -> list[Sampled]:
+        assert isinstance(launched, Flight)
+        with self._faults():
+            if launched.arrived is not None:
+                launched.arrived.synchronize()
+        tokens = launched.tokens[: len(launched.plain)].tolist()
+        self._free.append(launched.tokens)
+        by_device = {chunk.request: token for chunk, token in zip(launched.plain, tokens, strict=True)}
+        sampled = []
+        for chunk in launched.step.chunks:
+            request = chunk.request
+            told = launched.prompts.get(request) or Sampled(request, [])
+            if request in launched.chosen:
+                _take(told, launched.chosen[request])
+            elif chunk.samples:
+                _take(told, [Drawn(by_device[request], None, "nan" if by_device[request] < 0 else "")])
+            elif request not in launched.prompts:
+                continue
+            sampled.append(told)
+        return sampled
+
+    def _decode(self, step: Step) -> Flight:
+        """A step of single tokens: a graph, where one fits."""
+        chunks, count = step.chunks, len(step.chunks)
+        captured = self.graphs.fits(count)
+        bucket = captured or next(size for size in self._buckets if size >= count)
+        self.mirror.decode(chunks, bucket)
+        self.sender.apply(self.mirror.take(), self.tables)
+        if captured:
+            self.graphs.replay(bucket)
+        else:
+            self.decoder.run(bucket)
+        flight = self._flight(step, chunks, self.decoder.tokens)
+        self._choose(flight, self.decoder.logits(bucket))
+        return flight
+
+    def _mixed(self, step: Step) -> Flight:
+        """Prompts, drafts, and the decodes beside them."""
+        layout = layout_of(step.chunks)
+        for chunk in step.chunks:
+            self.mirror.occupy(chunk.request)
+        self.sender.apply(self.mirror.take(), self.tables)
+        batch, rows = batch_of(step.chunks, layout, self.tables, self.sender)
+        hidden = layout.in_order(self.model.forward(batch, self.setup.kv))
+        count = len(layout.plain)
+        tokens = torch.empty(count, dtype=torch.int32, device=self.device)
+        logits = self.model.logits(hidden[: count + layout.drafted]) if count + layout.drafted else hidden
+        if count:
+            at = torch.tensor([chunk.start + chunk.length for chunk in layout.plain], dtype=torch.int32)
+            self.setup.draw.draw(logits[:count], self.tables, rows, at.to(self.device), tokens)
+            for chunk in layout.plain:
+                self.mirror.rows[chunk.request.row].position = chunk.start + chunk.length
+        flight = self._flight(step, layout.plain, tokens)
+        self._choose(flight, logits)
+        self._verify(flight, layout, logits[count : count + layout.drafted])
+        self._tell_prompts(flight, layout, hidden[count + layout.drafted :])
+        return flight
+
+    def _flight(self, step: Step, plain: Sequence[Chunk], tokens: torch.Tensor) -> Flight:
+        """Sends the device's choices on their way to the host."""
+        cuda = self.device.type == "cuda"
+        if not self._free:
+            self._free.append(torch.empty(self._limits.max_seqs, dtype=torch.int32, pin_memory=cuda))
+        here = self._free.pop()
+        here[: len(plain)].copy_(tokens[: len(plain)], non_blocking=True)
+        arrived = None
+        if cuda:
+            arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            arrived.record()
+        return Flight(step, plain, here, arrived)
+
+    def _choose(self, flight: Flight, logits: torch.Tensor) -> None:
+        """Rows that the host must choose for; waits for the device when there are any."""
+        at = [i for i, chunk in enumerate(flight.plain) if needs_host(chunk)]
+        if not at:
+            return
+        rows = [self._row(flight.plain[i]) for i in at]
+        for i, drawn in zip(at, sample(logits[torch.tensor(at, device=logits.device)], rows), strict=True):
+            request = flight.plain[i].request
+            flight.chosen[request] = [drawn]
+            self.mirror.chose(request, max(drawn.token, 0), flight.plain[i].start + flight.plain[i].length)
+
+    def _verify(self, flight: Flight, layout: Layout, logits: torch.Tensor) -> None:
+        if layout.drafts:
+            rows = [self._row(chunk) for chunk in layout.drafts]
+            drawn = verify_all(logits, rows, [chunk.draft for chunk in layout.drafts])
+            for chunk, tokens in zip(layout.drafts, drawn, strict=True):
+                flight.chosen[chunk.request] = tokens
+                # where the row stands is for the host to say: how many guesses stood is known to it alone
+                self.mirror.rows[chunk.request.row].position = -1
+
+    def _tell_prompts(self, flight: Flight, layout: Layout, hidden: torch.Tensor) -> None:
+        first = 0
+        for chunk, count in layout.prompts:
+            told = Sampled(chunk.request, [])
+            for low in range(0, count, LOGIT_ROWS):
+                high = min(low + LOGIT_ROWS, count)
+                targets = chunk.request.tokens[chunk.start + low + 1 : chunk.start + high + 1]
+                logits = self.model.logits(hidden[first + low : first + high])
+                told.prompt_logprobs += prompt_logprobs(logits, targets, chunk.request.sampling.prompt_logprobs or 0)
+            flight.prompts[chunk.request] = told
+            first += count
+
+    def _row(self, chunk: Chunk) -> Row:
+        """The sampler's view of a request, kept while it has its row. Tokens in flight that the host chose count."""
+        request = chunk.request
+        known = self.mirror.rows[request.row]
+        if known.sampler is None:
+            known.sampler = Row(request.sampling, request.tokens, request.prompt_len, request.matcher)
+        end = chunk.start + chunk.length - len(chunk.draft)
+        known.sampler.draft = tuple(known.chosen[at] for at in range(len(request.tokens), end))
+        return known.sampler
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        if self._broken:
+            raise RunnerBroken(self._broken)
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            torch.cuda.empty_cache()
+            raise RunnerOutOfMemory(str(error).splitlines()[0]) from error
+        except RuntimeError as error:
+            if not is_device_fault(error):
+                raise
+            self._broken = str(error).splitlines()[0]
+            raise RunnerBroken(self._broken) from error
+
+
+def needs_host(chunk: Chunk) -> bool:
+    """Whether the device's own choice is not the answer."""
+    request, s = chunk.request, chunk.request.sampling
+    changed = s.repetition_penalty != 1 or s.presence_penalty != 0 or s.frequency_penalty != 0 or bool(s.logit_bias)
+    held = chunk.start + chunk.length - request.prompt_len < s.min_tokens
+    return request.matcher is not None or changed or held or s.logprobs is not None
+
+
+def is_device_fault(error: RuntimeError) -> bool:
+    kinds = tuple(kind for kind in (getattr(torch, "AcceleratorError", None),) if kind is not None)
+    return isinstance(error, kinds) or any(
+        word in str(error) for word in ("CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS")
+    )
+
+
+def _take(told: Sampled, drawn: Sequence[Drawn]) -> None:
+    for one in drawn:
+        if one.fault:
+            told.fault = one.fault
+            return
+        told.tokens.append(one.token)
+        if one.logprob is not None:
+            told.logprobs.append(one.logprob)

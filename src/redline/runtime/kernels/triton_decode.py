@@ -1,0 +1,45 @@
+"""`Draw` on Triton kernels: see `draw.py` for what it does and `triton_draw.py` for how."""
+
+from __future__ import annotations
+
+import torch
+import triton
+
+from redline.runtime.batch import Batch
+from redline.runtime.kernels import triton_draw as kernels
+from redline.runtime.kernels.triton import power_of_two
+from redline.runtime.state import Tables
+
+PART = 2048
+"""Tokens of the vocabulary to a program."""
+WAYS = 8
+
+
+class TritonDraw:
+    def prepare(self, tables: Tables, rows: torch.Tensor, batch: Batch) -> None:
+        kernels.prepare_kernel[(rows.shape[0],)](
+            rows, tables.token, tables.position, tables.pages, batch.ids, batch.positions, batch.slots,
+            batch.seq_lens, batch.page_tables, tables.pages.stride(0), batch.page_tables.stride(0),
+            tables.page_size, 256, num_warps=2,
+        )  # fmt: skip
+
+    def draw(
+        self, logits: torch.Tensor, tables: Tables, rows: torch.Tensor, at: torch.Tensor, out: torch.Tensor
+    ) -> None:
+        count, vocab = logits.shape
+        parts = triton.cdiv(vocab, PART)
+        forced = torch.empty(count, dtype=torch.int32, device=logits.device)
+        best, mass = torch.empty((2, count, parts), dtype=torch.float32, device=logits.device)
+        choice, bad = torch.empty((2, count, parts), dtype=torch.int32, device=logits.device)
+        kernels.filter_kernel[(count,)](
+            logits, rows, at, tables.temperature, tables.top_k, tables.top_p, tables.min_p, tables.seed_low,
+            tables.seed_high, forced, vocab, logits.stride(0), PART, WAYS, num_warps=8,
+        )  # fmt: skip
+        kernels.part_kernel[(count, parts)](
+            logits, rows, tables.temperature, best, choice, mass, bad, vocab, logits.stride(0), parts, PART, num_warps=4
+        )
+        kernels.choose_kernel[(count,)](
+            logits, rows, at, tables.temperature, tables.seed_low, tables.seed_high, forced, best, choice, mass, bad,
+            tables.token, tables.position, out, vocab, logits.stride(0), parts, tables.padding_row, PART,
+            power_of_two(parts), num_warps=4,
+        )  # fmt: skip

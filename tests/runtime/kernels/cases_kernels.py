@@ -1,0 +1,167 @@
+"""Run by `test_against_torch.py` with TRITON_INTERPRET=1. float16 stands for bfloat16, whose products are not
+interpreted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import pytest
+import torch
+
+from redline.runtime.batch import Batch
+from redline.runtime.kernels.torch import TorchKernels
+from redline.runtime.kernels.triton import TritonKernels
+from redline.runtime.kernels.triton_linear import candidates
+from redline.runtime.linear import Fp8, Plain
+
+EXACT, HALF = (torch.float32, 2e-6), (torch.float16, 2e-3)
+PAGES = 64
+
+
+def random(seed: int, *shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def near(found: torch.Tensor, right: torch.Tensor, most: float) -> None:
+    error = (found.float() - right).norm() / right.norm()
+    assert float(error) <= most  # NaN is not
+
+
+def ragged(queries: Sequence[int], lengths: Sequence[int], page_size: int, host: bool = True) -> Batch:
+    """Sequences on scattered pages. `host` False: nothing is known on the host, as in a captured step."""
+    order = torch.randperm(PAGES - 1, generator=torch.Generator().manual_seed(1)) + 1
+    tables = torch.zeros(len(lengths), 24, dtype=torch.int32)
+    slots, positions, used, starts = [], [], 0, [0]
+    for i, (count, length) in enumerate(zip(queries, lengths, strict=True)):
+        need = -(-length // page_size)
+        tables[i, :need] = order[used : used + need]
+        used += need
+        starts.append(starts[-1] + count)
+        positions += list(range(length - count, length))
+        slots += [int(tables[i, p // page_size]) * page_size + p % page_size for p in range(length - count, length)]
+    return Batch(
+        ids=torch.zeros(starts[-1], dtype=torch.int64),
+        positions=torch.tensor(positions),
+        slots=torch.tensor(slots),
+        starts=torch.tensor(starts, dtype=torch.int32),
+        seq_lens=torch.tensor(lengths, dtype=torch.int32),
+        page_tables=tables,
+        logits_at=torch.tensor(starts[1:]) - 1,
+        max_query=max(queries),
+        max_seq=max(lengths),
+        host_starts=starts if host else None,
+        host_seq_lens=list(lengths) if host else None,
+    )
+
+
+def attended(q: torch.Tensor, kv: tuple[torch.Tensor, torch.Tensor], batch: Batch, window: int | None) -> torch.Tensor:
+    """Attention by its definition, a token at a time, in float32."""
+    group, page_size = q.shape[1] // kv[0].shape[2], kv[0].shape[1]
+    rows = []
+    for i, (first, end) in enumerate(pairwise(batch.starts.tolist())):
+        length = int(batch.seq_lens[i])
+        at = torch.arange(length)
+        slots = batch.page_tables[i][at // page_size].long() * page_size + at % page_size
+        keys, values = (pages.float().flatten(0, 1)[slots].repeat_interleave(group, 1) for pages in kv)
+        for token in range(first, end):
+            position = length - end + token
+            low = 0 if window is None else max(0, position - window + 1)
+            scores = torch.einsum("hd,nhd->hn", q[token].float(), keys[low : position + 1]) * q.shape[2] ** -0.5
+            rows.append(torch.einsum("hn,nhd->hd", scores.softmax(-1), values[low : position + 1]).flatten())
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize(("dtype", "most"), [EXACT, HALF])
+@pytest.mark.parametrize(("rows", "columns"), [(1, 256), (5, 96), (3, 1)])
+def test_norms_and_activation(dtype: torch.dtype, most: float, rows: int, columns: int) -> None:
+    own, plain = TritonKernels(), TorchKernels()
+    x, residual, weight = (
+        random(i, *s, dtype=dtype) for i, s in enumerate([(rows, columns), (rows, columns), (columns,)])
+    )
+    near(own.rms_norm(x, weight, 1e-5), plain.rms_norm(x.float(), weight.float(), 1e-5), most)
+    normed, total = plain.add_rms_norm(x.float(), residual.clone().float(), weight.float(), 1e-5)
+    found, sums = own.add_rms_norm(x, residual.clone(), weight, 1e-5)
+    near(found, normed, most)
+    near(sums, total, most)
+    both = torch.cat([x, residual], 1)
+    near(own.silu_mul(both), plain.silu_mul(both.float()), most)
+
+
+def test_norm_of_each_head_of_a_slice() -> None:
+    whole, weight = random(1, 6, 9, 40), random(2, 40)
+    near(
+        TritonKernels().rms_norm(whole[:, 2:7], weight, 1e-6),
+        TorchKernels().rms_norm(whole[:, 2:7], weight, 1e-6),
+        2e-6,
+    )
+
+
+@pytest.mark.parametrize(("heads", "kv_heads", "dim"), [(8, 2, 64), (14, 2, 64), (3, 3, 40)])
+def test_rope_and_pages(heads: int, kv_heads: int, dim: int) -> None:
+    batch = ragged([1, 7], [30, 40], 16)
+    q, k, v = random(1, 8, heads + 2 * kv_heads, dim).split_with_sizes((heads, kv_heads, kv_heads), 1)
+    angles = random(2, 64, dim // 2)
+    table = torch.cat([angles.cos(), angles.sin()], 1)
+    first, second = ((torch.zeros(PAGES, 16, kv_heads, dim), torch.zeros(PAGES, 16, kv_heads, dim)) for _ in range(2))
+    near(
+        TritonKernels().rope_append(q, k, v, table, batch, first),
+        TorchKernels().rope_append(q, k, v, table, batch, second),
+        1e-6,
+    )
+    near(first[0], second[0], 1e-6)
+    assert torch.equal(first[1], second[1])
+
+
+@pytest.mark.parametrize("window", [None, 24])
+@pytest.mark.parametrize("host", [True, False])
+@pytest.mark.parametrize(
+    ("queries", "lengths"), [([1, 1, 1], [5, 200, 70]), ([1, 1, 20, 33], [40, 7, 70, 33]), ([5, 1], [90, 40])]
+)
+def test_attention(queries: list[int], lengths: list[int], host: bool, window: int | None) -> None:
+    for (dtype, most), (heads, kv_heads, dim, page_size) in zip(
+        (EXACT, HALF, EXACT), ((8, 2, 64, 16), (4, 4, 128, 32), (14, 2, 40, 16)), strict=True
+    ):
+        batch = ragged(queries, lengths, page_size, host)
+        # K and V of a token may lie behind each other
+        both = random(3, PAGES, page_size, 2 * kv_heads, dim, dtype=dtype)
+        kv = both.split_with_sizes((kv_heads, kv_heads), 2)
+        q = random(5, sum(queries), heads, dim, dtype=dtype)
+        found = TritonKernels(processors=4).attention(q, (kv[0], kv[1]), batch, dim**-0.5, window)
+        near(found, attended(q, (kv[0], kv[1]), batch, window), most)
+
+
+@pytest.mark.parametrize("splits", [1, 2, 8, 64])
+def test_every_number_of_splits_attends_alike(splits: int) -> None:
+    batch = ragged([1, 1], [330, 1], 16, host=False)
+    kv = random(1, PAGES, 16, 2, 64), random(2, PAGES, 16, 2, 64)
+    q = random(3, 2, 8, 64)
+    kernels = TritonKernels()
+    kernels.splits[2] = splits
+    near(kernels.attention(q, kv, batch, 0.125, None), attended(q, kv, batch, None), 2e-6)
+
+
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("tokens", [1, 2, 16])
+def test_products_of_few_rows(tokens: int, biased: bool) -> None:
+    weight, x = random(1, 70, 1104) * 0.1, random(2, tokens, 1104)
+    plain = Plain(weight, random(3, 70) if biased else None)
+    ways = candidates(tokens, plain)
+    assert ways
+    for way in ways.values():
+        near(way(x, plain), plain.apply(x), 2e-6)
+    quantized = Fp8.quantize(weight, plain.bias)
+    for way in candidates(tokens, quantized).values():
+        near(way(x, quantized), torch.nn.functional.linear(x, quantized.dequantized(), quantized.bias), 2e-6)
+
+
+def test_rows_to_float8() -> None:
+    x = random(1, 3, 100) * torch.tensor([[1.0], [100.0], [0.0]])
+    rounded, scales = TritonKernels().quantize_rows(x)
+    assert torch.allclose(scales[:2, 0], x[:2].abs().amax(1) / 448)
+    # the interpreter's own cast to float8 loses a carry, so that a value can come out at half its size
+    right = (x / scales).to(torch.float8_e4m3fn).float()
+    assert bool(
+        ((rounded.float() == right) | (rounded.float() * 2 - right).abs().le(right.abs() / 8)).float().mean() > 0.4
+    )
+    assert bool((rounded[2].float() == 0).all())
