@@ -120,6 +120,11 @@ STEPS = {
 PROGRAM = """
 import sys, time, resource, json
 from pathlib import Path
+try:
+    from redline import blas  # as the command line does; sources of before had none
+    blas.one_thread()
+except ImportError:
+    pass
 from redline.store.read import Reader
 from redline.report.assemble import load_report
 from redline.report.markdown import render_markdown
@@ -137,7 +142,8 @@ print(json.dumps([took, sum(one.ru_utime + one.ru_stime for one in used)]))
 
 def measure(path: Path, step: str, source: Path | None) -> tuple[float, float, int]:
     """Seconds, CPU seconds, peak bytes of one step."""
-    env = os.environ | ({"PYTHONPATH": str(source.resolve())} if source else {})
+    others = [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
+    env = os.environ | ({"PYTHONPATH": os.pathsep.join([str(source.resolve()), *others])} if source else {})
     command = [sys.executable, "-c", PROGRAM.format(step=STEPS[step]), str(path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=env) as process:
         peak = 0

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from redline import __version__
+from redline import __version__, blas
 from redline.errors import INTERRUPTED, RedlineError
 
 VERBS: dict[str, str] = {
@@ -72,6 +72,7 @@ def _name_only() -> None:
 
 def run() -> None:
     """Entry point of `redline`. Every error becomes three lines and an exit code; a traceback is a bug."""
+    blas.one_thread()
     arguments = sys.argv[1:]
     verb = next((word for word in arguments if not word.startswith("-")), "")
     completing = any(name.endswith("_COMPLETE") for name in os.environ)

@@ -31,6 +31,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from redline import blas
 from redline.engines import port as ports
 from redline.engines.diagnose import diagnose
 from redline.engines.endpoint import Dialect, Endpoint
@@ -221,6 +222,7 @@ def engine_env(spec: EngineSpec, python: str, added: Mapping[str, str] = {}) -> 
     compilers by name), and PYTHONHOME goes when the interpreter is not ours.
     """
     env = dict(os.environ)
+    blas.leave_alone(env)
     if python != sys.executable:
         env.pop("PYTHONHOME", None)
     env["PATH"] = os.pathsep.join([str(Path(python).parent), env.get("PATH", os.defpath)])
