@@ -37,7 +37,9 @@ for tool in "$@"; do
     fi
     echo "$tool: $wanted ..."
     "$python" -m venv "$folder/$tool"
-    [ -z "$before" ] || "$folder/$tool/bin/pip" install -q "$before" --extra-index-url https://download.pytorch.org/whl/cpu
+    # the configured index may have the CPU build; PyTorch's own is asked only where it has not
+    [ -z "$before" ] || "$folder/$tool/bin/pip" install -q "$before+cpu" 2>/dev/null ||
+        "$folder/$tool/bin/pip" install -q "$before" --extra-index-url https://download.pytorch.org/whl/cpu
     "$folder/$tool/bin/pip" install -q "$wanted"
     echo "$wanted" >"$folder/$tool/redline-peer"
 done

@@ -1,17 +1,16 @@
 """redline's own engine: continuous batching over paged KV, from two CPU cores to a Hopper GPU.
 
-    config        what an engine is started with              request    a request, its sampling, what comes back
-    pages         page pool, chained hashes, LRU (no torch)   scheduler  who gets which tokens of a step (no torch)
-    step          what the scheduler and a runner say to each other
-    loop          the thread that schedules, launches and harvests
-    architecture  a checkpoint's config.json, read strictly   weights    safetensors to fused tensors, or seeded random
-    model         one definition of the Llama family          batch      the tensors of one step
-    kernels/      torch (also the oracle), Triton, FlashInfer, and the measured choice between them
-    cpu, gpu      the two runners                              graph      one CUDA graph per batch bucket
-    sampler, speculate, grammar                                choosing, guessing and constraining tokens
-    tokenizer, chat, params, answering   text to tokens and back, what a user may ask for
-    build, engine  from a configuration to a model that answers
-    api           `LLM.generate`             serve, http/   the OpenAI-compatible server
+What is said:      config · request (its sampling, what comes back) · step (between scheduler and runner) · batch (the
+                   tensors of one forward pass)
+Who runs when:     pages (pool, chained hashes, LRU) · waiting · roster (rows, pages, preemption) · scheduler · itl (chunk
+                   sizes for a target) · stats · loop (the engine's thread); none of them imports torch
+The model:         architecture (config.json, read strictly) · shapes, checkpoint, weights, random_weights · quant_config,
+                   quant, linear (dense, int8, fp8, 4 bits) · rope · model (one definition of the Llama family)
+Computing it:      kernels/ (torch, which is the oracle; Triton; FlashInfer; the measured choice) · cpu_limits, assemble,
+                   cpu (the runner of CPUs) · gpu_setup, layout, state, graph, gpu (the runner of GPUs)
+Choosing a token:  draws (counter-based) · edits, penalties, filters, ranking, sampler · choose_tokens · grammar
+Guessing ahead:    ngram, draft, controller (what pays), speculate
+The front:         tokenizer, chat, params, answering, inbox · build, engine · api (`LLM`) · serve, http/
 
 torch is imported by the modules that compute, never by `import redline.runtime`.
 """
