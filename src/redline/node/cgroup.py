@@ -60,7 +60,7 @@ def group_limits(root: Path = Path("/")) -> dict[str, str]:
         folder = next(_folders(root, controller), None)
         for name in names if folder else ():
             value = text(root, f"{folder}/{name}")
-            if value and value != "max":
+            if value and value not in ("max", "-1") and not (value.isdigit() and int(value) >= UNLIMITED_BYTES):
                 found.setdefault(name, value)
     return found
 

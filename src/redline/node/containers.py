@@ -67,7 +67,8 @@ def kept(config: dict[str, Any]) -> Fact:
 
 def _toolkit_mode(sys: Sys) -> str | Fact:
     mode = re.search(r'^\s*mode\s*=\s*"([\w-]+)"', text(sys, TOOLKIT_CONFIG) or "", re.M)
-    return mode[1] if mode else skipped(f"no mode in {TOOLKIT_CONFIG}", "nvidia-ctk config --in-place --set …mode=auto")
+    how = "nvidia-ctk config --in-place --set nvidia-container-runtime.mode=auto"
+    return mode[1] if mode else skipped(f"no mode in {TOOLKIT_CONFIG}", how)
 
 
 def _cdi(sys: Sys, driver: str | None) -> list[Fact] | Fact:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from importlib import metadata
 
 from redline.node.sys import Ran, Sys, SysFault, text
 from redline.node.tree import Fact, skipped
@@ -14,12 +13,6 @@ LIBRARY_FOLDERS = (
     *("/usr/local/cuda*/lib64", "/usr/local/cuda*/targets/*/lib", "/opt/tensorrt/lib", "/usr/local/tensorrt/lib"),
 )
 LIBRARIES = {"cudnn": "libcudnn.so", "nccl": "libnccl.so", "tensorrt": "libnvinfer.so"}
-WHEELS = {
-    "cuda_runtime": ("nvidia-cuda-runtime-cu12", "nvidia-cuda-runtime"),
-    "cudnn": ("nvidia-cudnn-cu12", "nvidia-cudnn-cu13"),
-    "nccl": ("nvidia-nccl-cu12", "nvidia-nccl-cu13"),
-    "tensorrt": ("tensorrt", "tensorrt-cu12", "tensorrt-cu13"),
-}
 COMMANDS = {"nvcc": ("nvcc", "--version"), "fabric_manager": ("nv-fabricmanager", "--version")}
 CUDA_VERSION = "/usr/local/cuda/version.json"
 MODULE_VERSION = "/proc/driver/nvidia/version"
@@ -29,18 +22,6 @@ _HOW = {
     "nccl": "apt install libnccl2 | dnf install libnccl | the wheel that comes with torch",
     "tensorrt": "only TensorRT engines need it: pip install tensorrt",
 }
-
-
-def wheel_versions() -> dict[str, dict[str, str]]:
-    """Versions of the CUDA libraries that lie in this Python environment, by library and distribution."""
-    found: dict[str, dict[str, str]] = {}
-    for library, names in WHEELS.items():
-        for name in names:
-            try:
-                found.setdefault(library, {})[name] = metadata.version(name)
-            except metadata.PackageNotFoundError:
-                continue
-    return found
 
 
 def software_facts(sys: Sys, wheels: dict[str, dict[str, str]]) -> Fact:
