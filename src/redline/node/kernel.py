@@ -42,7 +42,8 @@ def kernel_facts(root: Path = Path("/")) -> Fact:
 
 def _cmdline(root: Path) -> str:
     """What the kernel was told; what was meant for init (after `--`), ids and addresses are nobody's business."""
-    return told_kernel(text(root, "proc/cmdline") or "", Redactor())
+    name = text(root, "proc/sys/kernel/hostname") or ""
+    return told_kernel(text(root, "proc/cmdline") or "", Redactor([name, name.partition(".")[0]]))
 
 
 def told_kernel(cmdline: str, redactor: Redactor) -> str:

@@ -26,7 +26,7 @@ _SECRET = re.compile(
     r"(?i)\b([\w.-]*(?:password|passwd|passphrase|secret|token|api[_-]?key|credential)[\w.-]*\s*[=:]\s*)(?:\"[^\"\n]*\"|'[^'\n]*'|\S+)"
 )
 _SERIAL = re.compile(r"(?im)\b((?:serial|board part|board id|asset tag)[\w ]*?\s*[=:]\s*)(\S[^\n,;]*)")
-_UUID = re.compile(r"(?i)(?<![0-9a-f-])[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}(?![0-9a-f-])")
+_UUID = re.compile(r"(?i)(?<![0-9a-f])[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}(?![0-9a-f])")
 _SHORT_UUID = re.compile(r"(?i)\b((?:PART)?UUID=)[^\s,]+")
 _LONG_HEX = re.compile(r"(?i)(?<![0-9a-z])(?:0x)?[0-9a-f]{32,}(?![0-9a-z])")
 _MAC = re.compile(r"(?i)(?<![0-9a-f:-])[0-9a-f]{2}(?:([:-])[0-9a-f]{2})(?:\1[0-9a-f]{2}){4,18}(?![0-9a-f:-])")

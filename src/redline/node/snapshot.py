@@ -69,7 +69,8 @@ def snapshot(sys: Sys, output: Path, nvml_library: Any = None) -> Path:
             _pack(copy, beside)
             beside.replace(output)
         except OSError as error:
-            beside.unlink(missing_ok=True)
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
             raise DiskFull(f"{output} cannot be written: {error.strerror}", fix="--output elsewhere") from error
     return output
 
