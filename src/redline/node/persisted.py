@@ -55,7 +55,7 @@ def overriding(sys: Sys, tunable: Tunable, place: Place, value: str, want: Want)
         return None
     set_value, path, after_ours = line
     if is_met(set_value, want):
-        return Override(path, "" if met else f"{path} sets {set_value}, but something has changed it since", False)
+        return Override(path, "" if met else f"{path} sets {set_value}: not loaded, or changed since", False)
     when = f"it is right until the next boot: {path} sets {set_value}" if met else f"{path} sets {set_value}"
     return Override(path, when + (", after any file of redline's" if after_ours else ""), met or after_ours)
 
