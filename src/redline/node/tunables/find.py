@@ -174,12 +174,12 @@ def kernel_log(sys: Sys) -> str:
     return ran.out
 
 
-_SMI = (
+SMI = (
     "persistence_mode,ecc.mode.current,mig.mode.current,compute_mode,power.limit,power.default_limit,"
     "pcie.link.width.current,pcie.link.width.max,pcie.link.gen.gpucurrent,pcie.link.gen.gpumax,pstate,"
     "driver_version,compute_cap"
 )
-_SMI_LATER = {
+SMI_LATER = {
     "reasons": "clocks_event_reasons.hw_thermal_slowdown,clocks_event_reasons.hw_power_brake_slowdown,"
     "clocks_event_reasons.sw_thermal_slowdown",
     "rows": "remapped_rows.pending,remapped_rows.failure",
@@ -188,8 +188,8 @@ _SMI_LATER = {
 
 
 def smi(sys: Sys, query: str = "") -> dict[str, dict[str, str]]:
-    """GPU's index → field → value in small letters, from nvidia-smi; {} without it. `query`: one of `_SMI_LATER`."""
-    names = _SMI_LATER[query] if query else _SMI
+    """GPU's index → field → value in small letters, from nvidia-smi; {} without it. `query`: one of `SMI_LATER`."""
+    names = SMI_LATER[query] if query else SMI
     ran = sys.run(["nvidia-smi", f"--query-gpu=index,{names}", "--format=csv,noheader,nounits"], timeout_s=60)
     if ran.rc != 0:
         return {}

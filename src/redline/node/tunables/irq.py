@@ -38,9 +38,7 @@ def pressure(sys: Sys, column: int) -> int:
 def _no_squeeze(sys: Sys, _place: Place) -> str:
     if pressure(sys, 2) * 10000 > pressure(sys, 0):
         return ""
-    return (
-        f"the budget ran out {pressure(sys, 2)} times in {pressure(sys, 0)} packets since boot: no CPU is short of it"
-    )
+    return f"a poll ran out of budget {pressure(sys, 2):,} times in {pressure(sys, 0):,} packets since boot"
 
 
 def _no_drops(sys: Sys, _place: Place) -> str:

@@ -46,7 +46,7 @@ def _low_use(used_path: str, part: int) -> Reason:
         limit = number(sys, place.path)
         if len(used) <= part or not limit or int(used[part]) * 4 > limit:
             return ""
-        return f"{used[part]} of {limit} in use"
+        return f"{int(used[part]):,} of {limit:,} in use"
 
     return reason
 
@@ -76,7 +76,7 @@ def _threads(sys: Sys, place: Place) -> str:
     parts = (text(sys, "/proc/loadavg") or "").split()
     threads = int(parts[3].partition("/")[2]) if len(parts) > 3 else 0
     limit = number(sys, place.path) or 0
-    return f"{threads} of {limit} in use" if threads and threads * 4 < limit else ""
+    return f"{threads:,} of {limit:,} in use" if threads and threads * 4 < limit else ""
 
 
 LIMITS: tuple[Tunable, ...] = (

@@ -79,7 +79,7 @@ def _few_entries(path: str, limit_path: str, what: str) -> Reason:
         used, limit = number(sys, path), number(sys, limit_path)
         if used is None or not limit or used * 4 > limit:
             return ""
-        return f"{used} {what} of {limit} in use"
+        return f"{used:,} of {limit:,} {what} in use"
 
     return reason
 
@@ -91,7 +91,7 @@ def _no_jumbo(sys: Sys, _place: Place) -> str:
 
 def _no_neighbours(sys: Sys, _place: Place) -> str:
     known = len((text(sys, "/proc/net/arp") or "").splitlines()) - 1
-    return f"{max(known, 0)} neighbours are known; 128 are always kept" if known < 100 else ""
+    return f"neighbours known: {max(known, 0)}; below 128 none is ever dropped" if known < 100 else ""
 
 
 def _tcp(name: str, title: str, wants: object, *sources: Source, **more: object) -> Tunable:
@@ -115,7 +115,7 @@ NETWORK: tuple[Tunable, ...] = (
         Source("measured", "NovaSky-AI/SkyRL #2163: 109k of 131072 requests refused at backlog 2048", "2026-07"),
         scope="netns",
         effective=_backlog,
-        severity="medium",
+        severity="low",
         effect="Bursts of new connections are not refused, where the server asks for such a backlog, too.",
         signal="listen_overflows",
     ),
