@@ -164,7 +164,8 @@ def _udev_terms(line: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _udev_matches(sys: Sys, line: str, device: str, name: str) -> bool:
-    known = {"KERNEL": name, "SUBSYSTEM": "net" if "/net/" in device else "block", "ACTION": "add"}
+    kind = next((each for each in ("net", "block", "pci", "bdi") if f"/{each}/" in device), "")
+    known = {"KERNEL": name.split()[0], "SUBSYSTEM": kind, "ACTION": "add"}
     for term, operator, pattern in _udev_terms(line):
         if operator not in ("==", "!="):
             continue

@@ -67,8 +67,8 @@ def _window(sys: Sys, _place: Place) -> str:
 
 
 def _hierarchy(sys: Sys, _place: Place) -> str:
-    """`v2` where the controllers are in the one hierarchy; `v1` where they are not."""
-    return "v2" if text(sys, "/sys/fs/cgroup/cgroup.controllers") is not None else "v1"
+    """1 where the controllers are in the one hierarchy."""
+    return "0" if text(sys, "/sys/fs/cgroup/cgroup.controllers") is None else "1"
 
 
 def _threads(sys: Sys, place: Place) -> str:
@@ -92,8 +92,6 @@ LIMITS: tuple[Tunable, ...] = (
         effective=_no_rdma,
         unwritable=_cannot_raise,
         advice="LimitMEMLOCK=infinity in the unit; docker run --ulimit memlock=-1",
-        persist="unit",
-        persist_key="LimitMEMLOCK",
         severity="high",
         effect="RDMA registers KV caches and buffers of many GB; with a limit that fails at start.",
     ),
@@ -108,8 +106,6 @@ LIMITS: tuple[Tunable, ...] = (
         places=_limits,
         read=_limit("Max open files"),
         advice="LimitNOFILE=1048576 in the unit; docker run --ulimit nofile=1048576",
-        persist="unit",
-        persist_key="LimitNOFILE",
         severity="medium",
         effect="Every client is a socket, every shard a file: EMFILE at some thousand clients.",
     ),
@@ -123,8 +119,6 @@ LIMITS: tuple[Tunable, ...] = (
         places=_limits,
         read=_limit("Max processes"),
         advice="LimitNPROC=infinity in the unit",
-        persist="unit",
-        persist_key="LimitNPROC",
         severity="low",
         effect="Each worker starts hundreds of threads on a box with many cores.",
     ),
@@ -244,7 +238,7 @@ BOOT: tuple[Tunable, ...] = (
     advice(
         "boot.init_on_alloc",
         "kernel memory is zeroed when it is given out",
-        only_for("throughput", "latency", op="one of", values=("default", "0")),
+        only_for("throughput", "latency", op="one of", values=("0", "default")),
         GRACE,
         _PARAMETERS,
         group="boot",
@@ -268,8 +262,6 @@ BOOT: tuple[Tunable, ...] = (
         places=one("/proc/cmdline"),
         read=_debugging,
         advice="drop them from the boot arguments",
-        persist="cmdline",
-        persist_key="slub_debug",
         needs_reboot=True,
         risk=3,
         severity="medium",
@@ -277,15 +269,15 @@ BOOT: tuple[Tunable, ...] = (
     ),
     advice(
         "boot.psi",
-        "pressure stall information",
-        everywhere("equals", "on"),
+        "pressure stall information (PSI)",
+        everywhere("equals", 1),
         kernel_doc("accounting/psi.rst"),
         group="boot",
         places=one("/proc/cmdline"),
-        read=lambda sys, _place: "on" if sys.exists("/proc/pressure/cpu") else "off",
+        read=lambda sys, _place: "1" if sys.exists("/proc/pressure/cpu") else "0",
         advice="boot with psi=1 (RHEL leaves it off)",
         persist="cmdline",
-        persist_key="psi=1",
+        persist_key="psi",
         needs_reboot=True,
         risk=3,
         severity="info",
@@ -294,8 +286,8 @@ BOOT: tuple[Tunable, ...] = (
     ),
     advice(
         "boot.cgroup",
-        "control groups in one hierarchy",
-        everywhere("equals", "v2"),
+        "control groups of version 2",
+        everywhere("equals", 1),
         _CGROUP,
         group="boot",
         places=one("/sys/fs/cgroup"),
@@ -303,7 +295,7 @@ BOOT: tuple[Tunable, ...] = (
         applies=lambda sys, _place: "a container gets what its host has" if in_container(sys) else "",
         advice="boot with systemd.unified_cgroup_hierarchy=1",
         persist="cmdline",
-        persist_key="systemd.unified_cgroup_hierarchy=1",
+        persist_key="systemd.unified_cgroup_hierarchy",
         needs_reboot=True,
         risk=3,
         severity="low",
