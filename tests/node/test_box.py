@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from redline.errors import EnvironmentFault
+from redline.errors import UsageError
 from redline.node import box as module
 from redline.node.box import node_facts, opened
 from redline.node.fake import FakeSys
@@ -62,5 +62,6 @@ def test_this_box() -> None:
 
 
 def test_a_place_that_is_no_box(tmp_path: Path) -> None:
-    with pytest.raises(EnvironmentFault, match="no copy of a box"):
-        opened(tmp_path / "nothing")
+    for place in (tmp_path / "nothing", tmp_path):
+        with pytest.raises(UsageError, match="no copy of a box"):
+            opened(place)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from redline.clock import wall_time
-from redline.errors import EnvironmentFault
+from redline.errors import UsageError
 from redline.node.cgroup import group_limits
 from redline.node.containers import container_facts
 from redline.node.cpu import cpu_facts
@@ -48,9 +48,10 @@ def node_facts(sys: Sys, nvml_library: Any = None) -> Fact:
 
 
 def opened(place: Path) -> FakeSys:
-    """The box whose copy lies in the folder `place`. Raises EnvironmentFault."""
-    if not place.is_dir():
-        raise EnvironmentFault(f"{place} is no copy of a box", fix="a folder, or the file of redline node snapshot")
+    """The box whose copy lies in the folder `place`. Raises UsageError."""
+    if not (place / "proc").is_dir():
+        why = "there is no proc in it" if place.is_dir() else ""
+        raise UsageError(f"{place} is no copy of a box", why=why, fix="redline node snapshot makes one")
     return FakeSys(place)
 
 

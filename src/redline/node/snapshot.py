@@ -23,6 +23,7 @@ from redline.node.kernel import told_kernel
 from redline.node.recording import RecordingSys
 from redline.node.redact import NEVER, Redactor
 from redline.node.sys import Sys, SysFault, text
+from redline.node.tunables.table import TUNABLES
 from redline.node.tunables.tunable import PROFILES
 
 MOST_BYTES = 256 << 20
@@ -50,6 +51,7 @@ FILES = (
 """What the facts read without a `Sys`, which alone can be recorded."""
 PLACES = ("/.dockerenv", "/run/.containerenv", "/var/run/secrets/kubernetes.io", "/sys/fs/cgroup/unified")
 """Asked only whether they are there."""
+ROWS = "/redline-rows.json"
 
 
 def snapshot(sys: Sys, output: Path, nvml_library: Any = None) -> Path:
@@ -89,6 +91,13 @@ def _record(sys: Sys, into: Path, nvml_library: Any) -> None:
         audit(recording, profile)
     recording.save()
     (into / ANSWERS.lstrip("/")).write_text(answers)
+    (into / ROWS.lstrip("/")).write_text(json.dumps([tunable.id for tunable in TUNABLES]))
+
+
+def unasked(sys: Sys) -> list[str]:
+    """Settings that came to redline after this copy was made: what they read is not in it, and looks absent."""
+    kept = text(sys, ROWS)
+    return [] if kept is None else sorted({tunable.id for tunable in TUNABLES} - set(json.loads(kept)))
 
 
 def _group_files(sys: Sys) -> Iterator[str]:
@@ -175,13 +184,13 @@ def _pack(copy: Path, output: Path) -> None:
 @contextmanager
 def replayed(place: Path | None) -> Iterator[Sys]:
     """The box kept at `place`: a folder, or a snapshot, which is unpacked for as long as it is looked at. None: this
-    one. Raises EnvironmentFault when `place` is neither."""
+    one. Raises UsageError and EnvironmentFault when `place` is neither."""
     from redline.node.live import LiveSys
 
     with ExitStack() as stack:
         if place is None:
             yield LiveSys()
-        elif place.is_dir():
+        elif place.is_dir() or not place.exists():
             yield opened(place)
         else:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="redline-box-")))
