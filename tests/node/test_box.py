@@ -21,7 +21,7 @@ def test_each_node_with_what_hangs_on_it(tmp_path: Path) -> None:
     assert one["gpu"] == ["GPU 4", "GPU 5", "GPU 6", "GPU 7"]
     assert one["nvme"] == ["nvme1"]
     assert one["hugepages"] == {"1048576kB": {"nr": 2, "free": 1}}
-    assert list(facts["nearest"]["GPU 0"].items())[0] == ("enp16s0", "PIX")
+    assert next(iter(facts["nearest"]["GPU 0"].items())) == ("enp16s0", "PIX")
     assert facts["nearest"]["GPU 7"]["nvme0"] == "SYS"
 
 

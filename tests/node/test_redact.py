@@ -20,8 +20,8 @@ from redline.node.redact import NEVER, Redactor
 def test_what_identifies_is_gone(secret: str) -> None:
     told = [
         "b8:ce", "B8-CE", "b8ce", "deadbeef", "192.168", "10.0.0.1", "ba2f", "2001:db8", "fe80", "0025388b", "5000c500",
-        "0123456789", "carol", "mirror", "nfs.example", "16529", "1234-ABCD", "abc.def", "words", "xyz", "00e04c", "gpu-box",
-        "helium-17",
+        "0123456789", "carol", "mirror", "nfs.example", "16529", "1234-ABCD", "abc.def", "words", "xyz", "00e04c",
+        "gpu-box", "helium-17",
     ]  # fmt: skip
     redacted = Redactor(["carol", "helium-17"]).text(f"x {secret} y" if "nfs." not in secret else secret)
     assert not [word for word in told if word in redacted]
@@ -30,7 +30,8 @@ def test_what_identifies_is_gone(secret: str) -> None:
 @pytest.mark.parametrize(
     "harmless",
     [
-        "0000:1b:00.0", "0::/user.slice", "127.0.0.1", "::1", "0.0.0.0", "580.95.05", "6.8.0-50-generic", "vm.swappiness",
+        "0000:1b:00.0", "0::/user.slice", "127.0.0.1", "::1", "0.0.0.0", "580.95.05", "6.8.0-50-generic",
+        "vm.swappiness",
         "always [madvise] never", "32.0 GT/s PCIe", "ffffffff,ffffffff", "0-63,128-191", "libcudnn.so.9.1.0.70",
         "/sys/devices/system/node/node1/cpulist", "12:34:56", "mitigations=auto,nosmt console=ttyS0,115200n8", "a::b c",
     ],
@@ -53,7 +54,9 @@ def test_a_box_whose_name_is_a_word_of_the_kernels() -> None:
     assert redactor.text("Name: performance") == "Name: name-1"
 
 
-@pytest.mark.parametrize("name", ["product_serial", "product_uuid", "machine-id", "address", "hostname", "wwid", "subsysnqn"])
+@pytest.mark.parametrize(
+    "name", ["product_serial", "product_uuid", "machine-id", "address", "hostname", "wwid", "subsysnqn"]
+)
 def test_files_that_are_left_out(name: str) -> None:
     assert NEVER.search(name)
     assert not NEVER.search("numa_node")

@@ -74,7 +74,9 @@ def content(archive: Path) -> str:
 def still(facts: Fact) -> dict[str, Any]:
     """Without what changes from one moment to the next."""
     found = {name: value for name, value in facts.items() if name not in ("taken_wall", "load")}
-    found["memory"] = {name: value for name, value in facts["memory"].items() if "usable" not in name and "avail" not in name}
+    found["memory"] = {
+        name: value for name, value in facts["memory"].items() if "usable" not in name and "avail" not in name
+    }
     return json.loads(json.dumps(found, default=str))  # type: ignore[no-any-return]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -22,6 +23,7 @@ from redline.node.fake import BOX_FILE, Box
 from redline.node.kernel import told_kernel
 from redline.node.recording import RecordingSys
 from redline.node.redact import NEVER, Redactor
+from redline.node.remember import Remembering
 from redline.node.sys import Sys, SysFault, text
 from redline.node.tunables.table import TUNABLES
 from redline.node.tunables.tunable import PROFILES
@@ -29,7 +31,17 @@ from redline.node.tunables.tunable import PROFILES
 MOST_BYTES = 256 << 20
 """Of an opened snapshot: it comes from somebody else."""
 
-_GROUPS = ("cpu.max", "cpu.stat", "cpu.cfs_*", "cpu.weight", "cpu.shares", "cpuset.*", "memory.*", "pids.max", "hugetlb.*")
+_GROUPS = (
+    "cpu.max",
+    "cpu.stat",
+    "cpu.cfs_*",
+    "cpu.weight",
+    "cpu.shares",
+    "cpuset.*",
+    "memory.*",
+    "pids.max",
+    "hugetlb.*",
+)
 FILES = (
     *("/proc/cpuinfo", "/proc/meminfo", "/proc/cmdline", "/proc/loadavg", "/proc/uptime", "/proc/pressure/*"),
     *("/proc/self/status", "/proc/self/cgroup", "/proc/1/cgroup", "/proc/sys/vm/swappiness"),
@@ -86,9 +98,10 @@ def _record(sys: Sys, into: Path, nvml_library: Any) -> None:
                 recording.read(path)
     for path in PLACES:
         recording.exists(path)
-    node_facts(recording, nvml_library)
+    once = Remembering(recording)
+    node_facts(once, nvml_library)
     for profile in PROFILES:
-        audit(recording, profile)
+        audit(once, profile)
     recording.save()
     (into / ANSWERS.lstrip("/")).write_text(answers)
     (into / ROWS.lstrip("/")).write_text(json.dumps([tunable.id for tunable in TUNABLES]))
@@ -105,7 +118,9 @@ def _group_files(sys: Sys) -> Iterator[str]:
     for line in (text(sys, "/proc/self/cgroup") or "").splitlines():
         _, _, rest = line.partition(":")
         controllers, _, group = rest.partition(":")
-        mounts = ["", "/unified"] if not controllers else [f"/{controllers}", *(f"/{one}" for one in controllers.split(","))]
+        mounts = (
+            ["", "/unified"] if not controllers else [f"/{controllers}", *(f"/{one}" for one in controllers.split(","))]
+        )
         parts = PurePosixPath(group.lstrip("/"))
         for folder in (parts, *parts.parents):
             for mount in mounts:
@@ -114,7 +129,9 @@ def _group_files(sys: Sys) -> Iterator[str]:
 
 def names_of(sys: Sys) -> set[str]:
     """Names of this box and of the people who have an account on it."""
-    found = {text(sys, path) or "" for path in ("/proc/sys/kernel/hostname", "/etc/hostname", "/proc/sys/kernel/domainname")}
+    found = {
+        text(sys, path) or "" for path in ("/proc/sys/kernel/hostname", "/etc/hostname", "/proc/sys/kernel/domainname")
+    }
     found |= {name.partition(".")[0] for name in found}
     for line in (text(sys, "/etc/passwd") or "").splitlines():
         fields = line.split(":")
@@ -173,12 +190,13 @@ def _pack(copy: Path, output: Path) -> None:
         member.mode = 0o755 if member.isdir() else 0o644
         return member
 
-    import gzip
-
-    with output.open("wb") as raw, gzip.GzipFile("", "wb", mtime=0, fileobj=raw) as packed:
-        with tarfile.open(fileobj=packed, mode="w") as archive:
-            for path in sorted(copy.rglob("*")):
-                archive.add(path, str(path.relative_to(copy)), recursive=False, filter=plain)
+    with (
+        output.open("wb") as raw,
+        gzip.GzipFile("", "wb", mtime=0, fileobj=raw) as packed,
+        tarfile.open(fileobj=packed, mode="w") as archive,
+    ):
+        for path in sorted(copy.rglob("*")):
+            archive.add(path, str(path.relative_to(copy)), recursive=False, filter=plain)
 
 
 @contextmanager
