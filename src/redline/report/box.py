@@ -120,7 +120,7 @@ def _gpus(facts: Facts) -> Part:
         rows.append(
             (
                 str(card["index"]), str(card["name"]), _known(device.get("node")), f"{now} of {best}",
-                used, _on(card["ecc"]), _on(card["mig"]),
+                used, _on(card["ecc"]), _mig(card),
                 f"{card['nvlinks']}" if card["nvlinks"] else "none", _on(card["persistence"]),
                 f"{card['clocks_mhz']['sm']} of {card['clocks_mhz']['sm_max']}", ", ".join(reasons) or "none",
                 watts, _known(card["temperature_c"]),
@@ -137,6 +137,10 @@ def _gpus(facts: Facts) -> Part:
     driver = facts["gpu"].get("driver")
     title = f"GPUs (driver {driver}, CUDA up to {facts['gpu'].get('cuda')})" if driver else "GPUs"
     return Part(title, (), columns, tuple(rows), frozenset(bad))
+
+
+def _mig(card: Facts) -> str:
+    return f"{len(card['mig_devices'])} parts" if card.get("mig_devices") else _on(card["mig"])
 
 
 def _faults(card: Facts) -> str:
