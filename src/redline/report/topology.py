@@ -162,7 +162,8 @@ def _titles(facts: Facts) -> tuple[str, str]:
     for card in cards:
         models[_short(card.get("name"))] = models.get(_short(card.get("name")), 0) + 1
     gpus = ", ".join(f"{count} × {name}" for name, count in models.items())
-    gpus = gpus or f"{sum(1 for device in _listed(facts.get('devices')) if device['kind'] == 'gpu') or 'no'} GPUs"
+    drawn = sum(1 for device in _listed(facts.get("devices")) if device["kind"] == "gpu")
+    gpus = gpus or f"{drawn or 'no'} GPU{'s' if drawn != 1 else ''}"
     threads = f"{cpu.get('cores', '?')} cores, {cpu.get('threads', '?')} threads"
     memory = facts["memory"].get("total_bytes", 0) / 1e9
     driver = facts["gpu"].get("driver")
