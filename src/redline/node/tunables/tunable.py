@@ -16,7 +16,8 @@ PROFILES: tuple[Profile, ...] = ("latency", "throughput", "shared", "vm")
 Scope = Literal["host", "cpu", "device", "netns", "unit", "pid"]
 State = Literal["ok", "drift", "inert", "blocked", "not applicable", "overridden", "unknown"]
 Severity = Literal["info", "low", "medium", "high"]
-Op = Literal["equals", "at least", "at most", "one of", "contains"]
+Op = Literal["equals", "at least", "at most", "one of", "contains", "within"]
+"""`within`: a list of CPUs that lies inside of the wanted one."""
 Persist = Literal["sysctl", "tmpfiles", "udev", "cmdline", "module", "unit", "nic", "limits", "none"]
 
 
@@ -53,10 +54,16 @@ Reader = Callable[[Sys, Place], str]
 """The present value in the words that `Want` uses (the bracketed word of a choice, a number). May raise SysFault."""
 Reason = Callable[[Sys, Place], str]
 """'' for yes, else why not, in one sentence."""
+Fit = Callable[[Sys, Place, "Want"], "Want | None"]
+"""What a profile wants, as it is on this box (so many pages, the CPUs of that node); None: nothing."""
 
 
 def always(_sys: Sys, _place: Place) -> str:
     return ""
+
+
+def as_is(_sys: Sys, _place: Place, want: Want) -> Want | None:
+    return want
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,9 @@ class Tunable:
     absent: str = "this box does not have it"
     applies: Reason = always
     effective: Reason = always
+    fit: Fit = as_is
+    unwritable: Reason = always
+    """Why this box refuses the write although the file is there (a kernel-managed interrupt, a missing capability)."""
     write: Literal["attribute", "none"] = "attribute"
     advice: str = ""
     persist: Persist = "none"
