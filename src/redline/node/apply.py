@@ -14,7 +14,7 @@ from redline.errors import ApplyFailed, ChangedSince, NodeBusy, NodeFault, Usage
 from redline.node.change import Change, Images, as_text, digest, image, images, settled, value_of
 from redline.node.journal import SUFFIX, Journal
 from redline.node.lock import boot_id, locked
-from redline.node.sys import Sys, SysFault
+from redline.node.sys import Stat, Sys, SysFault
 from redline.node.transaction import Transaction, new_id, of, open_journal, to_json, transactions
 from redline.node.undo import after_files, put_back, standing
 
@@ -162,7 +162,8 @@ def write(sys: Sys, change: Change) -> None:
     if change.after is None:
         sys.remove_file(change.path)
     else:
-        sys.put_file(change.path, change.after)
+        new = Stat(change.mode, 0, 0) if change.mode and change.before is None else None
+        sys.put_file(change.path, change.after, new)
     if image(sys, change.path, "file").sha != ("" if change.after is None else digest(change.after)):
         raise ApplyFailed(f"{change.path} does not hold what was written to it")
 

@@ -43,6 +43,8 @@ class Change:
     covers: tuple[str, ...] = ()
     undo_argv: tuple[str, ...] = ()
     redo_argv: tuple[str, ...] = ()
+    mode: int = 0
+    """Of a file that is created; 0: 0644."""
     arguments: tuple[str, ...] = ()
     """What the kernel will have been given at the next boot because of it."""
 

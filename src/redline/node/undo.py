@@ -7,8 +7,8 @@ from typing import Literal
 
 from redline.errors import ApplyFailed
 from redline.node.change import Image, Images, between, digest, images, settled, value_of
-from redline.node.coupled import restoring_writes
-from redline.node.sys import Sys
+from redline.node.coupled import PARTNERS, restoring_writes
+from redline.node.sys import Sys, SysFault
 from redline.node.transaction import Step
 
 Standing = Literal["former", "ours", "foreign"]
@@ -52,8 +52,7 @@ def put_back(sys: Sys, step: Step) -> None:
     """The former state, exactly. SysFault when the box refuses, ApplyFailed when it gives something else."""
     before = step.former
     if step.change.kind == "attribute":
-        for path, value in restoring_writes({path: one.content or b"" for path, one in before.items()}):
-            sys.set_attribute(path, value)
+        _write_all(sys, restoring_writes({path: one.content or b"" for path, one in before.items()}))
         now = images(sys, step.change)
         for path, one in before.items():
             was, has = value_of(one.content or b""), value_of(now[path].content or b"")
@@ -62,6 +61,22 @@ def put_back(sys: Sys, step: Step) -> None:
         return
     for path, one in before.items():
         _put_file(sys, path, one)
+
+
+def _write_all(sys: Sys, writes: list[tuple[str, bytes]]) -> None:
+    """In order; what is busy until another one is written is written last, and what holds already is left."""
+    busy = []
+    for path, value in writes:
+        if path not in PARTNERS and value_of(sys.read(path)) == value_of(value):
+            continue
+        try:
+            sys.set_attribute(path, value)
+        except SysFault as fault:
+            if fault.why != "busy":
+                raise
+            busy.append((path, value))
+    for path, value in busy:
+        sys.set_attribute(path, value)
 
 
 def _put_file(sys: Sys, path: str, one: Image) -> None:
