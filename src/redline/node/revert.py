@@ -16,6 +16,8 @@ from redline.node.sys import Sys, SysFault, text
 from redline.node.transaction import Step, Transaction, of, open_journal, to_json, transactions
 from redline.node.undo import after_files, put_back, standing
 
+KINDS: tuple[Kind, ...] = ("attribute", "file", "command")
+
 
 @dataclass(frozen=True)
 class Foreign:

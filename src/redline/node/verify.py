@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,6 +9,7 @@ from typing import Literal
 from redline.node.apply import STATE_DIR, explain
 from redline.node.change import images, settled, value_of
 from redline.node.lock import boot_id
+from redline.node.persist.lines import overridden_at_boot
 from redline.node.revert import who
 from redline.node.sys import Sys, SysFault, text
 from redline.node.transaction import Step, Transaction, of, open_journal, transactions
@@ -17,8 +17,6 @@ from redline.node.transaction import Step, Transaction, of, open_journal, transa
 Held = Literal["in force", "waits for a reboot", "changed", "gone", "overridden", "unfinished"]
 """overridden: so now, but another file sets it back at the next boot."""
 BAD = frozenset({"changed", "gone", "overridden", "unfinished"})
-AtBoot = Callable[[Sys, Step], str]
-"""What undoes a written file at the next boot; '' for nothing."""
 
 
 @dataclass(frozen=True)
@@ -34,21 +32,21 @@ class Verified:
     why: str = ""
 
 
-def verify(sys: Sys, state_dir: Path = STATE_DIR, txn: str = "", *, at_boot: AtBoot | None = None) -> list[Verified]:
+def verify(sys: Sys, state_dir: Path = STATE_DIR, txn: str = "") -> list[Verified]:
     """Every change that is not undone, of one transaction or of all; of two on the same path the later one counts.
     Reads only."""
     found = [of(open_journal(state_dir, txn))] if txn else list(transactions(state_dir))
     holding = [one for one in found if one.holds]
     last = {step.change.label: one.txn for one in holding for step in one.steps}
     return [
-        _verify_step(sys, state_dir, one, step, at_boot)
+        _verify_step(sys, state_dir, one, step)
         for one in holding
         for step in one.steps
         if last[step.change.label] == one.txn
     ]
 
 
-def _verify_step(sys: Sys, state_dir: Path, found: Transaction, step: Step, at_boot: AtBoot | None) -> Verified:
+def _verify_step(sys: Sys, state_dir: Path, found: Transaction, step: Step) -> Verified:
     change = step.change
     state: Held = "in force"
     want, now, why = value_of(change.after or b""), "", ""
@@ -68,7 +66,7 @@ def _verify_step(sys: Sys, state_dir: Path, found: Transaction, step: Step, at_b
         if change.kind == "file" and step.after and not seen[change.path].same(step.after[change.path]):
             state = "changed" if seen[change.path].sha else "gone"
             why = who(sys, state_dir, found, change)
-        elif at_boot is not None and (undone := at_boot(sys, step)):
+        elif undone := overridden_at_boot(sys, change.path, change.after or b""):
             state, why = "overridden", undone
         elif change.needs_reboot:
             state, why = _after_reboot(sys, found, step)

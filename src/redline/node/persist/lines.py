@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 from redline.node.change import Change
@@ -131,7 +132,11 @@ def udev(sys: Sys, settings: Sequence[Setting]) -> Form:
 def _udev_rule(one: Setting) -> str:
     device = one.place.path.removesuffix("/" + one.key)
     name = posixpath.basename(device)
-    kind = "net" if "/net/" in device else "pci" if "/pci/" in device else "block"
+    kind = (
+        "block"
+        if "/block/" in device
+        else next((part for before, part in pairwise(device.split("/")) if before in ("class", "bus")), "block")
+    )
     return f'ACTION=="add|change", SUBSYSTEM=="{kind}", KERNEL=="{name}", ATTR{{{one.key}}}="{one.value}"'
 
 
