@@ -80,6 +80,10 @@ def _write_all(sys: Sys, writes: list[tuple[str, bytes]]) -> None:
 
 
 def _put_file(sys: Sys, path: str, one: Image) -> None:
+    folder, _, name = path.rpartition("/")
+    for beside in sys.names(folder):
+        if beside.startswith(f".{name}.redline-"):  # a write that was killed before its file took this name
+            sys.remove_file(f"{folder}/{beside}")
     if one.content is not None:
         sys.put_file(path, one.content, one.stat)
     elif sys.stat(path) is not None:
