@@ -55,8 +55,12 @@ def apply(
         )
         if confirm_s > 0 and arm is not None:
             # before the first write: whatever ends this process cannot end the promise
-            confirm_by = time.time() + confirm_s
-            journal.add("watchdog", confirm_by=confirm_by, **arm(sys, state_dir, journal.txn, confirm_s))
+            try:
+                watchdog = arm(sys, state_dir, journal.txn, confirm_s)
+            except NodeFault as fault:
+                note(journal, "end", state="rolled back", why=str(fault))
+                raise
+            journal.add("watchdog", confirm_by=time.time() + confirm_s, **watchdog)
         return carry_out(sys, journal)
 
 

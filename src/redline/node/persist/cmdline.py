@@ -123,5 +123,11 @@ def _with_options(line: str, arguments: list[str], path: str) -> str:
 
 def with_arguments(words: Sequence[str], arguments: Sequence[str]) -> list[str]:
     """`words` without the arguments that are set anew, and those at the end: the last one of a name counts."""
-    names = {argument.partition("=")[0].replace("-", "_") for argument in arguments}
-    return [word for word in words if word.partition("=")[0].replace("-", "_") not in names] + list(arguments)
+    names = {_name(argument) for argument in arguments}
+    if sorted(word for word in words if _name(word) in names) == sorted(arguments):
+        return list(words)
+    return [word for word in words if _name(word) not in names] + list(arguments)
+
+
+def _name(word: str) -> str:
+    return word.partition("=")[0].replace("-", "_")
