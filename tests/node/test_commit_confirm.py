@@ -12,7 +12,7 @@ import pytest
 from redline.errors import ApplyFailed, NodeBusy, UsageError
 from redline.node.apply import apply
 from redline.node.change import Change
-from redline.node.commit_confirm import arm, confirm, watch
+from redline.node.commit_confirm import arm, confirm, pending, watch
 from redline.node.fake import FakeSys
 from redline.node.lock import start_ticks
 from redline.node.transaction import Transaction, transactions
@@ -79,12 +79,14 @@ def test_confirmed_it_stays_and_the_process_ends(tmp_path: Path) -> None:
     box = folder_box(root)
     done = apply(box, changes(box), state, confirm_s=LONG_S, arm=arm)
     assert done.status == "unconfirmed"
+    assert "is undone in" in pending(state)[0]
     pid, start = done.watchdog["pid"], done.watchdog["start"]
     assert start_ticks(pid) == start != 0
     with pytest.raises(NodeBusy, match="waits to be confirmed"):
         apply(box, changes(box), state)
     assert confirm(state, done.txn).status == "applied"
     until(lambda: start_ticks(pid) != start)
+    assert pending(state) == []
     assert box.read(MTU) == b"9000\n"
 
 
@@ -112,6 +114,7 @@ def test_what_the_watching_process_does(tmp_path: Path) -> None:
     root, state = tmp_path / "box", tmp_path / "state"
     box = folder_box(root)
     done = apply(box, changes(box), state, confirm_s=LONG_S, arm=lambda *_: {})
+    assert "not undone by itself any more" in pending(state)[0], "as after a reboot"
     box.set_attribute(MTU, b"4000")
     box.put_file(CONFIG, b"repaired\n")
     assert watch(box, state, done.txn, 0.0) == "reverted 1 changes, left 1"

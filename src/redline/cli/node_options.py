@@ -21,17 +21,24 @@ StateDir = Annotated[
 ProfileOption = Annotated[
     Literal["latency", "throughput", "shared", "vm"], typer.Option("--profile", help="what the box is for")
 ]
-Only = Annotated[list[str] | None, typer.Option("--only", metavar="ID", help="these settings alone; repeatable")]
-Skip = Annotated[list[str] | None, typer.Option("--skip", metavar="ID", help="without this setting; repeatable")]
+Only = Annotated[
+    list[str] | None, typer.Option("--only", metavar="ID", help="these settings alone: ids, beginnings of ids, groups")
+]
+Skip = Annotated[list[str] | None, typer.Option("--skip", metavar="ID", help="without this setting")]
 NoPersist = Annotated[bool, typer.Option("--no-persist", help="live values only, nothing that outlives a reboot")]
 Json = Annotated[bool, typer.Option("--json", help="the result as JSON on stdout")]
 
 
 def box(root: Path | None) -> Sys:
+    from redline.errors import UsageError
     from redline.node.fake import FakeSys
     from redline.node.live import LiveSys
 
-    return LiveSys() if root is None else FakeSys(root)
+    if root is None:
+        return LiveSys()
+    if not (root / "proc").is_dir():
+        raise UsageError(f"{root} holds no box: there is no proc in it", fix="redline node snapshot makes one")
+    return FakeSys(root)
 
 
 def journals(root: Path | None, state_dir: Path | None) -> Path:
@@ -41,6 +48,11 @@ def journals(root: Path | None, state_dir: Path | None) -> Path:
     if state_dir is not None:
         return state_dir
     return STATE_DIR if root is None else root / str(STATE_DIR).lstrip("/")
+
+
+def names(given: list[str] | None) -> list[str]:
+    """Ids, with commas or one by one."""
+    return [name.strip() for entry in given or () for name in entry.split(",") if name.strip()]
 
 
 def planned(sys: Sys, profile: Any, only: list[str] | None, skip: list[str] | None, no_persist: bool) -> Plan:
@@ -53,7 +65,7 @@ def planned(sys: Sys, profile: Any, only: list[str] | None, skip: list[str] | No
 
     try:
         with working("reading the box"):
-            return plan(sys, audit(sys, profile, only or ()), persist=not no_persist, skip=skip or ())
+            return plan(sys, audit(sys, profile, names(only)), persist=not no_persist, skip=names(skip))
     except SysFault as fault:
         raise NodeFault(f"the box cannot be read: {explain(fault)}", fix="sudo, if a file is for root alone") from fault
 

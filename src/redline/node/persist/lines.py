@@ -139,7 +139,9 @@ def _udev_rule(one: Setting) -> str:
         if "/block/" in device
         else next((part for before, part in pairwise(device.split("/")) if before in ("class", "bus")), "block")
     )
-    return f'ACTION=="add|change", SUBSYSTEM=="{kind}", KERNEL=="{name}", ATTR{{{one.key}}}="{one.value}"'
+    # a card gets its name after it was added: that is a move
+    actions = "add|change|move" if kind == "net" else "add|change"
+    return f'ACTION=="{actions}", SUBSYSTEM=="{kind}", KERNEL=="{name}", ATTR{{{one.key}}}="{one.value}"'
 
 
 def _udev(box: Any, one: Setting) -> bool:
