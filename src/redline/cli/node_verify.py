@@ -38,7 +38,9 @@ def command(
         from rich.markup import escape
         from rich.table import Table
 
-        table = Table("", "setting", "where", "is", "why", "transaction", box=None, padding=(0, 2, 0, 0))
+        table = Table(box=None, padding=(0, 2, 0, 0))
+        for head in ("", "setting", "where", "is", "why", "transaction"):
+            table.add_column(head, overflow="fold")
         for one in found:
             colour = "red" if one.state in BAD else "yellow" if one.state != "in force" else "green"
             ids = ", ".join(one.tunable_ids)

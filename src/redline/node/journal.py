@@ -26,7 +26,7 @@ def _sum(before: str, body: str) -> str:
 
 def encode(record: Record, before: str) -> tuple[bytes, str]:
     """The line, and its sum, which the next one takes."""
-    body = json.dumps(record, separators=(",", ":"), sort_keys=True)
+    body = json.dumps(record, separators=(",", ":"))
     total = _sum(before, body)
     return f'{body[:-1]},"sum":"{total}"}}\n'.encode(), total
 
