@@ -97,7 +97,7 @@ def _shm_kib(sys: Sys, place: Place) -> str:
 
 def _swap_mib(sys: Sys, _place: Place) -> str:
     lines = [line.split() for line in (text(sys, "/proc/swaps") or "").splitlines()[1:]]
-    return str(sum(int(parts[3]) for parts in lines if len(parts) > 3) >> 10)
+    return str(sum(int(parts[2]) for parts in lines if len(parts) > 2) >> 10)
 
 
 MEMORY: tuple[Tunable, ...] = (
