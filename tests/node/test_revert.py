@@ -12,6 +12,7 @@ from redline.node.lock import boot_id
 from redline.node.revert import KINDS, revert, revert_all
 from redline.node.sys import Stat
 from redline.node.transaction import transactions
+from redline.node.verify import verify
 from tests.node.memory_box import PAGES, THP, VM, MemoryBox
 from tests.node.test_apply import CONF, attribute, some
 
@@ -185,6 +186,10 @@ def test_a_damaged_journal_is_used_only_by_force(tmp_path: Path, box: MemoryBox)
     path.write_bytes(b"".join(lines[:2] + lines[3:]))
     with pytest.raises(JournalDamaged):
         revert(box, tmp_path)
+    with pytest.raises(JournalDamaged):
+        revert_all(box, tmp_path)
+    with pytest.raises(JournalDamaged):
+        verify(box, tmp_path)
     revert(box, tmp_path, force=KINDS)
     assert box.digest() == was
 

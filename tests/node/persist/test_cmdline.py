@@ -1,12 +1,17 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from redline.node.apply import apply
+from redline.node.fake import FakeSys
 from redline.node.persist.cmdline import cmdline, with_arguments
-from tests.node.folder_box import folder_box, put
+from redline.node.revert import revert
+from redline.node.sys import Ran
+from tests.node.folder_box import folder_box, put, state_hash
 from tests.node.persist.test_lines import carry_out, setting
 
 IOMMU = setting("iommu", "pt", "cmdline")
@@ -62,8 +67,29 @@ def test_grubby_on_rhel(tmp_path: Path) -> None:
     box = folder_box(tmp_path, files=RHEL)
     (command,) = cmdline(box, [IOMMU, THP]).changes
     assert command.argv == ("grubby", "--update-kernel=ALL", "--args=iommu=pt transparent_hugepage=madvise")
-    assert command.covers == ("/boot/grub2/grubenv", "/boot/loader/entries/a.conf", "/etc/default/grub")
+    assert {"/boot/grub2/grubenv", "/boot/loader/entries/a.conf", "/etc/default/grub"} < set(command.covers)
     assert command.redo_argv[2].startswith("--remove-args=")
+
+
+def test_what_grubby_makes_goes_and_a_link_stays_one(tmp_path: Path) -> None:
+    """On EFI boxes grubenv is a link."""
+    box = folder_box(tmp_path, files={**RHEL, "/boot/efi/EFI/rocky/grubenv": "# GRUB"})
+    (tmp_path / "boot/grub2/grubenv").unlink()
+    (tmp_path / "boot/grub2/grubenv").symlink_to("../efi/EFI/rocky/grubenv")
+    was = state_hash(tmp_path)
+
+    class Grubby(FakeSys):
+        def run(self, argv: Sequence[str], *, timeout_s: float = 30.0, stdin: str = "") -> Ran:
+            (tmp_path / "etc/kernel").mkdir(parents=True)
+            (tmp_path / "etc/kernel/cmdline").write_text("ro iommu=pt")
+            (tmp_path / "boot/efi/EFI/rocky/grubenv").write_text("# GRUB\nkernelopts=ro iommu=pt\n")
+            return Ran(tuple(argv), 0, "")
+
+    apply(Grubby(tmp_path), cmdline(box, [IOMMU]).changes, tmp_path / "var/lib/redline/node")
+    assert state_hash(tmp_path) != was
+    revert(box, tmp_path / "var/lib/redline/node")
+    assert state_hash(tmp_path) == was
+    assert (tmp_path / "boot/grub2/grubenv").is_symlink()
 
 
 def test_systemd_boot(tmp_path: Path) -> None:
