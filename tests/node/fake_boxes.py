@@ -535,6 +535,8 @@ def h200_host(root: Path) -> FakeSys:
 def microvm(root: Path) -> FakeSys:
     """Recorded by `RecordingSys` on a microVM of two CPUs without a GPU, then shortened; nothing in it was made up."""
     kept = json.loads((Path(__file__).parent / "recorded_microvm.json").read_text())
+    for path in kept["folders"]:
+        (root / path).mkdir(parents=True, exist_ok=True)
     for path, content in kept["files"].items():
         place = root / path
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -188,10 +188,10 @@ IRQ: tuple[Tunable, ...] = (
     sysctl(
         "net.core.rps_sock_flow_entries",
         "table that steers packets to the reader's CPU",
-        everywhere("equals", 0),
+        everywhere("at least", 32768),
         _SCALING,
         group="irq",
-        fit=lambda sys, _place, _want: want("at least", 32768) if _one_queue(sys) else want("at least", 0),
+        fit=lambda sys, _place, wanted: wanted if _one_queue(sys) else None,
         effective=_no_rps,
         severity="info",
         effect="With RPS on: a packet is handled on the CPU whose thread reads it.",
