@@ -105,6 +105,12 @@ def _managed(sys: Sys, place: Place) -> str:
     )
 
 
+def _carries_no_data(sys: Sys, place: Place) -> str:
+    irq = place.name.split()[-1]
+    administrative = any(name.startswith("nvme") and name.endswith("q0") for name in sys.names(f"/proc/irq/{irq}"))
+    return "the administrative queue: it carries no data" if administrative else ""
+
+
 _BALANCE_FILES = ("/etc/default/irqbalance", "/etc/sysconfig/irqbalance")
 
 
@@ -149,8 +155,9 @@ IRQ: tuple[Tunable, ...] = (
         "interrupts of NVMe drives on their own node",
         ("0x0108",),
         applies=_managed,
+        effective=_carries_no_data,
         severity="info",
-        effect="Only the administrative queue can be moved; it carries no data.",
+        effect="Only drives whose queues the kernel does not manage: each completes beside its memory.",
     ),
     advice(
         "irq.banned_cpus",
