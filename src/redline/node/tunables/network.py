@@ -33,7 +33,7 @@ def _backlog(sys: Sys, place: Place) -> str:
         return f"{name} (pid {pid}) listens in another network namespace, which has its own value"
     asked, limit = max(listeners(sys), default=0), number(sys, place.path) or 0
     if 0 < asked < limit:
-        return f"no listener here asks for more than {asked}; the kernel takes the smaller of both"
+        return f"no listener has a backlog above {asked} (a server takes a raised limit when it is started anew)"
     return ""
 
 
