@@ -28,6 +28,7 @@ def test_drift_ends_with_five_and_fits_a_hundred_columns(careless: str) -> None:
     assert "cpu.cores_for_engine" in text
     assert "TuneD's profile sets schedutil" in text
     assert max(map(len, text.splitlines())) <= 100
+    assert "look first at: cpu.cores_for_engine" in text
     ids = [line.split()[2] for line in text.splitlines() if line.startswith(("  drift", "  overridden"))]
     assert ids.count("cpu.governor") == 1, "places that say the same share a line"
 

@@ -306,8 +306,10 @@ def _devices(shape: Shape) -> dict[str, str]:
         for queue in range(3):
             irq = 200 + drive * 8 + queue
             files[f"sys/bus/pci/devices/0000:{0x30 + drive:02x}:00.0/msi_irqs/{irq}"] = ""
-            files[f"proc/irq/{irq}/smp_affinity_list"] = f"{short_list(shape.cpus) if queue == 0 else queue}\n"
-            files[f"proc/irq/{irq}/nvme{drive}q{queue}/.keep"] = ""
+            near = (0x30 + drive) % shape.nodes
+            files[f"proc/irq/{irq}/smp_affinity_list"] = f"{shape.cpus_of(near if good else 1 - near)}\n"
+            if drive != 1:  # the second drive's driver leaves its queues to whoever sets them
+                files[f"proc/irq/{irq}/nvme{drive}q{queue}/.keep"] = ""
         files["sys/module/nvme_core/parameters/default_ps_max_latency_us"] = "0\n" if good else "100000\n"
     for disk in range(shape.virtual_disks):
         files |= _disk(shape, f"vd{chr(97 + disk)}", "[mq-deadline] none\n", 1)
