@@ -96,7 +96,7 @@ CPU: tuple[Tunable, ...] = (
         "physical cores that an engine may use",
         everywhere("at least", 2),
         VLLM_CPU,
-        Source("measured", "Tanguille/cluster #4879: 2 to 6 CPUs, ITL 62.1 to 31.4 ms (one site)", "2026-05"),
+        Source("measured", "Tanguille/cluster #4879: 2 to 6 CPUs, ITL 62.1 to 31.4 ms (one site)", "2026-11"),
         group="cpu",
         scope="pid",
         places=here(),

@@ -12,7 +12,7 @@ from redline.node.tunables.tunable import Place, Reason, Source, Tunable, Want
 _THP = "/sys/kernel/mm/transparent_hugepage"
 _SYSCTL_VM = kernel_doc("admin-guide/sysctl/vm.rst")
 _THP_DOC = kernel_doc("admin-guide/mm/transhuge.rst")
-_TRT = Source("issue", "NVIDIA/TensorRT-LLM #15430, #15431", "2026-07")
+_TRT = Source("issue", "NVIDIA/TensorRT-LLM #15430, #15431", "2026-11")
 
 
 def _no_swap(sys: Sys, _place: Place) -> str:
@@ -33,9 +33,9 @@ def _nobody_maps(sys: Sys, place: Place) -> str:
     if not total or free < total:
         return ""
     size = int(posixpath.basename(folder).removeprefix("hugepages-").removesuffix("kB"))
-    return (
-        f"no process maps one: {total * size / (1 << 20):.1f} GiB are kept from the page cache and from everything else"
-    )
+    mib = total * size >> 10
+    kept = f"{mib / 1024:.1f} GiB" if mib >= 1024 else f"{mib} MiB"
+    return f"no process maps one: {kept} are kept from the page cache and from everything else"
 
 
 def _huge(size: str, kib: int) -> Tunable:

@@ -45,7 +45,7 @@ def advice(id_: str, title: str, wants: dict[Profile, Want | None], *sources: So
     return Tunable(title=title, wants=wants, sources=sources, **settings)
 
 
-def kernel_doc(page: str, date: str = "2026-10") -> Source:
+def kernel_doc(page: str, date: str = "2026-11") -> Source:
     """A page of the kernel's own documentation."""
     return Source("kernel", f"Documentation/{page}", date)
 
@@ -54,5 +54,5 @@ def tuned(profile: str) -> Source:
     return Source("tool", f"TuneD 2.28 profile {profile}", "2026-08")
 
 
-GRACE = Source("vendor", "NVIDIA Grace performance tuning guide", "2026-06")
-VLLM_CPU = Source("vendor", "vLLM docs, configuration/optimization.md: CPU resources", "2026-10")
+GRACE = Source("vendor", "NVIDIA Grace performance tuning guide", "2026-11")
+VLLM_CPU = Source("vendor", "vLLM docs, configuration/optimization.md: CPU resources", "2026-11")

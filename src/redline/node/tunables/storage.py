@@ -10,7 +10,7 @@ from redline.node.tunables.rows import advice, everywhere, kernel_doc, only_for,
 from redline.node.tunables.tunable import Place, Source, Tunable, Want
 
 _QUEUE = kernel_doc("ABI/stable/sysfs-block, block/queue-sysfs.rst")
-_LOAD = Source("measured", "vllm #24469, #36012: prefetch instead of lazy mmap, 1500 to 435 s for 671B", "2026-03")
+_LOAD = Source("measured", "vllm #24469, #36012: prefetch instead of lazy mmap, 1500 to 435 s for 671B", "2026-11")
 
 
 def _folder(place: Place) -> str:
@@ -217,7 +217,7 @@ STORAGE: tuple[Tunable, ...] = (
         "fs.atime",
         "access times of local file systems",
         everywhere("one of", "noatime", "relatime", "lazytime"),
-        Source("tool", "mount(8)", "2026-01"),
+        Source("tool", "mount(8)", "2026-11"),
         group="storage",
         places=_of_mounts(*_LOCAL),
         read=_atime,
@@ -251,15 +251,15 @@ STORAGE: tuple[Tunable, ...] = (
         absent="nothing is mounted by NFS",
         advice="nfsrahead in /etc/nfs.conf keeps it for every mount",
         severity="high",
-        effect="Since 5.4 the default is 128 KiB whatever rsize is: sequential model loads wait for every round trip.",
+        effect="RHEL from 8.3 and Ubuntu give 128 KiB whatever rsize is: model loads wait for every round trip.",
         signal="load_s",
-        sources=(Source("vendor", "Azure NetApp Files and SUSE: NFS read-ahead on kernels from 5.4", "2025-09"),),
+        sources=(Source("vendor", "Azure NetApp Files: Linux NFS read-ahead best practices", "2026-11"),),
     ),
     advice(
         "nfs.rsize",
         "bytes of one NFS read",
         everywhere("at least", 1048576),
-        Source("tool", "nfs(5)", "2026-01"),
+        Source("tool", "nfs(5)", "2026-11"),
         group="storage",
         places=_of_mounts("nfs"),
         read=lambda sys, place: _option(sys, place, "rsize", "0"),
@@ -273,7 +273,7 @@ STORAGE: tuple[Tunable, ...] = (
         "nfs.nconnect",
         "TCP connections of an NFS mount",
         only_for("latency", "throughput", "shared", op="at least", values=(4,)),
-        Source("tool", "nfs(5): nconnect, since 5.3", "2026-01"),
+        Source("tool", "nfs(5): nconnect, since 5.3", "2026-11"),
         group="storage",
         places=_of_mounts("nfs"),
         read=lambda sys, place: _option(sys, place, "nconnect", "1"),
