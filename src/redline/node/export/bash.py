@@ -19,21 +19,25 @@ failed=0
 """
 
 _REMEMBER = r"""
+declare -A kept=()
+if [ -f "$KEEP/log" ]; then
+  while IFS=$'\t' read -r kind path old; do kept["$kind $path"]="$old"; done <"$KEEP/log"
+fi
+
 remember() { # kind path old: only what was there before the first run
-  mkdir -p "$KEEP"
-  touch "$KEEP/log"
-  if ! cut -f1,2 "$KEEP/log" | grep -qxF "$1	$2"; then printf '%s\t%s\t%s\n' "$1" "$2" "$3" >>"$KEEP/log"; fi
+  if [ -n "${kept["$1 $2"]+set}" ]; then return 0; fi
+  [ -d "$KEEP" ] || mkdir -p "$KEEP"
+  printf '%s\t%s\t%s\n' "$1" "$2" "$3" >>"$KEEP/log"
+  kept["$1 $2"]="$3"
 }
 """
 
 _ATTRIBUTE = r"""
-now() { # the present value: the bracketed word of a choice, else the words with single blanks
-  local text
-  text="$(tr -s '[:space:]' ' ' <"$1")"
-  text="${text# }"
-  text="${text% }"
-  case "$text" in *\[*\]*) text="${text#*\[}" && text="${text%%\]*}" ;; esac
-  printf '%s' "$text"
+now() { # into $present: the bracketed word of a choice, else the words with single blanks
+  local words=()
+  read -r -d '' -a words 2>/dev/null <"$1" || true
+  present="${words[*]:-}"
+  case "$present" in *\[*\]*) present="${present#*\[}" && present="${present%%\]*}" ;; esac
 }
 
 attribute() { # path value partners: the kernel changes partners along, and refuses to be given their 0
@@ -42,12 +46,13 @@ attribute() { # path value partners: the kernel changes partners along, and refu
     echo "absent: $1"
     return 0
   fi
-  old="$(now "$path")"
+  now "$path"
+  old="$present"
   if [ "$old" = "$value" ]; then return 0; fi
   if [ "$old" != 0 ] || [ $# -lt 3 ]; then remember attribute "$1" "$old"; fi
   for partner in "${@:3}"; do
-    if [ -e "$ROOT$partner" ] && [ "$(now "$ROOT$partner")" != 0 ]; then
-      remember attribute "$partner" "$(now "$ROOT$partner")"
+    if [ -e "$ROOT$partner" ] && now "$ROOT$partner" && [ "$present" != 0 ]; then
+      remember attribute "$partner" "$present"
     fi
   done
   if printf '%s\n' "$value" 2>/dev/null >"$path"; then
@@ -62,7 +67,7 @@ attribute() { # path value partners: the kernel changes partners along, and refu
 
 _KEEP = r"""
 keep_file() { # path
-  if [ -f "$KEEP/log" ] && cut -f1,2 "$KEEP/log" | grep -qxF "file	$1"; then return 0; fi
+  if [ -n "${kept["file $1"]+set}" ]; then return 0; fi
   if [ -f "$ROOT$1" ]; then
     mkdir -p "$KEEP/files$(dirname "$1")"
     cp -p "$ROOT$1" "$KEEP/files$1"
