@@ -306,8 +306,10 @@ def _devices(shape: Shape) -> dict[str, str]:
         for queue in range(3):
             irq = 200 + drive * 8 + queue
             files[f"sys/bus/pci/devices/0000:{0x30 + drive:02x}:00.0/msi_irqs/{irq}"] = ""
-            files[f"proc/irq/{irq}/smp_affinity_list"] = f"{short_list(shape.cpus) if queue == 0 else queue}\n"
-            files[f"proc/irq/{irq}/nvme{drive}q{queue}/.keep"] = ""
+            near = (0x30 + drive) % shape.nodes
+            files[f"proc/irq/{irq}/smp_affinity_list"] = f"{shape.cpus_of(near if good else 1 - near)}\n"
+            if drive != 1:  # the second drive's driver leaves its queues to whoever sets them
+                files[f"proc/irq/{irq}/nvme{drive}q{queue}/.keep"] = ""
         files["sys/module/nvme_core/parameters/default_ps_max_latency_us"] = "0\n" if good else "100000\n"
     for disk in range(shape.virtual_disks):
         files |= _disk(shape, f"vd{chr(97 + disk)}", "[mq-deadline] none\n", 1)
@@ -503,6 +505,7 @@ def cloud_vm(root: Path) -> FakeSys:
     mounts = "/dev/vda1 / ext4 rw,relatime,discard 0 0\ntmpfs /dev/shm tmpfs rw 0 0\n"
     shape = Shape(nodes=1, cores=4, memory_gib=64, virtual=True, driver="", gpus=1, virtual_disks=1, nics=1)
     shape.nic_mbit, shape.nic_queues, shape.mounts = -1, 1, mounts
+    shape.files = {"sys/class/net/eth0/queues/rx-0/rps_cpus": "00000000,00000000\n"}
     return made_up(root, shape, "NVIDIA A10G")
 
 
@@ -525,7 +528,7 @@ def h200_host(root: Path) -> FakeSys:
         "usr/lib/sysctl.d/10-map-count.conf": "vm.max_map_count=1048576\n",
         "etc/udev/rules.d/99-disks.rules": 'KERNEL=="nvme*", ATTR{queue/read_ahead_kb}="128"\n',
     }
-    shape = Shape(tuned=True, gpus=8, nics=4, nvme=8, nvswitch=True, files=files, nic_mbit=400_000)
+    shape = Shape(tuned=True, cores=8, gpus=8, nics=4, nvme=8, nvswitch=True, files=files, nic_mbit=400_000)
     shape.sysctls = {"vm.dirty_bytes": "4294967296", "vm.dirty_ratio": "0"}
     shape.sysctls |= {"vm.dirty_background_bytes": "1073741824", "vm.dirty_background_ratio": "0"}
     shape.cmdline += " iommu=pt init_on_alloc=0"

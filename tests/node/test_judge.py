@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,16 +18,17 @@ NO_SWAP = "Filename\tType\tSize\tUsed\tPriority\n"
 ROOT = {"proc/self/status": "CapEff:\t000001ffffffffff\n"}
 
 
-def judged(root: Path, id_: str, files: dict[str, str], profile: Profile = "latency", **box: object) -> Judged:
-    sys = FakeSys(plant(root, ROOT | files), Box(**box))  # type: ignore[arg-type]
+def judged(root: Path, id_: str, files: dict[str, str], profile: Profile = "latency", **box: Any) -> Judged:
+    sys = FakeSys(plant(root, ROOT | files), Box(**box))
     row = BY_ID[id_]
     places = row.places(sys)
     assert places
     return judge(sys, row, places[0], profile)
 
 
-def swappiness(root: Path, value: str, swaps: str = SWAP, **box: object) -> Judged:
-    return judged(root, "vm.swappiness", {"proc/sys/vm/swappiness": f"{value}\n", "proc/swaps": swaps}, **box)
+def swappiness(root: Path, value: str, swaps: str = SWAP, **box: Any) -> Judged:
+    files = {"proc/sys/vm/swappiness": f"{value}\n", "proc/swaps": swaps}
+    return judged(root, "vm.swappiness", files, **box)
 
 
 def test_ok_and_drift(tmp_path: Path) -> None:
