@@ -87,6 +87,7 @@ def test_confirmed_it_stays_and_the_process_ends(tmp_path: Path) -> None:
     assert confirm(state, done.txn).status == "applied"
     until(lambda: start_ticks(pid) != start)
     assert pending(state) == []
+    assert watch(box, state, done.txn, 0.0) == "applied: nothing to do", "should it be in the middle of waking up"
     assert box.read(MTU) == b"9000\n"
 
 

@@ -10,7 +10,7 @@ from redline.node.apply import apply
 from redline.node.fake import FakeSys
 from redline.node.judge import Judged, judge
 from redline.node.plan import FORMS, Plan, plan
-from redline.node.revert import revert
+from redline.node.revert import KINDS, revert
 from redline.node.tunables.find import bracketed, word
 from redline.node.tunables.rows import everywhere
 from redline.node.tunables.table import BY_ID, TUNABLES
@@ -156,6 +156,10 @@ def test_the_governor_and_its_preference(tmp_path: Path) -> None:
         assert box.read(f"{policy}/energy_performance_preference") == b"performance\n"
         revert(box, tmp_path / "var/lib/redline/node")
         assert state_hash(tmp_path) == was, order
+    apply(box, planned(box, BY_ID["cpu.epp"]).changes, tmp_path / "var/lib/redline/node")
+    box.set_attribute(f"{policy}/scaling_governor", b"performance")
+    revert(box, tmp_path / "var/lib/redline/node", force=KINDS)
+    assert state_hash(tmp_path) == was, "busy until the governor is back"
 
 
 def test_jumbo_frames_say_what_is_at_stake(tmp_path: Path) -> None:

@@ -144,6 +144,14 @@ def test_a_device_that_is_gone_is_no_obstacle(tmp_path: Path, box: MemoryBox) ->
     assert box.attributes[SWAPPINESS] == b"60\n"
 
 
+def test_a_file_that_was_removed_comes_back_with_mode_and_owner(tmp_path: Path, box: MemoryBox) -> None:
+    was = box.digest()
+    apply(box, [Change("file", "/etc/default/grub", box.read("/etc/default/grub"), None, ("x",))], tmp_path)
+    assert "/etc/default/grub" not in box.files
+    revert(box, tmp_path)
+    assert box.digest() == was
+
+
 def test_what_the_box_refuses_can_be_tried_again(tmp_path: Path, box: MemoryBox) -> None:
     was = box.digest()
     apply(box, some(box), tmp_path)

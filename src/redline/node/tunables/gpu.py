@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
+from typing import Any
 
 from redline.node.sys import Sys, SysFault
 from redline.node.tunables.find import (
@@ -13,7 +14,7 @@ from redline.node.tunables.find import (
     smi_field,
 )
 from redline.node.tunables.rows import advice, everywhere, only_for, want
-from redline.node.tunables.tunable import Fit, Place, Reader, Reason, Source, Tunable, Want
+from redline.node.tunables.tunable import Fit, Place, Profile, Reader, Reason, Source, Tunable, Want
 
 _SMI_DOC = Source("vendor", "nvidia-smi(1), driver 595", "2026-08")
 _DCGM = Source("tool", "DCGM 4.6.0 diagnostics", "2026-08")
@@ -74,168 +75,111 @@ def _dead_links(sys: Sys, _place: Place) -> str:
     return str(sys.run(["nvidia-smi", "nvlink", "-s"], timeout_s=60).out.lower().count("inactive"))
 
 
-def _smi_row(
-    id_: str, title: str, field: str, value: str, effect: str, how: str, severity: str, *sources: Source
-) -> Tunable:
-    return advice(
-        id_,
-        title,
-        everywhere("equals", value),
-        *(sources or (_SMI_DOC,)),
-        group="gpu",
-        scope="device",
-        places=of_smi(),
-        read=_field(field),
-        applies=_has(field),
-        absent=_NO_SMI,
-        advice=how,
-        severity=severity,
-        effect=effect,
-    )
+def _of_each(id_: str, title: str, wants: dict[Profile, Want | None], field: str = "", **more: Any) -> Tunable:
+    """A row about each GPU that nvidia-smi lists; `field` is what it reads, and GPUs without it are left out."""
+    settings: dict[str, Any] = {"group": "gpu", "scope": "device", "places": of_smi(), "absent": _NO_SMI}
+    if field:
+        settings |= {"read": _field(field), "applies": _has(field)}
+    return advice(id_, title, wants, _SMI_DOC, _DCGM, **settings | more)
 
 
 GPU: tuple[Tunable, ...] = (
-    _smi_row(
+    _of_each(
         "gpu.persistence",
         "driver stays loaded without clients",
+        everywhere("equals", "enabled"),
         "persistence_mode",
-        "enabled",
-        "Without it the first client of an idle GPU waits seconds and clocks start over.",
-        "enable nvidia-persistenced.service; nvidia-smi -pm 1 is on its way out",
-        "medium",
+        advice="enable nvidia-persistenced.service; nvidia-smi -pm 1 is on its way out",
+        severity="medium",
+        effect="Without it the first client of an idle GPU waits seconds and clocks start over.",
     ),
-    _smi_row(
+    _of_each(
         "gpu.ecc",
         "memory error correction",
+        everywhere("equals", "enabled"),
         "ecc.mode.current",
-        "enabled",
-        "Off, a flipped bit is a wrong token that nobody sees; costs about 6 % of memory on GDDR, nothing on HBM.",
-        "nvidia-smi -e 1, then reset the GPU",
-        "medium",
-        _SMI_DOC,
-        _DCGM,
+        advice="nvidia-smi -e 1, then reset the GPU",
+        severity="medium",
+        effect="Off, a flipped bit is a wrong token that nobody sees; costs some memory on GDDR, nothing on HBM.",
     ),
-    advice(
+    _of_each(
         "gpu.mig",
         "GPU cut into instances (MIG)",
         only_for("latency", "throughput", op="equals", values=("disabled",)),
-        _SMI_DOC,
-        group="gpu",
-        scope="device",
-        places=of_smi(),
-        read=_field("mig.mode.current"),
-        applies=_has("mig.mode.current"),
-        absent=_NO_SMI,
+        "mig.mode.current",
         advice="nvidia-smi -mig 0, once no instance is in use",
         severity="medium",
         effect="With MIG on and no instance made an engine finds no GPU; instances have no NVLink.",
     ),
-    advice(
+    _of_each(
         "gpu.compute_mode",
         "who may use the GPU",
         everywhere("one of", "default", "exclusive_process"),
-        _SMI_DOC,
-        group="gpu",
-        scope="device",
-        places=of_smi(),
-        read=_field("compute_mode"),
-        applies=_has("compute_mode"),
-        absent=_NO_SMI,
+        "compute_mode",
         advice="nvidia-smi -c DEFAULT",
         severity="high",
         effect="prohibited refuses every engine.",
     ),
-    advice(
+    _of_each(
         "gpu.power_limit",
         "power limit, W",
         everywhere("at least", 0),
-        _SMI_DOC,
-        group="gpu",
-        scope="device",
-        places=of_smi(),
-        read=_field("power.limit"),
+        "power.limit",
         fit=_field_of("power.default_limit"),
-        applies=_has("power.limit"),
-        absent=_NO_SMI,
         advice="nvidia-smi -pl <default>, unless the rack asks for less",
         severity="medium",
         effect="Below the default, prefill slows down long before decode does.",
         signal="gpu_power_w",
     ),
-    advice(
+    _of_each(
         "gpu.slowdown",
         "why clocks are low now",
         everywhere("equals", "none"),
-        _SMI_DOC,
-        _DCGM,
-        group="gpu",
-        scope="device",
-        places=of_smi(),
         read=_slowed_by,
-        absent=_NO_SMI,
         advice="look at cooling, at the power supplies and at the cables",
         severity="high",
         effect="A GPU that is too hot or short of power runs at a fraction; one slow GPU slows all of its group.",
         signal="gpu_clock_mhz",
     ),
-    advice(
+    _of_each(
         "gpu.remapped_rows",
         "memory rows that wait for a reset or could not be replaced",
         everywhere("equals", "none"),
-        _SMI_DOC,
-        _DCGM,
-        group="gpu",
-        scope="device",
         places=of_smi("rows"),
         read=_rows,
-        absent="this GPU does not remap rows",
+        absent="no GPU here that remaps rows",
         advice="pending: drain and reset the GPU; failure: have it replaced",
         severity="high",
         effect="The next error in such a row ends every process on the GPU.",
     ),
-    advice(
+    _of_each(
         "gpu.pcie_width",
         "lanes of the GPU's link",
         everywhere("at least", 0),
-        _SMI_DOC,
-        _DCGM,
-        group="gpu",
-        scope="device",
-        places=of_smi(),
-        read=_field("pcie.link.width.current"),
+        "pcie.link.width.current",
         fit=_field_of("pcie.link.width.max"),
-        applies=_has("pcie.link.width.current"),
-        absent=_NO_SMI,
         advice="reseat the card or the riser; look for bifurcation in the firmware",
         severity="high",
         effect="Half the lanes, half the rate of weight loading, KV offload and, without NVLink, of all-reduce.",
         signal="pcie_gb_s",
     ),
-    advice(
+    _of_each(
         "gpu.pcie_generation",
         "generation of the GPU's link under load",
         everywhere("at least", 0),
-        _SMI_DOC,
-        _DCGM,
-        group="gpu",
-        scope="device",
-        places=of_smi(),
+        "pcie.link.gen.gpucurrent",
         read=_link_gen,
         fit=_field_of("pcie.link.gen.gpumax"),
-        applies=_has("pcie.link.gen.gpucurrent"),
-        absent=_NO_SMI,
         advice="firmware: link speed auto; check risers and retimers",
         severity="high",
         effect="Each generation less halves what the link carries.",
         signal="pcie_gb_s",
     ),
-    advice(
+    _of_each(
         "gpu.nvlink",
         "NVLinks that are down",
         everywhere("at most", 0),
-        _SMI_DOC,
-        _DCGM,
-        group="gpu",
+        scope="host",
         places=_nvlink_places,
         read=_dead_links,
         absent="no NVLink",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from redline.node.tunables.find import one, word
+from redline.node.tunables.find import Finder, one, word
 from redline.node.tunables.tunable import PROFILES, Op, Profile, Source, Tunable, Want
 
 
@@ -37,6 +37,14 @@ def sysctl(key: str, title: str, wants: dict[Profile, Want | None], *sources: So
         **more,
     }
     return Tunable(title=title, wants=wants, sources=sources, **settings)
+
+
+def sysfs(
+    id_: str, title: str, places: Finder, wants: dict[Profile, Want | None], *sources: Source, **more: Any
+) -> Tunable:
+    """A row for a file of /sys that has one place for good, so that a line of systemd-tmpfiles keeps it."""
+    settings: dict[str, Any] = {"scope": "host", "read": word, "persist": "tmpfiles", **more}
+    return Tunable(id=id_, title=title, places=places, wants=wants, sources=sources, **settings)
 
 
 def advice(id_: str, title: str, wants: dict[Profile, Want | None], *sources: Source, **more: Any) -> Tunable:
