@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from redline.node.fake import Box, FakeSys
 from redline.node.tree import short_list
@@ -369,7 +372,7 @@ def _engine(shape: Shape) -> dict[str, str]:
 
 
 def _smi(shape: Shape, name: str) -> dict[str, tuple[int, str]]:
-    """nvidia-smi's answers for `gpus` alike."""
+    """nvidia-smi's answers for `gpus` alike, in the form in which driver 580.159 gives them on an H100."""
     if not shape.gpus:
         return {}
     good = shape.tuned
@@ -546,6 +549,16 @@ def microvm(root: Path) -> FakeSys:
         place.write_text(content)
     Box(**kept["box"]).save(root)
     return FakeSys(root)
+
+
+_FOLDER = TemporaryDirectory(prefix="redline-boxes-")
+atexit.register(_FOLDER.cleanup)
+
+
+@cache
+def built(name: str) -> FakeSys:
+    """The box of that name, planted once per test process: leave it as it was."""
+    return BOXES[name](Path(_FOLDER.name) / name)
 
 
 BOXES: dict[str, Callable[[Path], FakeSys]] = {

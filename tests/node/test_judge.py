@@ -53,6 +53,25 @@ def test_a_read_only_mount_blocks(tmp_path: Path) -> None:
     assert "/proc/sys is mounted read-only" in found.why
 
 
+def test_lockdown_blocks(tmp_path: Path) -> None:
+    path = "/sys/kernel/debug/sched/preempt"
+    files = {path[1:]: "(none) full\n", "sys/kernel/security/lockdown": "none [integrity] confidentiality\n"}
+    found = judged(tmp_path / "a", "sched.preempt", files, unreadable={path: "EPERM"})
+    assert (found.state, found.value) == ("blocked", None)
+    assert "lockdown (integrity)" in found.why
+    files["sys/kernel/security/lockdown"] = "[none] integrity confidentiality\n"
+    assert judged(tmp_path / "b", "sched.preempt", files, unreadable={path: "EPERM"}).state == "unknown"
+
+
+def test_power_profiles_daemon_sets_the_governor_back(tmp_path: Path) -> None:
+    policy = "sys/devices/system/cpu/cpufreq/policy0"
+    running = {"sys/fs/cgroup/system.slice/power-profiles-daemon.service/cgroup.procs": "9\n"}
+    found = judged(tmp_path / "a", "cpu.governor", running | {f"{policy}/scaling_governor": "powersave\n"})
+    assert (found.state, found.owner) == ("overridden", "power-profiles-daemon")
+    right = judged(tmp_path / "b", "cpu.governor", running | {f"{policy}/scaling_governor": "performance\n"})
+    assert right.state == "ok"
+
+
 def test_a_missing_capability_blocks(tmp_path: Path) -> None:
     files = {"sys/kernel/mm/ksm/run": "1\n", "proc/self/status": "CapEff:\t00000000a80425fb\n"}
     assert "CAP_SYS_ADMIN" in judged(tmp_path, "mem.ksm", files).why

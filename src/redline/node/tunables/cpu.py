@@ -329,7 +329,7 @@ CPU: tuple[Tunable, ...] = (
         Source("kernel", "commit 7dadeaa6: only full and lazy are left since the 7.0 cycle", "2026-04"),
         GRACE,
         group="cpu",
-        places=lambda sys: [Place("/sys/kernel/debug/sched/preempt")] if sys.names("/sys/kernel") else [],
+        places=lambda _sys: [Place("/sys/kernel/debug/sched/preempt")],
         read=lambda sys, place: word(sys, place).partition("(")[2].partition(")")[0],
         advice="boot with preempt=lazy (voluntary before 6.13)",
         severity="info",
