@@ -240,9 +240,3 @@ def of_cgroup(file: str, old: str = "") -> Finder:
         return [Place(path) for path in (limiting or there)[:1]]
 
     return find
-
-
-def cgroup_value(sys: Sys, file: str) -> str | None:
-    """What `of_cgroup` finds, as text."""
-    found = of_cgroup(file)(sys)
-    return text(sys, found[0].path) if found else None
