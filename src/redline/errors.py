@@ -7,9 +7,15 @@
     │   ├── ModelNotFound              3  no such folder, or a hub id with no network
     │   ├── TokenizerMissing           3  the model folder has no tokenizer
     │   ├── PortInUse                  3
-    │   └── StoreFault                 3  the results file cannot be used
-    │       ├── StoreTooNew            3  written by a newer redline
-    │       └── DiskFull               3
+    │   ├── StoreFault                 3  the results file cannot be used
+    │   │   ├── StoreTooNew            3  written by a newer redline
+    │   │   └── DiskFull               3
+    │   └── NodeFault                  3  a setting of the box could not be changed, or put back
+    │       ├── ApplyFailed            3  the box refused a change; what was done before it was undone
+    │       ├── ChangedSince           3  somebody else changed it in the meantime
+    │       ├── NodeBusy               3  another redline is changing this box, or was cut short
+    │       └── JournalFault           3  the record of changes cannot be read or written
+    │           └── JournalDamaged     3  it was changed by something else than redline
     ├── EngineError                    4  the engine failed
     │   ├── EngineStartFailed          4  it died or never became ready: log tail and diagnosis
     │   └── EngineDied                 4  it died or hung while under load
@@ -87,6 +93,30 @@ class StoreTooNew(StoreFault):
 
 
 class DiskFull(StoreFault):
+    pass
+
+
+class NodeFault(EnvironmentFault):
+    pass
+
+
+class ApplyFailed(NodeFault):
+    pass
+
+
+class ChangedSince(NodeFault):
+    pass
+
+
+class NodeBusy(NodeFault):
+    pass
+
+
+class JournalFault(NodeFault):
+    pass
+
+
+class JournalDamaged(JournalFault):
     pass
 
 
