@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -13,10 +14,14 @@ from redline.runtime.architecture import ModelConfig, read_config
 from redline.runtime.batch import Batch
 from redline.runtime.config import EngineConfig
 from redline.runtime.graph import buckets_upto
-from redline.runtime.kernels.tiers import pick_tier
+from redline.runtime.kernels.tiers import pick_tier, without
+from redline.runtime.kernels.torch import TorchKernels
 from redline.runtime.state import Tables
 from redline.runtime.step import Limits
 from redline.runtime.weights import load_model
+
+if TYPE_CHECKING:
+    from redline.runtime.kernels.triton_step import DecodeStep
 
 PAGE_SIZE = 32
 SEQUENCES = 256
@@ -63,6 +68,7 @@ class Setup:
         self.limits = Limits(pages, self.page_size, sequences, batched, longest, self.shape.vocab_size)
         self.kv = self.model.allocate_kv(pages, self.page_size, self.device)
         self.tables = Tables(sequences, -(-longest // self.page_size), self.page_size, self.device)
+        self.step = self._decode_step()
         if self.graphs:
             with self.phase("choose"):
                 self._choose()
@@ -89,13 +95,26 @@ class Setup:
         self.phases[name] = time.perf_counter() - started
         self.progress(f"{name}: {self.phases[name]:.2f} s")
 
+    def _decode_step(self) -> DecodeStep | None:
+        """Products with what stands around them, where the kernels and the weights are of the right kinds."""
+        if isinstance(self.kernels, TorchKernels) or without("step"):
+            return None
+        from redline.runtime.kernels.triton import TritonKernels
+        from redline.runtime.kernels.triton_step import DecodeStep, suits
+
+        if isinstance(self.kernels, TritonKernels) and suits(self.model):
+            return DecodeStep(self.model, self.kernels)
+        return None
+
     def _choose(self) -> None:
         from redline.runtime.kernels.choose import Chooser
         from redline.runtime.kernels.triton import TritonKernels
 
         if isinstance(self.kernels, TritonKernels):
-            chooser = Chooser(self.kernels, self.model)
-            chooser.choose(self.kv, buckets_upto(self.limits.max_seqs), self.page_size, self.limits.pages)
+            chooser = Chooser(self.kernels, self.model, self.step)
+            limits = self.limits
+            buckets = buckets_upto(limits.max_seqs)
+            chooser.choose(self.kv, buckets, self.page_size, limits.pages, limits.max_model_len)
             torch.cuda.synchronize()
             torch.cuda.empty_cache()
             self._notes |= {f"choice: {what}": how for what, how in chooser.notes.items()}

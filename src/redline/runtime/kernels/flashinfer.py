@@ -62,8 +62,8 @@ class FlashInferKernels(TritonKernels):
 
     name = "flashinfer"
 
-    def __init__(self, processors: int, device: torch.device) -> None:
-        super().__init__(processors)
+    def __init__(self, processors: int, device: torch.device, pdl: bool = False) -> None:
+        super().__init__(processors, pdl)
         self.xqa_rows: set[int] = set()
         self._workspace = torch.zeros(WORKSPACE, dtype=torch.uint8, device=device)
 

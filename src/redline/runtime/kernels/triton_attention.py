@@ -12,6 +12,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from redline.runtime.kernels.triton_overlap import wait
+
 
 @triton.jit
 def context_of(
@@ -65,7 +67,7 @@ def attention_kernel(
     window, splits,
     group: tl.constexpr, kv_heads: tl.constexpr, dim: tl.constexpr, page_size: tl.constexpr,
     split_up: tl.constexpr, tiled: tl.constexpr, windowed: tl.constexpr, precision: tl.constexpr,
-    block_m: tl.constexpr, block_n: tl.constexpr, block_d: tl.constexpr,
+    block_m: tl.constexpr, block_n: tl.constexpr, block_d: tl.constexpr, pdl: tl.constexpr = False,
 ):  # fmt: skip
     """Program (tile, kv head, split). `split_up`: there is more than one split. `tiles`: [n, 2] int32 of (sequence,
     first row); without it a tile is a sequence.
@@ -73,6 +75,8 @@ def attention_kernel(
     `kv_stride` lies between a token and the next in a page. `scale` includes log2(e): weights are powers of two.
     `precision` is "ieee" for float32 and has no effect on bf16.
     """
+    if pdl:
+        wait()
     sequence = tl.program_id(0)
     kv_head, split = tl.program_id(1), tl.program_id(2)
     first = 0
@@ -109,8 +113,13 @@ def attention_kernel(
 
 
 @triton.jit(do_not_specialize=["splits"])
-def join_splits_kernel(partial, logs, out, splits, dim: tl.constexpr, block_s: tl.constexpr, block_d: tl.constexpr):
+def join_splits_kernel(
+    partial, logs, out, splits, dim: tl.constexpr, block_s: tl.constexpr, block_d: tl.constexpr,
+    pdl: tl.constexpr = False,
+):  # fmt: skip
     """Program (token and head): the splits' values, each by its share of the whole weight."""
+    if pdl:
+        wait()
     row = tl.program_id(0).to(tl.int64)
     s = tl.arange(0, block_s)
     d = tl.arange(0, block_d)

@@ -57,7 +57,7 @@ def search(
         held = tl.zeros([ways], tl.float32)
         for base in range(0, vocab, block):
             n = base + tl.arange(0, block)
-            x = tl.load(logits + n, mask=n < vocab, other=float("-inf"))
+            x = tl.load(logits + n, mask=n < vocab, other=float("-inf")).to(tl.float32)
             one = tl.where(n < vocab, 1.0, 0.0)
             if by_mass:
                 one = tl.exp((x - peak) * inverse)
@@ -77,7 +77,7 @@ def above(logits, vocab, key, peak, inverse, block: tl.constexpr):
     mass = tl.zeros([block], tl.float32)
     for base in range(0, vocab, block):
         n = base + tl.arange(0, block)
-        x = tl.load(logits + n, mask=n < vocab, other=float("-inf"))
+        x = tl.load(logits + n, mask=n < vocab, other=float("-inf")).to(tl.float32)
         higher = (ordered(x) > key) & (n < vocab)
         count += higher.to(tl.int32)
         same += ((ordered(x) == key) & (n < vocab)).to(tl.int32)
@@ -92,7 +92,7 @@ def at_key(logits, vocab, key, nth, block: tl.constexpr):
     before = tl.full([], 0, tl.int32)
     for base in range(0, vocab, block):
         n = base + tl.arange(0, block)
-        x = tl.load(logits + n, mask=n < vocab, other=float("-inf"))
+        x = tl.load(logits + n, mask=n < vocab, other=float("-inf")).to(tl.float32)
         same = ((ordered(x) == key) & (n < vocab)).to(tl.int32)
         rank = before + tl.cumsum(same, axis=0)
         found += tl.sum(tl.where((rank == nth + 1) & (same > 0), n, 0), axis=0)
@@ -151,7 +151,7 @@ def filter_kernel(
         most = tl.full([block], float("-inf"), tl.float32)
         for base in range(0, vocab, block):
             n = base + tl.arange(0, block)
-            most = tl.maximum(most, tl.load(line + n, mask=n < vocab, other=float("-inf")))
+            most = tl.maximum(most, tl.load(line + n, mask=n < vocab, other=float("-inf")).to(tl.float32))
         peak = tl.max(most, axis=0)
         key, ties, mass = narrow(line, vocab, k, p, floor, heat, peak, block, ways)
         one = tl.exp((ordered_back(key) - peak) * inverse)
@@ -196,7 +196,7 @@ def part_kernel(logits, rows, temperature, best, choice, mass, bad, vocab, strid
     part = tl.program_id(1)
     n = part * block + tl.arange(0, block)
     inside = n < vocab
-    x = tl.load(logits + i.to(tl.int64) * stride + n, mask=inside, other=float("-inf"))
+    x = tl.load(logits + i.to(tl.int64) * stride + n, mask=inside, other=float("-inf")).to(tl.float32)
     wrong = tl.sum(((x != x) & inside).to(tl.int32), axis=0)
     value = tl.where(x == x, x, float("-inf"))
     most = tl.max(value, axis=0)
@@ -247,7 +247,7 @@ def choose_kernel(
         part = tl.where(part < parts_block, part, tl.max(tl.where(held > 0.0, p, 0), axis=0))
         rest = goal - tl.sum(tl.where(p < part, held, 0.0), axis=0)
         n = part * block + tl.arange(0, block)
-        x = tl.load(logits + i.to(tl.int64) * stride + n, mask=n < vocab, other=float("-inf"))
+        x = tl.load(logits + i.to(tl.int64) * stride + n, mask=n < vocab, other=float("-inf")).to(tl.float32)
         weight = tl.where(n < vocab, tl.exp((x - peak) / heat), 0.0)
         passed = (tl.cumsum(weight, axis=0) > rest) & (weight > 0.0)
         first = tl.min(tl.where(passed, n, 2147483647), axis=0)
