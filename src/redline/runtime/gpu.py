@@ -51,9 +51,7 @@ class GpuRunner:
         self.setup, self.model, self.kernels = setup, setup.model, setup.kernels
         self.device, self.tables, self._limits = setup.device, setup.tables, setup.limits
         self.mirror, self.sender = Mirror(setup.tables), Sender(setup.device)
-        self.decoder = Decoder(
-            setup.model, setup.draw, setup.tables, setup.kv, setup.limits.max_model_len, setup.step
-        )
+        self.decoder = Decoder(setup.model, setup.draw, setup.tables, setup.kv, setup.limits.max_model_len, setup.step)
         self.graphs = Graphs(self.decoder)
         self._buckets = buckets_upto(setup.limits.max_seqs)
         if setup.graphs:
@@ -80,7 +78,7 @@ class GpuRunner:
         self._broken = self._broken or "the runner was closed"
         self.graphs.clear()
         self.setup.kv.clear()
-        for name in ("setup", "model", "kernels", "tables", "decoder", "mirror", "sender"):
+        for name in ("setup", "model", "kernels", "tables", "decoder", "graphs", "mirror", "sender"):
             delattr(self, name)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()

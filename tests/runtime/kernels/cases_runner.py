@@ -97,9 +97,12 @@ def test_a_decode_step_is_the_models_forward_pass(rows: int, own: str, tmp_path:
     step = DecodeStep(model, kernels)
     for what in ("qkv", "o", "gate_up", "down", "head"):
         weight = model.head if what == "head" else getattr(model.layers[0], what)
+        assert isinstance(weight, Plain)
         *_, product = candidates(rows, weight).values()
         if own in ("all", "without norms") or what in own:
-            step.ways[what, few(rows)] = Way(product, what not in ("o", "down") and rows < 17 and own != "without norms")
+            step.ways[what, few(rows)] = Way(
+                product, what not in ("o", "down") and rows < 17 and own != "without norms"
+            )
     decoder = Decoder(model, runner.setup.draw, runner.tables, runner.setup.kv, 64)
     batch = decoder.batch(rows)
     batch.ids.copy_(torch.arange(rows))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -35,6 +35,8 @@ Timer = Callable[[Call, int], float]
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 CONTEXT = 1024
 LAYERS = 4
+MOST_NORMED = 16
+"""With more rows than that, norming them in every program costs more than a launch."""
 SPAN = 256 << 20
 """Weights of so many layers, and so many bytes, are gone through in turn: more than a GPU's cache."""
 
@@ -83,10 +85,11 @@ class Chooser:
                 asked += [one for tokens in representatives(buckets) for one in operations(self.step, tokens)]
             for rows in (size for size in ROWS if size in buckets):
                 asked += [self._attention(kv, rows, context, page_size, pages)]
-            compile_all([call for one in asked for call in one.ways.values()])
+            # ways that differ in numbers only, not in machine code, are compiled once
+            compile_all({one.code(name): call for one in asked for name, call in one.ways.items()}.values())
             self._until = time.perf_counter() + self._budget
             for one in asked:
-                one.take(self.best(one.what, one.ways, one.count))
+                one.take(self.best(one.what, one.ways, one.calls))
             self._spread(buckets)
 
     def best(self, what: str, ways: dict[str, Call], count: int) -> str:
@@ -122,8 +125,8 @@ class Chooser:
         window, scale, plan = self.model.layers[0].window, self.model.scale, Plan(rows, None, 16)
         own = {f"triton/{how.splits}x{how.block_n}w{how.warps}": how for how in self._cuts(rows, context)}
 
-        def attend(i: int, how: Attending) -> object:
-            return kernels.attend(q, kv[i % LAYERS % len(kv)], batch, out, scale, window, plan, how)
+        def attend(i: int, how: Attending) -> None:
+            kernels.attend(q, kv[i % LAYERS % len(kv)], batch, out, scale, window, plan, how)
 
         ways: dict[str, Call] = {name: partial(attend, how=how) for name, how in own.items()}
         if isinstance(kernels, FlashInferKernels):
@@ -134,14 +137,17 @@ class Chooser:
             if name == "xqa" and isinstance(kernels, FlashInferKernels):
                 kernels.xqa_rows.add(rows)
 
-        return Question(f"attention ({rows} rows, context {context})", ways, LAYERS, take)
+        def code(name: str) -> object:
+            return own[name]._replace(splits=min(2, own[name].splits)) if name in own else name
+
+        return Question(f"attention ({rows} rows, context {context})", ways, LAYERS, take, code)
 
     def _cuts(self, rows: int, context: int) -> list[Attending]:
         """Splits around the usual number; with many rows, where a tile's shape matters most, other tiles too."""
         usual = splits_for(rows * self.model.config.num_kv_heads, self.kernels.processors, context)
         cuts = [Attending(n) for n in dict.fromkeys((usual, max(1, usual // 2), min(MOST_SPLITS, usual * 2)))]
         if rows >= 16:
-            cuts += [Attending(usual, *tile) for tile in ((128, 4, 2), (32, 2, 4), (64, 8, 3))]
+            cuts += [Attending(usual, *tile) for tile in ((128, 4, 2), (32, 2, 4))]
         return cuts
 
     def _spread(self, buckets: Sequence[int]) -> None:
@@ -157,12 +163,14 @@ class Chooser:
 
 
 class Question(NamedTuple):
-    """Ways of doing one thing, the usual one first; `take` gets the name of the best. `count`: calls in a row."""
+    """Ways of doing one thing, the usual one first; `take` gets the name of the best. `calls`: so many in a row.
+    `code`: what a way's machine code depends on."""
 
     what: str
     ways: dict[str, Call]
-    count: int
+    calls: int
     take: Callable[[str], None]
+    code: Callable[[str], object]
 
 
 def representatives(buckets: Sequence[int]) -> list[int]:
@@ -188,23 +196,30 @@ def operations(step: DecodeStep, tokens: int) -> Iterator[Question]:
         own = candidates(tokens, first, step.kernels.processors)
         x = torch.randn(tokens, first.weight.shape[1], device=device).to(model.dtype)
 
-        def run(i: int, way: Way | None, what: str, weights: list[Weight], x: torch.Tensor) -> object:
+        def run(i: int, way: Way | None, what: str, weights: list[Weight], x: torch.Tensor) -> None:
             weight, stream = weights[i % len(weights)], Residual(hidden)
             if what == "head":
-                return step.head_product(way, stream, gain, weight, logits)
-            if what in ("o", "down"):
-                return step.library(x, weight) if way is None else step.add_product(way, x, weight, stream)
-            around = Around(gated=way is not None and what == "gate_up", pdl=step.kernels.pdl)
-            y = step.norm_product(way, stream, gain, weight, around)
-            return step.kernels.silu_mul(y) if way is None and what == "gate_up" else y
+                step.head_product(way, stream, gain, weight, logits)
+            elif what not in ("o", "down"):
+                around = Around(gated=way is not None and what == "gate_up", pdl=step.kernels.pdl)
+                y = step.norm_product(way, stream, gain, weight, around)
+                if way is None and what == "gate_up":
+                    step.kernels.silu_mul(y)
+            elif way is None:
+                step.library(x, weight)
+            else:
+                step.add_product(way, x, weight, stream)
 
         named: dict[str, Way | None] = {"library": None}
         for label, product in own.items():
-            if what in ("o", "down") or tokens > 1:
-                named[label] = Way(product)
-            if what not in ("o", "down") and tokens <= 16:
+            normed = what not in ("o", "down") and tokens <= MOST_NORMED
+            if normed:
                 named[label + "+norm"] = Way(product, norms=True)
-        ways = {name: partial(run, way=way, what=what, weights=weights, x=x) for name, way in named.items()}
+            if not normed or (tokens > 1 and "64x" in label):
+                named[label] = Way(product)
+        ways: dict[str, Call] = {
+            name: partial(run, way=way, what=what, weights=weights, x=x) for name, way in named.items()
+        }
 
         def take(name: str, what: str = what, named: dict[str, Way | None] = named, first: Plain | Fp8 = first) -> None:
             way = named[name]
@@ -212,10 +227,13 @@ def operations(step: DecodeStep, tokens: int) -> Iterator[Question]:
                 step.ways[what, few(tokens)] = way
                 step.kernels.products[few(tokens), *first.weight.shape, first.weight.dtype] = way.product
 
-        yield Question(f"{what} ({tokens} tokens)", ways, max(LAYERS, len(weights)), take)
+        def code(name: str, kind: str = {"down": "o", "head": "qkv"}.get(what, what)) -> object:
+            return kind, few(tokens), name
+
+        yield Question(f"{what} ({tokens} tokens)", ways, max(LAYERS, len(weights)), take, code)
 
 
-def compile_all(calls: Sequence[Call]) -> None:
+def compile_all(calls: Iterable[Call]) -> None:
     """Each once, side by side: most of a compilation holds no lock. What fails is told where it is measured."""
     if not torch.cuda.is_available():
         return

@@ -70,7 +70,7 @@ def gemv_kernel(
     start = row.to(tl.int64)[:, None] * k
     column = tl.arange(0, block_k)
     if pdl:
-        begin(weight, row, n, k, lines)
+        begin(weight, row, 0, n, k, lines)
     acc = tl.zeros([block_n, block_k], tl.float32)
     squares = tl.zeros([block_k], tl.float32)
     for base in range(0, k, block_k):
@@ -147,7 +147,7 @@ def skinny_kernel(
     each = tl.cdiv(tl.cdiv(k, block_k), splits) * block_k
     low = split * each
     if pdl:
-        begin(weight + low, row, n, k, lines)
+        begin(weight, row, low, n, k, lines)
     acc = tl.zeros([block_n, block_m], tl.float32)
     held = tl.zeros([block_k, block_m], tl.float32)
     for base in range(low, tl.minimum(k, low + each), block_k):

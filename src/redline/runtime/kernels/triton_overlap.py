@@ -19,10 +19,10 @@ def wait():
 
 
 @triton.jit
-def begin(weight, row, n, k, lines: tl.constexpr):
-    """`wait`, and while waiting the first `lines` cache lines of some rows of a weight [n, k] come into the L2."""
+def begin(weight, row, low, n, k, lines: tl.constexpr):
+    """`wait`, and while waiting `lines` cache lines of rows of a weight [n, k], from column `low` on, come to the L2."""
     line: tl.constexpr = 1024 // weight.dtype.element_ty.primitive_bitwidth
-    at = tl.arange(0, lines) * line
+    at = low + tl.arange(0, lines) * line
     there = (row < n)[:, None] & (at < k)[None, :]
     where = weight + row.to(tl.int64)[:, None] * k + at[None, :]
     tl.inline_asm_elementwise(

@@ -119,7 +119,9 @@ def quantized(value, out, scales, row, at, mask, largest):
 
 
 @triton.jit
-def quantize_rows_kernel(x, out, scales, columns: tl.constexpr, largest, block: tl.constexpr, pdl: tl.constexpr = False):
+def quantize_rows_kernel(
+    x, out, scales, columns: tl.constexpr, largest, block: tl.constexpr, pdl: tl.constexpr = False
+):
     """Each row by its own scale to fp8: out = x / scale, scale = max |x| / largest. One row per program."""
     if pdl:
         wait()
