@@ -139,7 +139,8 @@ class GpuRunner:
         hidden = layout.in_order(self.model.forward(batch, self.setup.kv))
         count = len(layout.plain)
         tokens = torch.empty(count, dtype=torch.int32, device=self.device)
-        logits = self.model.logits(hidden[: count + layout.drafted]) if count + layout.drafted else hidden
+        chosen = count + layout.drafted
+        logits = self.kernels.linear(hidden[:chosen], self.model.head) if chosen else hidden
         if count:
             at = torch.tensor([chunk.start + chunk.length for chunk in layout.plain], dtype=torch.int32)
             self.setup.draw.draw(logits[:count], self.tables, rows, at.to(self.device), tokens)
@@ -147,8 +148,8 @@ class GpuRunner:
                 self.mirror.rows[chunk.request.row].position = chunk.start + chunk.length
         flight = self._flight(step, layout.plain, tokens)
         self._choose(flight, logits)
-        self._verify(flight, layout, logits[count : count + layout.drafted])
-        self._tell_prompts(flight, layout, hidden[count + layout.drafted :])
+        self._verify(flight, layout, logits[count:chosen])
+        self._tell_prompts(flight, layout, hidden[chosen:])
         return flight
 
     def _flight(self, step: Step, plain: Sequence[Chunk], tokens: torch.Tensor) -> Flight:
@@ -178,7 +179,7 @@ class GpuRunner:
     def _verify(self, flight: Flight, layout: Layout, logits: torch.Tensor) -> None:
         if layout.drafts:
             rows = [self._row(chunk) for chunk in layout.drafts]
-            drawn = verify_all(logits, rows, [chunk.draft for chunk in layout.drafts])
+            drawn = verify_all(logits.float(), rows, [chunk.draft for chunk in layout.drafts])
             for chunk, tokens in zip(layout.drafts, drawn, strict=True):
                 flight.chosen[chunk.request] = tokens
                 # where the row stands is for the host to say: how many guesses stood is known to it alone

@@ -22,6 +22,7 @@ from redline.runtime.weights import load_model
 
 if TYPE_CHECKING:
     from redline.runtime.kernels.triton_step import DecodeStep
+    from redline.runtime.model import Model
 
 PAGE_SIZE = 32
 SEQUENCES = 256
@@ -49,19 +50,12 @@ class Setup:
         self.kernels, self.draw, self.why_no_graphs = tier.kernels, tier.draw, tier.why_no_graphs
         self.graphs = cuda and not tier.why_no_graphs
         self._notes = dict(tier.notes)
-        with self.phase("weights"):
-            self.model = load_model(
-                self.shape,
-                None if config.load_format == "random" else config.model,
-                dtype=self.dtype,
-                device=self.device,
-                quantization=config.quantization,
-                seed=config.seed,
-                kernels=self.kernels,
-                positions=longest,
-            )
-            _wait(self.device)
         sequences = config.max_num_seqs or SEQUENCES
+        warmed = self._warm(sequences)
+        with self.phase("weights"):
+            self.model = self._load(longest)
+        with self.phase("compile"):
+            warmed()
         batched = max(config.max_num_batched_tokens or BATCHED_TOKENS, sequences)
         with self.phase("memory"):
             pages, longest = self._pages(sequences, batched, longest)
@@ -94,6 +88,42 @@ class Setup:
         yield
         self.phases[name] = time.perf_counter() - started
         self.progress(f"{name}: {self.phases[name]:.2f} s")
+
+    def _load(self, longest: int) -> Model:
+        config = self.config
+        model = load_model(
+            self.shape,
+            None if config.load_format == "random" else config.model,
+            dtype=self.dtype,
+            device=self.device,
+            quantization=config.quantization,
+            seed=config.seed,
+            kernels=self.kernels,
+            positions=longest,
+        )
+        _wait(self.device)
+        return model
+
+    def _warm(self, sequences: int) -> Callable[[], None]:
+        """Begins to compile what the first prompt needs; the result waits for it."""
+        if self.device.type != "cuda" or isinstance(self.kernels, TorchKernels):
+            return lambda: None
+        from redline.runtime.kernels.triton import TritonKernels
+        from redline.runtime.kernels.warm import first_launches, run_all
+
+        assert isinstance(self.kernels, TritonKernels)
+        fp8 = self.config.quantization == "fp8" or self.shape.quantization is not None
+        calls = first_launches(
+            self.kernels,
+            self.draw,
+            self.shape,
+            page_size=self.page_size,
+            sequences=sequences,
+            dtype=self.dtype,
+            device=self.device,
+            fp8=fp8,
+        )
+        return run_all(self.device, list(calls))
 
     def _decode_step(self) -> DecodeStep | None:
         """Products with what stands around them, where the kernels and the weights are of the right kinds."""

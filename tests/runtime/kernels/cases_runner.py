@@ -8,16 +8,21 @@ from pathlib import Path
 import pytest
 import torch
 
+from redline.runtime.architecture import read_config
 from redline.runtime.config import EngineConfig
 from redline.runtime.gpu import GpuRunner
 from redline.runtime.graph import Decoder
 from redline.runtime.kernels.choose import Call, Chooser
 from redline.runtime.kernels.triton import TritonKernels, few
+from redline.runtime.kernels.triton_decode import TritonDraw
 from redline.runtime.kernels.triton_linear import candidates
 from redline.runtime.kernels.triton_step import DecodeStep, Way, suits
+from redline.runtime.kernels.warm import first_launches, run_all
 from redline.runtime.linear import Plain
 from redline.runtime.model import Model
 from tests.runtime.answers import CASES, answers, right_answers, small_checkpoint
+
+TINY = Path(__file__).resolve().parents[3] / "src/redline/recipes/models/redline-tiny"
 
 
 @pytest.mark.parametrize("run_ahead", [1])
@@ -84,8 +89,10 @@ def test_the_fastest_way_is_taken(tmp_path: Path) -> None:
     assert "no time" in late.notes["anything"]
 
 
-@pytest.mark.parametrize("rows", [1, 3, 20])
-@pytest.mark.parametrize("own", ["none", "all", "o and head", "gate_up and qkv", "without norms"])
+@pytest.mark.parametrize(
+    ("rows", "own"),
+    [(1, "none"), (1, "all"), (3, "all"), (3, "o and head"), (3, "gate_up and qkv"), (3, "without norms"), (20, "all")],
+)
 def test_a_decode_step_is_the_models_forward_pass(rows: int, own: str, tmp_path: Path) -> None:
     """With every mixture of own products and the library's."""
     small_checkpoint(tmp_path)
@@ -114,3 +121,24 @@ def test_a_decode_step_is_the_models_forward_pass(rows: int, own: str, tmp_path:
         step.logits(batch, runner.setup.kv, found)
         right = model.logits(model.forward(decoder.batch(rows), runner.setup.kv))
     assert torch.allclose(found, right, atol=2e-5)
+
+
+def test_first_launches_all_run() -> None:
+    model = replace(read_config(TINY), num_layers=2, window=(None, 16), vocab_size=3000)
+    kernels, seen = TritonKernels(), []
+    for call in first_launches(
+        kernels,
+        TritonDraw(),
+        model,
+        page_size=16,
+        sequences=4,
+        dtype=torch.float32,
+        device=torch.device("cpu"),
+        fp8=True,
+    ):
+        seen.append(call)
+        call()
+    assert len(seen) >= 12 + 5
+    wait = run_all(cpu, [lambda: seen.clear(), lambda: 1 / 0])
+    wait()
+    assert not seen

@@ -6,12 +6,9 @@ more than in a real step, and replayed; the median counts. After `budget_s` noth
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,6 +22,7 @@ from redline.runtime.kernels.plan import MOST_SPLITS, Plan, splits_for
 from redline.runtime.kernels.triton import Attending, TritonKernels, few
 from redline.runtime.kernels.triton_linear import Around, candidates
 from redline.runtime.kernels.triton_step import DecodeStep, Residual, Way
+from redline.runtime.kernels.warm import run_all
 from redline.runtime.linear import Fp8, Plain, Weight
 
 if TYPE_CHECKING:
@@ -82,11 +80,18 @@ class Chooser:
         asked: list[Question] = []
         with torch.inference_mode():
             if self.step is not None:
-                asked += [one for tokens in representatives(buckets) for one in operations(self.step, tokens)]
+                asked += [
+                    Operation(self.step, what, tokens).question()
+                    for tokens in representatives(buckets)
+                    for what in ("qkv", "o", "gate_up", "down", "head")
+                ]
             for rows in (size for size in ROWS if size in buckets):
                 asked += [self._attention(kv, rows, context, page_size, pages)]
             # ways that differ in numbers only, not in machine code, are compiled once
-            compile_all({one.code(name): call for one in asked for name, call in one.ways.items()}.values())
+            distinct = {one.code(name): call for one in asked for name, call in one.ways.items()}
+            if kv[0][0].is_cuda:
+                run_all(kv[0][0].device, [partial(call, 0) for call in distinct.values()])()
+                torch.cuda.synchronize()
             self._until = time.perf_counter() + self._budget
             for one in asked:
                 one.take(self.best(one.what, one.ways, one.calls))
@@ -182,71 +187,61 @@ def representatives(buckets: Sequence[int]) -> list[int]:
     return [8 if 8 in sizes else max(sizes) for sizes in by_class.values()]
 
 
-def operations(step: DecodeStep, tokens: int) -> Iterator[Question]:
-    """The products of a step with what stands around each, on so many rows."""
-    model, device = step.model, step.model.embedding.device
-    hidden = torch.randn(tokens, model.config.hidden_size, device=device).to(model.dtype)
-    gain = model.norm
-    logits = torch.empty(tokens, model.config.vocab_size, dtype=model.dtype, device=device)
-    for what in ("qkv", "o", "gate_up", "down", "head"):
-        weights = [model.head] if what == "head" else _enough(model, what)
-        first = weights[0]
-        if not isinstance(first, Plain | Fp8) or not all(type(weight) is type(first) for weight in weights):
-            continue
-        own = candidates(tokens, first, step.kernels.processors)
-        x = torch.randn(tokens, first.weight.shape[1], device=device).to(model.dtype)
+class Operation:
+    """One product of a decode step with what stands around it, on `tokens` rows. `ways`: None is the library's."""
 
-        def run(i: int, way: Way | None, what: str, weights: list[Weight], x: torch.Tensor) -> None:
-            weight, stream = weights[i % len(weights)], Residual(hidden)
-            if what == "head":
-                step.head_product(way, stream, gain, weight, logits)
-            elif what not in ("o", "down"):
-                around = Around(gated=way is not None and what == "gate_up", pdl=step.kernels.pdl)
-                y = step.norm_product(way, stream, gain, weight, around)
-                if way is None and what == "gate_up":
-                    step.kernels.silu_mul(y)
-            elif way is None:
-                step.library(x, weight)
-            else:
-                step.add_product(way, x, weight, stream)
-
-        named: dict[str, Way | None] = {"library": None}
-        for label, product in own.items():
+    def __init__(self, step: DecodeStep, what: str, tokens: int) -> None:
+        model = step.model
+        self.step, self.what, self.tokens = step, what, tokens
+        self.weights = [model.head] if what == "head" else _enough(model, what)
+        self.hidden = self._random(model.config.hidden_size)
+        self.ways: dict[str, Way | None] = {"library": None}
+        first = self.weights[0]
+        if not isinstance(first, Plain | Fp8) or not all(type(weight) is type(first) for weight in self.weights):
+            return
+        self.key = (few(tokens), *first.weight.shape, first.weight.dtype)
+        self.x = self._random(first.weight.shape[1])
+        self.out = self._random(first.weight.shape[0])
+        for label, product in candidates(tokens, first, step.kernels.processors).items():
             normed = what not in ("o", "down") and tokens <= MOST_NORMED
             if normed:
-                named[label + "+norm"] = Way(product, norms=True)
+                self.ways[label + "+norm"] = Way(product, norms=True)
             if not normed or (tokens > 1 and "64x" in label):
-                named[label] = Way(product)
-        ways: dict[str, Call] = {
-            name: partial(run, way=way, what=what, weights=weights, x=x) for name, way in named.items()
-        }
+                self.ways[label] = Way(product)
 
-        def take(name: str, what: str = what, named: dict[str, Way | None] = named, first: Plain | Fp8 = first) -> None:
-            way = named[name]
-            if way is not None:
-                step.ways[what, few(tokens)] = way
-                step.kernels.products[few(tokens), *first.weight.shape, first.weight.dtype] = way.product
+    def _random(self, columns: int) -> torch.Tensor:
+        model = self.step.model
+        return torch.randn(self.tokens, columns, device=model.embedding.device).to(model.dtype)
 
-        def code(name: str, kind: str = {"down": "o", "head": "qkv"}.get(what, what)) -> object:
-            return kind, few(tokens), name
+    def question(self) -> Question:
+        calls: dict[str, Call] = {name: partial(self._run, way=way) for name, way in self.ways.items()}
+        return Question(
+            f"{self.what} ({self.tokens} tokens)", calls, max(LAYERS, len(self.weights)), self._take, self._code
+        )
 
-        yield Question(f"{what} ({tokens} tokens)", ways, max(LAYERS, len(weights)), take, code)
+    def _run(self, i: int, way: Way | None) -> None:
+        step, stream, weight = self.step, Residual(self.hidden), self.weights[i % len(self.weights)]
+        gain = step.model.norm
+        if self.what == "head":
+            step.head_product(way, stream, gain, weight, self.out)
+        elif self.what not in ("o", "down"):
+            gated = way is not None and self.what == "gate_up"
+            y = step.norm_product(way, stream, gain, weight, Around(gated=gated, pdl=step.kernels.pdl))
+            if way is None and self.what == "gate_up":
+                step.kernels.silu_mul(y)
+        elif way is None:
+            step.library(self.x, weight)
+        else:
+            step.add_product(way, self.x, weight, stream)
 
+    def _take(self, name: str) -> None:
+        way = self.ways[name]
+        if way is not None:
+            self.step.ways[self.what, few(self.tokens)] = way
+            self.step.kernels.products[self.key] = way.product
 
-def compile_all(calls: Iterable[Call]) -> None:
-    """Each once, side by side: most of a compilation holds no lock. What fails is told where it is measured."""
-    if not torch.cuda.is_available():
-        return
-    device = torch.cuda.current_device()
-
-    def once(call: Call) -> None:
-        torch.cuda.set_device(device)
-        with torch.inference_mode(), suppress(Exception):
-            call(0)
-
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        list(pool.map(once, calls))
-    torch.cuda.synchronize()
+    def _code(self, name: str) -> object:
+        return {"down": "o", "head": "qkv"}.get(self.what, self.what), few(self.tokens), name
 
 
 def _enough(model: Model, name: str) -> list[Weight]:

@@ -57,7 +57,7 @@ def pick_tier(
     processors = torch.cuda.get_device_properties(device).multi_processor_count if cuda else 4
     no_graphs = "" if cuda else "no GPU"
     alone = _why_alone(device)
-    tier = Tier(TritonKernels(processors, not alone), TritonDraw(), no_graphs, {"kernels": "triton"})
+    tier = Tier(TritonKernels(processors, not alone), TritonDraw(not alone), no_graphs, {"kernels": "triton"})
     tier.notes["overlap"] = alone or "kernels start while their predecessors end"
     if cuda and asked in ("auto", "flashinfer"):
         from redline.runtime.kernels.flashinfer import FlashInferKernels, why_not

@@ -77,9 +77,7 @@ def attention_kernel(
     """
     if pdl:
         wait()
-    sequence = tl.program_id(0)
-    kv_head, split = tl.program_id(1), tl.program_id(2)
-    first = 0
+    sequence, kv_head, split, first = tl.program_id(0), tl.program_id(1), tl.program_id(2), 0
     if tiled:
         first = tl.load(tiles + sequence * 2 + 1)
         sequence = tl.load(tiles + sequence * 2)

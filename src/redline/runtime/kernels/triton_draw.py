@@ -13,6 +13,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from redline.runtime.kernels.triton_overlap import wait
+
 
 @triton.jit
 def prepare_kernel(
@@ -131,13 +133,15 @@ def narrow(
 @triton.jit
 def filter_kernel(
     logits, rows, at, temperature, top_k, top_p, min_p, seed_low, seed_high, forced, vocab, stride,
-    block: tl.constexpr, ways: tl.constexpr,
+    block: tl.constexpr, ways: tl.constexpr, pdl: tl.constexpr = False,
 ):  # fmt: skip
     """forced[i]: the token of a row that min-p, top-k or top-p narrow, drawn; -1 for other rows, which cost nothing.
 
     In the order (logit descending, id ascending) each filter keeps a prefix. The draw is a search for the key at which
     the weights, from the top, pass u times what is kept.
     """
+    if pdl:
+        wait()
     i = tl.program_id(0)
     row = tl.load(rows + i)
     heat = tl.load(temperature + row)
@@ -189,9 +193,14 @@ def uniform(low, high, position):
 
 
 @triton.jit
-def part_kernel(logits, rows, temperature, best, choice, mass, bad, vocab, stride, parts, block: tl.constexpr):
+def part_kernel(
+    logits, rows, temperature, best, choice, mass, bad, vocab, stride, parts, block: tl.constexpr,
+    pdl: tl.constexpr = False,
+):  # fmt: skip
     """Program (i, part): the largest logit of `block` tokens, its token, the weight of all relative to that logit, and
     how many logits are not numbers."""
+    if pdl:
+        wait()
     i = tl.program_id(0)
     part = tl.program_id(1)
     n = part * block + tl.arange(0, block)
@@ -214,13 +223,15 @@ def part_kernel(logits, rows, temperature, best, choice, mass, bad, vocab, strid
 @triton.jit
 def choose_kernel(
     logits, rows, at, temperature, seed_low, seed_high, forced, best, choice, mass, bad, token, position, out,
-    vocab, stride, parts, last_row, block: tl.constexpr, parts_block: tl.constexpr,
+    vocab, stride, parts, last_row, block: tl.constexpr, parts_block: tl.constexpr, pdl: tl.constexpr = False,
 ):  # fmt: skip
     """Program i: the token of row i goes to out[i] and into the tables. A row with a NaN gives -1, and 0 to the tables.
 
     Greedy takes the best part's token. Otherwise the token at which the weights, summed in the order of the vocabulary,
     pass u times their total: first the part, then the place in it. `last_row` is padding: its tables stay.
     """
+    if pdl:
+        wait()
     i = tl.program_id(0)
     row = tl.load(rows + i)
     place = tl.load(at + i)

@@ -127,6 +127,30 @@ def finish(
         tl.store(target, acc.to(out.dtype.element_ty), mask=mask)
 
 
+@triton.jit
+def multiplied(
+    x, weight, gain, row, i, low, high, m, n, k, normed: tl.constexpr,
+    block_m: tl.constexpr, block_n: tl.constexpr, block_k: tl.constexpr, precision: tl.constexpr,
+):  # fmt: skip
+    """Sums over columns [low, high) of rows of the weight times rows `i` of x, [block_n, block_m]; when normed, of x
+    times the gain, and the sums of the squares of x, [block_m]."""
+    start = row.to(tl.int64)[:, None] * k
+    column = tl.arange(0, block_k)
+    acc = tl.zeros([block_n, block_m], tl.float32)
+    held = tl.zeros([block_k, block_m], tl.float32)
+    for base in range(low, high, block_k):
+        at = base + column
+        mask = (row < n)[:, None] & (at < k)[None, :]
+        value = tl.load(weight + start + at[None, :], mask=mask, other=0.0, eviction_policy="evict_first")
+        part = tl.load(x + i[None, :] * k + at[:, None], mask=(i < m)[None, :] & (at < k)[:, None], other=0.0)
+        if normed:
+            wide = part.to(tl.float32)
+            held += wide * wide
+            part = (wide * tl.load(gain + at, mask=at < k, other=0.0).to(tl.float32)[:, None]).to(x.dtype.element_ty)
+        acc = tl.dot(value.to(x.dtype.element_ty), part, acc, input_precision=precision)
+    return acc, (tl.sum(held, axis=0) if normed else tl.zeros([block_m], tl.float32))
+
+
 @triton.jit(do_not_specialize=["m", "splits"])
 def skinny_kernel(
     x, weight, out, bias, scale, gain, partial, sums, counters, m, n, k, splits, eps,
@@ -140,27 +164,15 @@ def skinny_kernel(
     and sets the counter back to zero, so that the next launch finds it so.
     """
     row = rows_of(n, gated, block_n)
-    start = row.to(tl.int64)[:, None] * k
     i = tl.arange(0, block_m)
-    column = tl.arange(0, block_k)
     split = tl.program_id(1)
     each = tl.cdiv(tl.cdiv(k, block_k), splits) * block_k
     low = split * each
     if pdl:
         begin(weight, row, low, n, k, lines)
-    acc = tl.zeros([block_n, block_m], tl.float32)
-    held = tl.zeros([block_k, block_m], tl.float32)
-    for base in range(low, tl.minimum(k, low + each), block_k):
-        at = base + column
-        mask = (row < n)[:, None] & (at < k)[None, :]
-        value = tl.load(weight + start + at[None, :], mask=mask, other=0.0, eviction_policy="evict_first")
-        part = tl.load(x + i[None, :] * k + at[:, None], mask=(i < m)[None, :] & (at < k)[:, None], other=0.0)
-        if normed:
-            wide = part.to(tl.float32)
-            held += wide * wide
-            part = (wide * tl.load(gain + at, mask=at < k, other=0.0).to(tl.float32)[:, None]).to(x.dtype.element_ty)
-        acc = tl.dot(value.to(x.dtype.element_ty), part, acc, input_precision=precision)
-    squares = tl.sum(held, axis=0) if normed else tl.zeros([block_m], tl.float32)
+    acc, squares = multiplied(
+        x, weight, gain, row, i, low, tl.minimum(k, low + each), m, n, k, normed, block_m, block_n, block_k, precision
+    )
     if not split_up:
         finish(
             acc, squares, out, bias, scale, row, i, m, n, k, eps, biased, scaled, normed, gated, added, block_m, block_n

@@ -20,7 +20,7 @@ def wait():
 
 @triton.jit
 def begin(weight, row, low, n, k, lines: tl.constexpr):
-    """`wait`, and while waiting `lines` cache lines of rows of a weight [n, k], from column `low` on, come to the L2."""
+    """`wait`; meanwhile `lines` cache lines of rows of a weight [n, k], from column `low` on, come into the L2."""
     line: tl.constexpr = 1024 // weight.dtype.element_ty.primitive_bitwidth
     at = low + tl.arange(0, lines) * line
     there = (row < n)[:, None] & (at < k)[None, :]
