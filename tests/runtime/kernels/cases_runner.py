@@ -125,17 +125,9 @@ def test_a_decode_step_is_the_models_forward_pass(rows: int, own: str, tmp_path:
 
 def test_first_launches_all_run() -> None:
     model = replace(read_config(TINY), num_layers=2, window=(None, 16), vocab_size=3000)
-    kernels, seen = TritonKernels(), []
-    for call in first_launches(
-        kernels,
-        TritonDraw(),
-        model,
-        page_size=16,
-        sequences=4,
-        dtype=torch.float32,
-        device=torch.device("cpu"),
-        fp8=True,
-    ):
+    cpu, seen = torch.device("cpu"), []
+    options = {"page_size": 16, "sequences": 4, "dtype": torch.float32, "device": cpu, "fp8": True}
+    for call in first_launches(TritonKernels(), TritonDraw(), model, **options):  # type: ignore[arg-type]
         seen.append(call)
         call()
     assert len(seen) >= 12 + 5

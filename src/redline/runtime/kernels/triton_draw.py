@@ -233,8 +233,7 @@ def choose_kernel(
     if pdl:
         wait()
     i = tl.program_id(0)
-    row = tl.load(rows + i)
-    place = tl.load(at + i)
+    row, place = tl.load(rows + i), tl.load(at + i)
     heat = tl.load(temperature + row)
     p = tl.arange(0, parts_block)
     there = p < parts
