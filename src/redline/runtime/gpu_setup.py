@@ -133,7 +133,7 @@ class Setup:
         from redline.runtime.kernels.triton_step import DecodeStep, suits
 
         if isinstance(self.kernels, TritonKernels) and suits(self.model):
-            return DecodeStep(self.model, self.kernels)
+            return DecodeStep(self.model, self.kernels, not without("rope"))
         return None
 
     def _choose(self) -> None:

@@ -9,9 +9,31 @@ from triton import compile as compiled
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from redline.runtime.kernels import triton_attention, triton_draw, triton_linear, triton_pointwise
+from redline.runtime.kernels import (
+    triton_attention,
+    triton_decode_attention,
+    triton_draw,
+    triton_linear,
+    triton_pointwise,
+)
 
-HALVES = {"gain", "q", "k", "v", "x", "out", "weight", "bias", "residual", "k_pages", "v_pages", "q_out"}
+HALVES = {
+    "gain",
+    "qkv",
+    "q_gain",
+    "k_gain",
+    "q",
+    "k",
+    "v",
+    "x",
+    "out",
+    "weight",
+    "bias",
+    "residual",
+    "k_pages",
+    "v_pages",
+    "q_out",
+}
 LONGS = {"positions", "slots", "ids"}
 REALS = {"sums", "partial", "logs", "cos_sin", "scales", "logits", "temperature", "top_p", "min_p", "best", "mass"}
 INTS = {"tiles", "starts", "seq_lens", "page_tables", "rows", "token", "position", "table", "at", "top_k", "forced"}
@@ -60,6 +82,17 @@ CASES: list[tuple[Any, dict[str, Any], dict[str, str], int, int]] = [
             (128, False, False, 128),
             (64, True, False, 64),
         )
+    ),
+    *(
+        (
+            triton_decode_attention.decode_attention_kernel,
+            {**ATTENTION, "dim": dim, "block_d": dim, "normed": normed, "split_up": split, "windowed": win}
+            | {"block_m": 16, "block_n": block_n},
+            {},
+            4,
+            3,
+        )
+        for dim, normed, split, win, block_n in ((128, True, True, False, 64), (64, False, False, True, 128))
     ),
     (triton_attention.join_splits_kernel, {"dim": 128, "block_s": 64, "block_d": 128}, {}, 4, 3),
     (triton_pointwise.rms_norm_kernel, {"columns": 4096, "block": 4096, "per_program": 1}, {}, 4, 3),

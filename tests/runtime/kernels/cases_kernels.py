@@ -131,6 +131,34 @@ def test_attention(queries: list[int], lengths: list[int], host: bool, window: i
         near(found, attended(q, (kv[0], kv[1]), batch, window), most)
 
 
+@pytest.mark.parametrize("window", [None, 24])
+@pytest.mark.parametrize("splits", [1, 4])
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "dim", "normed"), [(8, 2, 64, False), (14, 2, 64, True), (3, 3, 40, True), (4, 1, 128, False)]
+)
+def test_decode_from_the_projection(
+    heads: int, kv_heads: int, dim: int, normed: bool, splits: int, window: int | None
+) -> None:
+    """One launch does what norms, rotation, page write and attention do one after the other."""
+    batch = ragged([1, 1, 1, 1], [70, 1, 200, 64], 16, host=False)
+    plain, own = TorchKernels(), TritonKernels()
+    own.attending[4] = Attending(splits, 32)
+    projected, gains = random(1, 4, (heads + 2 * kv_heads) * dim), (random(7, dim), random(8, dim))
+    angles = random(2, 256, dim // 2)
+    table = torch.cat([angles.cos(), angles.sin()], 1)
+    first, second = ((random(3, PAGES, 16, kv_heads, dim), random(4, PAGES, 16, kv_heads, dim)) for _ in range(2))
+    q, k, v = projected.view(4, -1, dim).split_with_sizes((heads, kv_heads, kv_heads), 1)
+    if normed:
+        q, k = plain.rms_norm(q, gains[0], 1e-5), plain.rms_norm(k, gains[1], 1e-5)
+    q = plain.rope_append(q, k, v, table, batch, second)
+    right = attended(q, second, batch, window)
+    norms = gains if normed else None
+    found = own.decode_attention(projected, norms, 1e-5, table, batch, first, dim**-0.5, window)
+    near(found, right, 2e-6)
+    near(first[0], second[0], 1e-6)
+    assert torch.equal(first[1], second[1])
+
+
 @pytest.mark.parametrize("splits", [1, 2, 8, 64])
 def test_every_number_of_splits_attends_alike(splits: int) -> None:
     batch = ragged([1, 1], [330, 1], 16, host=False)

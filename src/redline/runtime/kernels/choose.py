@@ -130,7 +130,14 @@ class Chooser:
         window, scale, plan = self.model.layers[0].window, self.model.scale, Plan(rows, None, 16)
         own = {f"triton/{how.splits}x{how.block_n}w{how.warps}": how for how in self._cuts(rows, context)}
 
+        fused = self.step is not None and self.step.fuses_rope
+        heads = torch.randn(rows, (c.num_heads + 2 * c.num_kv_heads) * c.head_dim, device=device).to(self.model.dtype)
+
         def attend(i: int, how: Attending) -> None:
+            if fused:
+                one = kv[i % LAYERS % len(kv)]
+                kernels.decode_attention(heads, None, 0.0, self.model.cos_sin, batch, one, scale, window, how)
+                return
             kernels.attend(q, kv[i % LAYERS % len(kv)], batch, out, scale, window, plan, how)
 
         ways: dict[str, Call] = {name: partial(attend, how=how) for name, how in own.items()}

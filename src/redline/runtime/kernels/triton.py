@@ -17,6 +17,7 @@ from redline.runtime.kernels import KV
 from redline.runtime.kernels import triton_attention as attention_kernels
 from redline.runtime.kernels import triton_pointwise as pointwise
 from redline.runtime.kernels.plan import MOST_SPLITS, Plan, plan_of, splits_for
+from redline.runtime.kernels.triton_decode_attention import decode_attention_kernel
 from redline.runtime.kernels.triton_linear import Around, Product
 from redline.runtime.linear import FP8, FP8_MAX, Fp8, Plain
 
@@ -133,10 +134,7 @@ class TritonKernels:
         block_d = max(16, power_of_two(dim))
         first, last = (0, plan.decodes) if tiles is None else (plan.decodes, tokens)
         splits = how.splits
-        partial, logs = out, out
-        if splits > 1:
-            partial = torch.empty((last, heads, splits, dim), dtype=torch.float32, device=q.device)
-            logs = torch.empty((last, heads, splits), dtype=torch.float32, device=q.device)
+        partial, logs = self._partial(last, heads, splits, dim, out)
         attention_kernels.attention_kernel[(plan.decodes if tiles is None else len(tiles), kv_heads, splits)](
             q, kv[0], kv[1], out, partial, logs, batch.starts if tiles is None else tiles,
             batch.starts, batch.seq_lens, batch.page_tables, scale * LOG2E, kv[0].stride(1),
@@ -147,10 +145,60 @@ class TritonKernels:
             launch_pdl=self.pdl,
         )  # fmt: skip
         if splits > 1 and last > first:
-            attention_kernels.join_splits_kernel[((last - first) * heads,)](
-                partial[first:], logs[first:], out[first:], splits, dim, MOST_SPLITS, block_d, self.pdl,
-                num_warps=4, launch_pdl=self.pdl,
-            )  # fmt: skip
+            self._join(partial[first:], logs[first:], out[first:], splits, dim)
+
+    def decode_attention(
+        self,
+        heads: torch.Tensor,
+        norms: tuple[torch.Tensor, torch.Tensor] | None,
+        eps: float,
+        cos_sin: torch.Tensor,
+        batch: Batch,
+        kv: KV,
+        scale: float,
+        window: int | None,
+        how: Attending | None = None,
+    ) -> torch.Tensor:
+        """`rope_append` and `attention` of one token per sequence. [B, (H + 2 K) * D] -> [B, H * D]; `norms`: gains of
+        q and k heads."""
+        rows, kv_heads, dim = heads.shape[0], kv[0].shape[2], kv[0].shape[3]
+        group = heads.shape[1] // dim // kv_heads - 2
+        how = how or self.attending.get(rows, Attending())
+        splits = how.splits or splits_for(rows * kv_heads, self.processors, batch.max_seq)
+        out = torch.empty((rows, kv_heads * group * dim), dtype=heads.dtype, device=heads.device)
+        partial, logs = self._partial(rows, kv_heads * group, splits, dim, out)
+        gains = norms or (out, out)
+        block_d = max(16, power_of_two(dim))
+        decode_attention_kernel[(rows, kv_heads, splits)](
+            heads, *gains, cos_sin, kv[0], kv[1], out, partial, logs, batch.seq_lens, batch.page_tables,
+            scale * LOG2E, eps, heads.stride(0), kv[0].stride(1), batch.page_tables.stride(0), window or 0, splits,
+            group, kv_heads, dim, kv[0].shape[1], norms is not None, splits > 1, window is not None,
+            "ieee" if heads.dtype == torch.float32 else "tf32", max(16, power_of_two(group)),
+            how.block_n if block_d <= 128 else 32, block_d, self.pdl,
+            num_warps=how.warps, num_stages=how.stages, launch_pdl=self.pdl,
+        )  # fmt: skip
+        if splits > 1:
+            self._join(partial, logs, out, splits, dim)
+        return out
+
+    def foreign(self, rows: int) -> bool:
+        """Whether decode attention of so many rows is another library's."""
+        return False
+
+    def _partial(
+        self, rows: int, heads: int, splits: int, dim: int, out: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Room for what splits compute; `out` in its place where there is one split."""
+        if splits == 1:
+            return out, out
+        partial = torch.empty((rows, heads, splits, dim), dtype=torch.float32, device=out.device)
+        return partial, torch.empty((rows, heads, splits), dtype=torch.float32, device=out.device)
+
+    def _join(self, partial: torch.Tensor, logs: torch.Tensor, out: torch.Tensor, splits: int, dim: int) -> None:
+        attention_kernels.join_splits_kernel[(out.shape[0] * out.shape[1] // dim,)](
+            partial, logs, out, splits, dim, MOST_SPLITS, max(16, power_of_two(dim)), self.pdl,
+            num_warps=4, launch_pdl=self.pdl,
+        )  # fmt: skip
 
     def _plan(self, batch: Batch, group: int, device: torch.device) -> Plan:
         if self._planned is None or self._planned[0] is not batch:

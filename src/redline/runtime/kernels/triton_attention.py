@@ -61,6 +61,25 @@ def attend_block(
     return higher, total, acc
 
 
+@triton.jit
+def store_rows(
+    out, partial, logs, head, there, top, total, acc, split, splits,
+    dim: tl.constexpr, split_up: tl.constexpr, block_d: tl.constexpr,
+):  # fmt: skip
+    """A tile's result, or with splits its own part and the log of its weight. `head`: rows of the output, where `there`
+    says that they exist."""
+    d = tl.arange(0, block_d)
+    valid = there[:, None] & (d < dim)[None, :]
+    acc = acc / tl.where(total == 0.0, 1.0, total)[:, None]
+    if split_up:
+        one = head * splits + split
+        tl.store(partial + one[:, None] * dim + d[None, :], acc, mask=valid)
+        log = tl.where(total == 0.0, float("-inf"), top + tl.log2(tl.where(total == 0.0, 1.0, total)))
+        tl.store(logs + one, log, mask=there)
+    else:
+        tl.store(out + head[:, None] * dim + d[None, :], acc.to(out.dtype.element_ty), mask=valid)
+
+
 @triton.jit(do_not_specialize=["window", "splits"])
 def attention_kernel(
     q, k_pages, v_pages, out, partial, logs, tiles, starts, seq_lens, page_tables, scale, kv_stride, table_stride,
@@ -100,14 +119,8 @@ def attention_kernel(
             query, k_pages, v_pages, table, base + tl.arange(0, block_n), last, position, kv_head, top, total, acc,
             scale, kv_stride, window, dim, page_size, windowed, precision, block_d,
         )  # fmt: skip
-    acc = acc / tl.where(total == 0.0, 1.0, total)[:, None]
-    if split_up:
-        one = head * splits + split
-        tl.store(partial + one[:, None] * dim + d[None, :], acc, mask=valid)
-        log = tl.where(total == 0.0, float("-inf"), top + tl.log2(tl.where(total == 0.0, 1.0, total)))
-        tl.store(logs + one, log, mask=row < queries * group)
-    else:
-        tl.store(out + head[:, None] * dim + d[None, :], acc.to(out.dtype.element_ty), mask=valid)
+    there = row < queries * group
+    store_rows(out, partial, logs, head, there, top, total, acc, split, splits, dim, split_up, block_d)
 
 
 @triton.jit(do_not_specialize=["splits"])

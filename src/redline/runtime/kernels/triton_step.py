@@ -53,8 +53,10 @@ def suits(model: Model) -> bool:
 
 
 class DecodeStep:
-    def __init__(self, model: Model, kernels: TritonKernels) -> None:
-        self.model, self.kernels = model, kernels
+    """`fuses_rope`: rotation and page write are part of the attention."""
+
+    def __init__(self, model: Model, kernels: TritonKernels, fuses_rope: bool = True) -> None:
+        self.model, self.kernels, self.fuses_rope = model, kernels, fuses_rope
         self.eps = model.config.rms_norm_eps
         self.ways: dict[tuple[str, int], Way] = {}
         """(operation, `few` rows) to an own way; what is not in it goes to the library."""
@@ -71,13 +73,16 @@ class DecodeStep:
         self.head(stream, out)
 
     def _attention(self, heads: torch.Tensor, layer: Layer, batch: Batch, kv: KV) -> torch.Tensor:
-        c, k = self.model.config, self.kernels
+        m, c, k = self.model, self.model.config, self.kernels
+        norms = None if layer.q_norm is None or layer.k_norm is None else (layer.q_norm, layer.k_norm)
+        if self.fuses_rope and not k.foreign(heads.shape[0]):
+            return k.decode_attention(heads, norms, self.eps, m.cos_sin, batch, kv, m.scale, layer.window)
         both = heads.view(heads.shape[0], -1, c.head_dim)
         q, key, v = both.split_with_sizes((c.num_heads, c.num_kv_heads, c.num_kv_heads), 1)
-        if layer.q_norm is not None and layer.k_norm is not None:
-            q, key = k.rms_norm(q, layer.q_norm, self.eps), k.rms_norm(key, layer.k_norm, self.eps)
-        q = k.rope_append(q, key, v, self.model.cos_sin, batch, kv)
-        return k.attention(q, kv, batch, self.model.scale, layer.window)
+        if norms is not None:
+            q, key = k.rms_norm(q, norms[0], self.eps), k.rms_norm(key, norms[1], self.eps)
+        q = k.rope_append(q, key, v, m.cos_sin, batch, kv)
+        return k.attention(q, kv, batch, m.scale, layer.window)
 
     def normed(self, what: str, stream: Residual, gain: torch.Tensor, weight: Weight) -> torch.Tensor:
         """norm(residual) times a weight."""

@@ -65,9 +65,13 @@ def first_launches(
         tokens = -(-m // (h // k))
         tiles = torch.zeros(1, 2, dtype=torch.int32, device=device)
         rows, out = zeros(device, dtype, tokens, h, d), zeros(device, dtype, tokens, h * d)
+        plan, how = Plan(0, tiles, m), Attending(splits)
         for window in {4 if one is not None else None for one in model.window}:
-            plan, how = Plan(0, tiles, m), Attending(splits)
             yield partial(kernels.attend, rows, kv, one_sequence(tokens, device), out, 1.0, window, plan, how)
+    for splits in (2, 1):  # decodes beside a prompt
+        for window in {4 if one is not None else None for one in model.window}:
+            one, out = zeros(device, dtype, 1, h, d), zeros(device, dtype, 1, h * d)
+            yield partial(kernels.attend, one, kv, batch, out, 1.0, window, Plan(1, None, 16), Attending(splits))
     logits = zeros(device, dtype, 2, model.vocab_size)
     at = torch.zeros(2, dtype=torch.int32, device=device)
     yield partial(draw.draw, logits, Tables(sequences, 1, page_size, device), at, at, at.clone())
