@@ -71,7 +71,8 @@ def first_launches(
     for splits in (2, 1):  # decodes beside a prompt
         for window in {4 if one is not None else None for one in model.window}:
             one, out = zeros(device, dtype, 1, h, d), zeros(device, dtype, 1, h * d)
-            yield partial(kernels.attend, one, kv, batch, out, 1.0, window, Plan(1, None, 16), Attending(splits))
+            plan, how = Plan(1, None, 16), Attending(splits)
+            yield partial(kernels.attend, one, kv, one_sequence(1, device), out, 1.0, window, plan, how)
     logits = zeros(device, dtype, 2, model.vocab_size)
     at = torch.zeros(2, dtype=torch.int32, device=device)
     yield partial(draw.draw, logits, Tables(sequences, 1, page_size, device), at, at, at.clone())
