@@ -16,7 +16,8 @@ import random
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ from redline.runtime.kernels.draw import TorchDraw
 from redline.runtime.kernels.torch import TorchKernels
 from redline.runtime.kernels.triton import TritonKernels
 from redline.runtime.kernels.triton_decode import TritonDraw
-from redline.runtime.kernels.triton_linear import Around, candidates
+from redline.runtime.kernels.triton_linear import Around, Product, candidates
+from redline.runtime.kernels.warm import run_all
 from redline.runtime.linear import Fp8, Plain
 from redline.runtime.loop import EngineLoop
 from redline.runtime.request import Output, Request, Sampling
@@ -164,18 +166,16 @@ def attention() -> None:
 
 
 def products() -> None:
-    own = TritonKernels()
-    for n, k in ((4096, 4096), (3072, 2048), (1000, 14336)):
-        for biased in (False, True):
-            weight = half(n, k) * 0.02
-            plain, quantized = Plain(weight, half(n) if biased else None), Fp8.quantize(weight)
-            for tokens in (1, 2, 7, 16, 31, 64):
-                x = half(tokens, k)
-                each(f"{tokens}x{k}x{n} bias {biased}", x, plain)
-                if not biased and n % 16 == 0:
-                    right = torch.nn.functional.linear(x.float(), quantized.dequantized())
-                    hold(f"fp8 product {tokens}x{k}x{n}", error_of(own.linear(x, quantized), right), 5e-2)
-                    each(f"fp8 {tokens}x{k}x{n}", x, quantized)
+    own, cases = TritonKernels(), list(product_cases())
+    run_all(torch.device(GPU), [partial(around, *case) for case in cases])()
+    for case in cases:
+        check_product(*case)
+    for n, k in ((3072, 2048), (4096, 14336)):
+        quantized = Fp8.quantize(half(n, k) * 0.02)
+        for tokens in (1, 7, 100):
+            x = half(tokens, k)
+            right = torch.nn.functional.linear(x.float(), quantized.dequantized())
+            hold(f"fp8 product {tokens}x{k}x{n}", error_of(own.linear(x, quantized), right), 5e-2)
     for rows, columns in ((3, 4096), (200, 14336)):
         x, residual, gain = half(rows, columns), half(rows, columns), half(columns)
         normed, _ = TorchKernels().add_rms_norm(x.float(), residual.float(), gain.float(), 1e-5)
@@ -186,28 +186,47 @@ def products() -> None:
         hold(f"silu_quantize {rows}x{columns}", error_of(rounded.float() * scales, right), 5e-2)
 
 
-def each(what: str, x: torch.Tensor, weight: Plain | Fp8) -> None:
-    """Every own product: alone, added to a residual, normed and gated; started early or not; twice, for counters."""
+Case = tuple[str, Product, torch.Tensor, Plain | Fp8, torch.Tensor, torch.Tensor]
+
+
+def product_cases() -> Iterator[Case]:
+    """(name, product, input, weight, residual, gain) of every own product, on shapes with and without remainders."""
+    for n, k, biased, sizes in (
+        (3072, 2048, False, (1, 7, 31, 64)),
+        (3072, 2048, True, (1, 7)),
+        (1000, 14336, False, (1, 16)),
+    ):
+        dense = half(n, k) * 0.02
+        bias = half(n) if biased else None
+        for weight in (Plain(dense, bias), Fp8.quantize(dense, bias)):
+            for tokens in sizes:
+                x, residual, gain = half(tokens, k), half(tokens, n), half(k)
+                for name, way in candidates(tokens, weight).items():
+                    what = f"{type(weight).__name__} {name} {tokens}x{k}x{n} bias {biased}"
+                    yield what, way, x, weight, residual, gain
+
+
+def around(
+    _: str, way: Product, x: torch.Tensor, weight: Plain | Fp8, residual: torch.Tensor, gain: torch.Tensor
+) -> list[torch.Tensor]:
+    """Alone, added to a residual, gated; the last one normed too where it can be."""
+    start = Around(pdl=True)
+    few = x.shape[0] <= 16
+    gated = start._replace(gated=True, gain=gain if few else None, eps=1e-5)
+    return [way(x, weight, start), way(x, weight, start._replace(residual=residual.clone())), way(x, weight, gated)]
+
+
+def check_product(*case: Any) -> None:
+    """Twice, since counters must be left as they were found."""
+    what, _, x, weight, residual, gain = case
     bias = None if weight.bias is None else weight.bias.float()
-    multiplied = torch.nn.functional.linear(x.float(), weight.dequantized().float(), bias)
-    residual, gain = half(*multiplied.shape), half(x.shape[1])
-    normed = torch.nn.functional.linear(
-        TorchKernels().rms_norm(x.float(), gain.float(), 1e-5), weight.dequantized().float(), bias
-    )
-    for name, way in candidates(x.shape[0], weight).items():
-        worst = 0.0
-        for pdl in (False, True, True):
-            around = Around(pdl=pdl)
-            worst = max(worst, error_of(way(x, weight, around), multiplied))
-            found = way(x, weight, around._replace(residual=residual.clone()))
-            worst = max(worst, error_of(found, multiplied + residual.float()))
-            if x.shape[0] <= 16:
-                found = way(x, weight, around._replace(gain=gain, eps=1e-5, gated=True))
-                worst = max(worst, error_of(found, TorchKernels().silu_mul(normed)))
-            else:
-                found = way(x, weight, around._replace(gated=True))
-                worst = max(worst, error_of(found, TorchKernels().silu_mul(multiplied)))
-        hold(f"{name} {what}", worst, 1e-2)
+    dense, plain = weight.dequantized().float(), TorchKernels()
+    alone = torch.nn.functional.linear(x.float(), dense, bias)
+    normed = plain.rms_norm(x.float(), gain.float(), 1e-5) if x.shape[0] <= 16 else x.float()
+    gated = plain.silu_mul(torch.nn.functional.linear(normed, dense, bias))
+    right = [alone, alone + residual.float(), gated] * 2
+    found = around(*case) + around(*case)
+    hold(what, max(error_of(one, other) for one, other in zip(found, right, strict=True)), 1e-2)
 
 
 @torch.inference_mode()
@@ -226,13 +245,11 @@ def steps(kernels: str, quantization: str = "none") -> None:
     for rows in (1, 3, 8, 16, 32, 64, 200):
         batch = decoder.batch(rows)
         batch.ids.copy_(torch.randint(0, model.config.vocab_size, (rows,), device=GPU))
-        batch.seq_lens.copy_(torch.arange(1, rows + 1) % 60 + 1)
+        # no two rows write to the same place: one page each where two are too many
+        batch.seq_lens.copy_(torch.arange(rows) % (30 if rows > 127 else 60) + 1)
         batch.positions.copy_(batch.seq_lens - 1)
-        batch.page_tables[:, :2] = (
-            torch.randperm(2 * rows).view(rows, 2).to(GPU) % 255 + 1
-            if rows > 127
-            else (torch.randperm(2 * rows).view(rows, 2).to(GPU) + 1)
-        )
+        order = (torch.randperm(256) + 1).to(torch.int32).to(GPU)
+        batch.page_tables[:, 0], batch.page_tables[:, 1] = order[:rows], order[-rows:]
         page = batch.page_tables.gather(1, (batch.positions // 32)[:, None]).squeeze(1)
         batch.slots.copy_(page * 32 + batch.positions % 32)
         for pages in (one for layer in runner.setup.kv for one in layer):
@@ -249,11 +266,11 @@ def steps(kernels: str, quantization: str = "none") -> None:
         own.pdl = was
         differ = sum(not torch.equal(found[0], one) for one in found[1:])
         hold(f"{rows} rows: steps that starting early changes", differ, 0)
-        if rows <= 64:  # with more, rows share pages
-            model.kernels = plain
-            right = model.logits(model.forward(decoder.batch(rows), runner.setup.kv))
-            model.kernels = own
-            hold(f"{rows} rows: logits", error_of(found[0], right), 3e-2 if quantization == "none" else 8e-2)
+        model.kernels = plain
+        right = model.logits(model.forward(decoder.batch(rows), runner.setup.kv))
+        model.kernels = own
+        # the plain pass rounds activations to float8 too, the step does not with few rows
+        hold(f"{rows} rows: logits", error_of(found[0], right), 8e-2 if quantization == "none" else 0.4)
 
 
 def draws() -> None:
