@@ -3,22 +3,27 @@
 1. Each kernel in bfloat16 against plain torch in float32: relative error at most 1e-2, drawn tokens the same.
 2. Logits of a random Llama against transformers in float32: at most 1.25 times the error of transformers in bfloat16. A
    greedy mismatch counts where the reference's two best are further apart than twice that error.
-3. Answers of captured steps against the same steps without graphs: the same text.
+3. A decode step's logits, with every choice that was made at start, against the plain forward pass in float32; and bit
+   by bit the same whether kernels start early or not.
+4. Answers of captured steps against the same steps without graphs: the same text.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from engine import arguments
+from engine_own import shape_folder
 
 from redline.runtime.batch import Batch
 from redline.runtime.config import EngineConfig
@@ -27,7 +32,8 @@ from redline.runtime.kernels.draw import TorchDraw
 from redline.runtime.kernels.torch import TorchKernels
 from redline.runtime.kernels.triton import TritonKernels
 from redline.runtime.kernels.triton_decode import TritonDraw
-from redline.runtime.kernels.triton_linear import candidates
+from redline.runtime.kernels.triton_linear import Around, Product, candidates
+from redline.runtime.kernels.warm import run_all
 from redline.runtime.linear import Fp8, Plain
 from redline.runtime.loop import EngineLoop
 from redline.runtime.request import Output, Request, Sampling
@@ -47,6 +53,8 @@ def main() -> int:
         ("attention", attention),
         ("products", products),
         ("draws", draws),
+        ("steps", lambda: steps(asked.kernels)),
+        ("fp8 steps", lambda: steps(asked.kernels, "fp8")),
         ("logits", lambda: logits(asked.kernels)),
         ("fp8 logits", lambda: logits(asked.kernels, "fp8")),
         ("graphs", lambda: graphs(asked.kernels)),
@@ -158,23 +166,111 @@ def attention() -> None:
 
 
 def products() -> None:
-    own = TritonKernels()
-    for n, k in ((4096, 4096), (6144, 2048), (1000, 14336)):
-        for biased in (False, True):
-            weight = half(n, k) * 0.02
-            plain, quantized = Plain(weight, half(n) if biased else None), Fp8.quantize(weight)
-            for tokens in (1, 2, 7, 16):
-                x = half(tokens, k)
-                right = torch.nn.functional.linear(
-                    x.float(), weight.float(), None if plain.bias is None else plain.bias.float()
-                )
-                for name, way in candidates(tokens, plain).items():
-                    hold(f"{name} {tokens}x{k}x{n} bias {biased}", error_of(way(x, plain), right), 1e-2)
-                if not biased and n % 16 == 0:
-                    right = torch.nn.functional.linear(x.float(), quantized.dequantized())
-                    hold(f"fp8 product {tokens}x{k}x{n}", error_of(own.linear(x, quantized), right), 5e-2)
-                    for name, way in candidates(tokens, quantized).items():
-                        hold(f"fp8 {name} {tokens}x{k}x{n}", error_of(way(x, quantized), right), 1e-2)
+    own, cases = TritonKernels(), list(product_cases())
+    run_all(torch.device(GPU), [partial(around, *case) for case in cases])()
+    for case in cases:
+        check_product(*case)
+    for n, k in ((3072, 2048), (4096, 14336)):
+        quantized = Fp8.quantize(half(n, k) * 0.02)
+        for tokens in (1, 7, 100):
+            x = half(tokens, k)
+            right = torch.nn.functional.linear(x.float(), quantized.dequantized())
+            hold(f"fp8 product {tokens}x{k}x{n}", error_of(own.linear(x, quantized), right), 5e-2)
+    for rows, columns in ((3, 4096), (200, 14336)):
+        x, residual, gain = half(rows, columns), half(rows, columns), half(columns)
+        normed, _ = TorchKernels().add_rms_norm(x.float(), residual.float(), gain.float(), 1e-5)
+        rounded, scales = own.norm_quantize(x, residual.clone(), gain, 1e-5)
+        hold(f"norm_quantize {rows}x{columns}", error_of(rounded.float() * scales, normed), 5e-2)
+        rounded, scales = own.silu_quantize(torch.cat([x, residual], 1))
+        right = TorchKernels().silu_mul(torch.cat([x, residual], 1).float())
+        hold(f"silu_quantize {rows}x{columns}", error_of(rounded.float() * scales, right), 5e-2)
+
+
+Case = tuple[str, Product, torch.Tensor, Plain | Fp8, torch.Tensor, torch.Tensor]
+
+
+def product_cases() -> Iterator[Case]:
+    """(name, product, input, weight, residual, gain) of every own product, on shapes with and without remainders."""
+    for n, k, biased, sizes in (
+        (3072, 2048, False, (1, 7, 31, 64)),
+        (3072, 2048, True, (1, 7)),
+        (1000, 14336, False, (1, 16)),
+    ):
+        dense = half(n, k) * 0.02
+        bias = half(n) if biased else None
+        for weight in (Plain(dense, bias), Fp8.quantize(dense, bias)):
+            for tokens in sizes:
+                x, residual, gain = half(tokens, k), half(tokens, n), half(k)
+                for name, way in candidates(tokens, weight).items():
+                    what = f"{type(weight).__name__} {name} {tokens}x{k}x{n} bias {biased}"
+                    yield what, way, x, weight, residual, gain
+
+
+def around(
+    _: str, way: Product, x: torch.Tensor, weight: Plain | Fp8, residual: torch.Tensor, gain: torch.Tensor
+) -> list[torch.Tensor]:
+    """Alone, added to a residual, gated; the last one normed too where it can be."""
+    start = Around(pdl=True)
+    few = x.shape[0] <= 16
+    gated = start._replace(gated=True, gain=gain if few else None, eps=1e-5)
+    return [way(x, weight, start), way(x, weight, start._replace(residual=residual.clone())), way(x, weight, gated)]
+
+
+def check_product(*case: Any) -> None:
+    """Twice, since counters must be left as they were found."""
+    what, _, x, weight, residual, gain = case
+    bias = None if weight.bias is None else weight.bias.float()
+    dense, plain = weight.dequantized().float(), TorchKernels()
+    alone = torch.nn.functional.linear(x.float(), dense, bias)
+    normed = plain.rms_norm(x.float(), gain.float(), 1e-5) if x.shape[0] <= 16 else x.float()
+    gated = plain.silu_mul(torch.nn.functional.linear(normed, dense, bias))
+    right = [alone, alone + residual.float(), gated] * 2
+    found = around(*case) + around(*case)
+    hold(what, max(error_of(one, other) for one, other in zip(found, right, strict=True)), 1e-2)
+
+
+@torch.inference_mode()
+def steps(kernels: str, quantization: str = "none") -> None:
+    """Decode steps of the 1B's shape, four layers of it, each row in a context of its own."""
+    folder = shape_folder("llama-3.2-1b")
+    document = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(document | {"num_hidden_layers": 4}))
+    runner = make_runner(folder, kernels, quantization, most=256, load_format="random")
+    step, plain = runner.setup.step, TorchKernels()
+    if step is None:
+        hold("decode steps missing", 1, 0)
+        return
+    model, own = runner.model, step.kernels
+    decoder, was = runner.decoder, own.pdl
+    for rows in (1, 3, 8, 16, 32, 64, 200):
+        batch = decoder.batch(rows)
+        batch.ids.copy_(torch.randint(0, model.config.vocab_size, (rows,), device=GPU))
+        # no two rows write to the same place: one page each where two are too many
+        batch.seq_lens.copy_(torch.arange(rows) % (30 if rows > 127 else 60) + 1)
+        batch.positions.copy_(batch.seq_lens - 1)
+        order = (torch.randperm(256) + 1).to(torch.int32).to(GPU)
+        batch.page_tables[:, 0], batch.page_tables[:, 1] = order[:rows], order[-rows:]
+        page = batch.page_tables.gather(1, (batch.positions // 32)[:, None]).squeeze(1)
+        batch.slots.copy_(page * 32 + batch.positions % 32)
+        for pages in (one for layer in runner.setup.kv for one in layer):
+            pages.normal_()
+        saved = [(k.clone(), v.clone()) for k, v in runner.setup.kv]
+        found = []
+        for pdl in (False, was, was):
+            for (k, v), (old_k, old_v) in zip(runner.setup.kv, saved, strict=True):
+                k.copy_(old_k), v.copy_(old_v)
+            own.pdl = pdl
+            out = torch.empty(rows, model.config.vocab_size, dtype=model.dtype, device=GPU)
+            step.logits(decoder.batch(rows), runner.setup.kv, out)
+            found.append(out.clone())
+        own.pdl = was
+        differ = sum(not torch.equal(found[0], one) for one in found[1:])
+        hold(f"{rows} rows: steps that starting early changes", differ, 0)
+        model.kernels = plain
+        right = model.logits(model.forward(decoder.batch(rows), runner.setup.kv))
+        model.kernels = own
+        # the plain pass rounds activations to float8 too, the step does not with few rows
+        hold(f"{rows} rows: logits", error_of(found[0], right), 8e-2 if quantization == "none" else 0.4)
 
 
 def draws() -> None:
@@ -253,19 +349,29 @@ def peer_logits(folder: Path, dtype: torch.dtype, ids: list[torch.Tensor]) -> li
     return [model(one[None]).logits[0].float() for one in ids]
 
 
-def make_runner(folder: Path, kernels: str, quantization: str = "none") -> GpuRunner:
+class KeptRunner(GpuRunner):
+    """Outlives the loops that it is used in."""
+
+    def close(self) -> None:
+        pass
+
+
+def make_runner(
+    folder: Path, kernels: str, quantization: str = "none", most: int = 16, load_format: str = "auto"
+) -> GpuRunner:
     config = EngineConfig(
         model=folder,
         dtype="bfloat16",
         quantization=quantization,  # type: ignore[arg-type]
         kernels=kernels,  # type: ignore[arg-type]
         device="cuda",
-        max_num_seqs=16,
+        max_num_seqs=most,
+        load_format=load_format,  # type: ignore[arg-type]
         max_num_batched_tokens=512,
         max_model_len=1024,
         kv_cache_tokens=8192,
     )
-    runner = GpuRunner(config, lambda text: print("  ", text, flush=True))
+    runner = KeptRunner(config, lambda text: print("  ", text, flush=True))
     print("\n".join(f"   {key}: {value}" for key, value in runner.resolved().items()), flush=True)
     return runner
 
@@ -315,7 +421,7 @@ def forced_batch(
 def graphs(kernels: str) -> None:
     runner = make_runner(TINY, kernels)
     captured = answers(runner)
-    hold("captured buckets missing", len(runner._buckets) - len(runner.graphs.sizes), 0)
+    hold("captured buckets missing", len(set(runner._buckets) - set(runner.graphs.sizes)), 0)
     runner.graphs.clear()
     eager = answers(runner)
     same = sum(a == b for a, b in zip(captured, eager, strict=True))

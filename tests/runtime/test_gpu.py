@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -43,13 +45,30 @@ def test_same_text_as_each_alone(config: EngineConfig, run_ahead: int, kv_cache_
     """With little memory requests are preempted; with steps ahead, tokens are known to the device first."""
     config = replace(config, run_ahead=run_ahead, kv_cache_tokens=kv_cache_tokens)
     runner = GpuRunner(config)
-    assert answers(runner, config, CASES) == right_answers(runner.model, CASES)
+    right = right_answers(runner.model, CASES)
+    assert answers(runner, config, CASES) == right
 
 
 def request_of(prompt: list[int], row: int, **sampling: object) -> Request:
     request = Request(str(row), prompt, Sampling(**sampling), lambda _: None)  # type: ignore[arg-type]
     request.row, request.pages = row, [1 + 4 * row, 2 + 4 * row, 3 + 4 * row, 4 + 4 * row]
     return request
+
+
+def test_what_it_held_is_free_when_its_loop_ends(config: EngineConfig) -> None:
+    """By itself: a collection may come too late for the next model."""
+    runner = GpuRunner(config)
+    held = [weakref.ref(one) for one in (runner.setup.kv[0][0], runner.model.embedding, runner.decoder.tokens)]
+    gc.disable()
+    try:
+        answers(runner, config, CASES[:1])
+        assert [one() for one in held] == [None] * 3
+    finally:
+        gc.enable()
+    assert runner.resolved()["dtype"] == "float32"
+    runner.close()
+    with pytest.raises(RunnerBroken, match="closed"):
+        runner.launch(Step(1, [], 0))
 
 
 def test_draft_is_verified_and_the_row_goes_on(config: EngineConfig) -> None:

@@ -51,7 +51,7 @@ class GpuRunner:
         self.setup, self.model, self.kernels = setup, setup.model, setup.kernels
         self.device, self.tables, self._limits = setup.device, setup.tables, setup.limits
         self.mirror, self.sender = Mirror(setup.tables), Sender(setup.device)
-        self.decoder = Decoder(setup.model, setup.draw, setup.tables, setup.kv, setup.limits.max_model_len)
+        self.decoder = Decoder(setup.model, setup.draw, setup.tables, setup.kv, setup.limits.max_model_len, setup.step)
         self.graphs = Graphs(self.decoder)
         self._buckets = buckets_upto(setup.limits.max_seqs)
         if setup.graphs:
@@ -59,19 +59,33 @@ class GpuRunner:
                 self.graphs.capture(self._buckets, progress)
         self._free: list[torch.Tensor] = []
         self._broken = ""
+        self._resolved: dict[str, str] = {}
 
     @property
     def limits(self) -> Limits:
         return self._limits
 
     def resolved(self) -> dict[str, str]:
+        if self._resolved:
+            return self._resolved
         return self.setup.notes() | {"cuda_graphs": self.graphs.note if self.setup.graphs else self.setup.why_no_graphs}
 
     def close(self) -> None:
+        """Gives the memory back: graphs, KV, and the weights where nobody else holds them."""
+        if self._resolved:
+            return
+        self._resolved = self.resolved()
+        self._broken = self._broken or "the runner was closed"
         self.graphs.clear()
+        self.setup.kv.clear()
+        for name in ("setup", "model", "kernels", "tables", "decoder", "graphs", "mirror", "sender"):
+            delattr(self, name)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def release(self, request: Request) -> None:
-        self.mirror.release(request)
+        if not self._resolved:
+            self.mirror.release(request)
 
     def launch(self, step: Step) -> Flight:
         with self._faults(), torch.inference_mode():
@@ -125,7 +139,8 @@ class GpuRunner:
         hidden = layout.in_order(self.model.forward(batch, self.setup.kv))
         count = len(layout.plain)
         tokens = torch.empty(count, dtype=torch.int32, device=self.device)
-        logits = self.model.logits(hidden[: count + layout.drafted]) if count + layout.drafted else hidden
+        chosen = count + layout.drafted
+        logits = self.kernels.linear(hidden[:chosen], self.model.head) if chosen else hidden
         if count:
             at = torch.tensor([chunk.start + chunk.length for chunk in layout.plain], dtype=torch.int32)
             self.setup.draw.draw(logits[:count], self.tables, rows, at.to(self.device), tokens)
@@ -133,8 +148,8 @@ class GpuRunner:
                 self.mirror.rows[chunk.request.row].position = chunk.start + chunk.length
         flight = self._flight(step, layout.plain, tokens)
         self._choose(flight, logits)
-        self._verify(flight, layout, logits[count : count + layout.drafted])
-        self._tell_prompts(flight, layout, hidden[count + layout.drafted :])
+        self._verify(flight, layout, logits[count:chosen])
+        self._tell_prompts(flight, layout, hidden[chosen:])
         return flight
 
     def _flight(self, step: Step, plain: Sequence[Chunk], tokens: torch.Tensor) -> Flight:
@@ -156,7 +171,7 @@ class GpuRunner:
         if not at:
             return
         rows = [self._row(flight.plain[i]) for i in at]
-        for i, drawn in zip(at, sample(logits[torch.tensor(at, device=logits.device)], rows), strict=True):
+        for i, drawn in zip(at, sample(logits[torch.tensor(at, device=logits.device)].float(), rows), strict=True):
             request = flight.plain[i].request
             flight.chosen[request] = [drawn]
             self.mirror.chose(request, max(drawn.token, 0), flight.plain[i].start + flight.plain[i].length)
@@ -164,7 +179,7 @@ class GpuRunner:
     def _verify(self, flight: Flight, layout: Layout, logits: torch.Tensor) -> None:
         if layout.drafts:
             rows = [self._row(chunk) for chunk in layout.drafts]
-            drawn = verify_all(logits, rows, [chunk.draft for chunk in layout.drafts])
+            drawn = verify_all(logits.float(), rows, [chunk.draft for chunk in layout.drafts])
             for chunk, tokens in zip(layout.drafts, drawn, strict=True):
                 flight.chosen[chunk.request] = tokens
                 # where the row stands is for the host to say: how many guesses stood is known to it alone

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -13,10 +14,15 @@ from redline.runtime.architecture import ModelConfig, read_config
 from redline.runtime.batch import Batch
 from redline.runtime.config import EngineConfig
 from redline.runtime.graph import buckets_upto
-from redline.runtime.kernels.tiers import pick_tier
+from redline.runtime.kernels.tiers import pick_tier, without
+from redline.runtime.kernels.torch import TorchKernels
 from redline.runtime.state import Tables
 from redline.runtime.step import Limits
 from redline.runtime.weights import load_model
+
+if TYPE_CHECKING:
+    from redline.runtime.kernels.triton_step import DecodeStep
+    from redline.runtime.model import Model
 
 PAGE_SIZE = 32
 SEQUENCES = 256
@@ -44,25 +50,19 @@ class Setup:
         self.kernels, self.draw, self.why_no_graphs = tier.kernels, tier.draw, tier.why_no_graphs
         self.graphs = cuda and not tier.why_no_graphs
         self._notes = dict(tier.notes)
-        with self.phase("weights"):
-            self.model = load_model(
-                self.shape,
-                None if config.load_format == "random" else config.model,
-                dtype=self.dtype,
-                device=self.device,
-                quantization=config.quantization,
-                seed=config.seed,
-                kernels=self.kernels,
-                positions=longest,
-            )
-            _wait(self.device)
         sequences = config.max_num_seqs or SEQUENCES
+        warmed = self._warm(sequences)
+        with self.phase("weights"):
+            self.model = self._load(longest)
+        with self.phase("compile"):
+            warmed()
         batched = max(config.max_num_batched_tokens or BATCHED_TOKENS, sequences)
         with self.phase("memory"):
             pages, longest = self._pages(sequences, batched, longest)
         self.limits = Limits(pages, self.page_size, sequences, batched, longest, self.shape.vocab_size)
         self.kv = self.model.allocate_kv(pages, self.page_size, self.device)
         self.tables = Tables(sequences, -(-longest // self.page_size), self.page_size, self.device)
+        self.step = self._decode_step()
         if self.graphs:
             with self.phase("choose"):
                 self._choose()
@@ -89,13 +89,62 @@ class Setup:
         self.phases[name] = time.perf_counter() - started
         self.progress(f"{name}: {self.phases[name]:.2f} s")
 
+    def _load(self, longest: int) -> Model:
+        config = self.config
+        model = load_model(
+            self.shape,
+            None if config.load_format == "random" else config.model,
+            dtype=self.dtype,
+            device=self.device,
+            quantization=config.quantization,
+            seed=config.seed,
+            kernels=self.kernels,
+            positions=longest,
+        )
+        _wait(self.device)
+        return model
+
+    def _warm(self, sequences: int) -> Callable[[], None]:
+        """Begins to compile what the first prompt needs; the result waits for it."""
+        if self.device.type != "cuda" or isinstance(self.kernels, TorchKernels):
+            return lambda: None
+        from redline.runtime.kernels.triton import TritonKernels
+        from redline.runtime.kernels.warm import first_launches, run_all
+
+        assert isinstance(self.kernels, TritonKernels)
+        fp8 = self.config.quantization == "fp8" or self.shape.quantization is not None
+        calls = first_launches(
+            self.kernels,
+            self.draw,
+            self.shape,
+            page_size=self.page_size,
+            sequences=sequences,
+            dtype=self.dtype,
+            device=self.device,
+            fp8=fp8,
+        )
+        return run_all(self.device, list(calls))
+
+    def _decode_step(self) -> DecodeStep | None:
+        """Products with what stands around them, where the kernels and the weights are of the right kinds."""
+        if isinstance(self.kernels, TorchKernels) or without("step"):
+            return None
+        from redline.runtime.kernels.triton import TritonKernels
+        from redline.runtime.kernels.triton_step import DecodeStep, suits
+
+        if isinstance(self.kernels, TritonKernels) and suits(self.model):
+            return DecodeStep(self.model, self.kernels, not without("rope"))
+        return None
+
     def _choose(self) -> None:
         from redline.runtime.kernels.choose import Chooser
         from redline.runtime.kernels.triton import TritonKernels
 
         if isinstance(self.kernels, TritonKernels):
-            chooser = Chooser(self.kernels, self.model)
-            chooser.choose(self.kv, buckets_upto(self.limits.max_seqs), self.page_size, self.limits.pages)
+            chooser = Chooser(self.kernels, self.model, self.step)
+            limits = self.limits
+            buckets = buckets_upto(limits.max_seqs)
+            chooser.choose(self.kv, buckets, self.page_size, limits.pages, limits.max_model_len)
             torch.cuda.synchronize()
             torch.cuda.empty_cache()
             self._notes |= {f"choice: {what}": how for what, how in chooser.notes.items()}

@@ -21,6 +21,7 @@ from redline.runtime.kernels.draw import Draw
 from redline.runtime.state import Tables
 
 if TYPE_CHECKING:
+    from redline.runtime.kernels.triton_step import DecodeStep
     from redline.runtime.model import Model
 
 
@@ -35,8 +36,16 @@ def buckets_upto(most: int) -> list[int]:
 class Decoder:
     """The step, and the buffers that all buckets share. Kernels in it must not read from the device."""
 
-    def __init__(self, model: Model, draw: Draw, tables: Tables, kv: Sequence[KV], max_len: int) -> None:
-        self.model, self.draw, self.tables, self.kv = model, draw, tables, kv
+    def __init__(
+        self,
+        model: Model,
+        draw: Draw,
+        tables: Tables,
+        kv: Sequence[KV],
+        max_len: int,
+        step: DecodeStep | None = None,
+    ) -> None:
+        self.model, self.draw, self.tables, self.kv, self.step = model, draw, tables, kv, step
         most = tables.padding_row
         device = tables.flat.device
 
@@ -56,7 +65,7 @@ class Decoder:
             max_query=1,
             max_seq=max_len,
         )
-        self._logits = zeros(most, model.config.vocab_size, dtype=torch.float32)
+        self._logits = zeros(most, model.config.vocab_size, dtype=model.dtype)
 
     def batch(self, bucket: int) -> Batch:
         """A new one each time: kernels take a batch that they have seen for one with the same lengths."""
@@ -79,18 +88,22 @@ class Decoder:
         batch = self.batch(bucket)
         rows = self.tables.active[:bucket]
         self.draw.prepare(self.tables, rows, batch)
-        hidden = self.model.forward(batch, self.kv)
-        # what `model.logits` does, into memory that all graphs share
-        logits = self.logits(bucket).copy_(self.model.kernels.linear(hidden, self.model.head))
+        logits = self.logits(bucket)
+        if self.step is not None:
+            self.step.logits(batch, self.kv, logits)
+        else:
+            hidden = self.model.forward(batch, self.kv)
+            # what `model.logits` does, into memory that all graphs share; the choice takes them as float32
+            logits.copy_(self.model.kernels.linear(hidden, self.model.head))
         # a token's position is the length of what precedes it
         self.draw.draw(logits, self.tables, rows, batch.seq_lens, self.tokens[:bucket])
 
     def logits(self, bucket: int) -> torch.Tensor:
-        """Of the bucket's last run or replay, [bucket, V] float32; good until the next step."""
+        """Of the bucket's last run or replay, [bucket, V] in the model's dtype; good until the next step."""
         return self._logits[:bucket]
 
 
-def captured(work: Callable[[], None], pool: Any = None) -> torch.cuda.CUDAGraph:
+def captured(work: Callable[[], object], pool: Any = None) -> torch.cuda.CUDAGraph:
     """A graph of what `work` launches. It is run once before: kernels compile, libraries pick and take workspaces,
     which a capture may not. `torch.cuda.graph` does the same and also empties caches each time, which takes longer."""
     side = _capture_stream()
@@ -157,5 +170,6 @@ class Graphs:
         self._graphs[bucket].replay()
 
     def clear(self) -> None:
+        """Frees the graphs and their memory."""
         self._graphs.clear()
         self.sizes.clear()

@@ -9,20 +9,42 @@ from triton import compile as compiled
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from redline.runtime.kernels import triton_attention, triton_draw, triton_linear, triton_pointwise
+from redline.runtime.kernels import (
+    triton_attention,
+    triton_decode_attention,
+    triton_draw,
+    triton_linear,
+    triton_pointwise,
+)
 
-HALVES = {"q", "k", "v", "x", "out", "weight", "bias", "residual", "k_pages", "v_pages", "q_out"}
+HALVES = {
+    "gain",
+    "qkv",
+    "q_gain",
+    "k_gain",
+    "q",
+    "k",
+    "v",
+    "x",
+    "out",
+    "weight",
+    "bias",
+    "residual",
+    "k_pages",
+    "v_pages",
+    "q_out",
+}
 LONGS = {"positions", "slots", "ids"}
-REALS = {"partial", "logs", "cos_sin", "scales", "logits", "temperature", "top_p", "min_p", "best", "mass"}
+REALS = {"sums", "partial", "logs", "cos_sin", "scales", "logits", "temperature", "top_p", "min_p", "best", "mass"}
 INTS = {"tiles", "starts", "seq_lens", "page_tables", "rows", "token", "position", "table", "at", "top_k", "forced"}
-INTS |= {"seed_low", "seed_high", "choice", "bad"}
+INTS |= {"seed_low", "seed_high", "choice", "bad", "counters"}
 FLOATS = {"eps", "largest"}
 ATTENTION = {"group": 4, "kv_heads": 8, "page_size": 32, "precision": "tf32", "block_n": 64}
 
 
 def kind(kernel: str, name: str) -> str:
     if name == "scale":
-        return "*fp32" if kernel == "gemv_kernel" else "fp32"
+        return "*fp32" if kernel in ("gemv_kernel", "skinny_kernel") else "fp32"
     if name == "k" and kernel in ("gemv_kernel", "skinny_kernel"):
         return "i32"
     if name == "rows" and kernel == "rms_norm_kernel":
@@ -34,6 +56,8 @@ def kind(kernel: str, name: str) -> str:
             return found
     return "i32"
 
+
+AROUND = {"biased": False, "pdl": True, "lines": 32}
 
 CASES: list[tuple[Any, dict[str, Any], dict[str, str], int, int]] = [
     *(
@@ -59,6 +83,17 @@ CASES: list[tuple[Any, dict[str, Any], dict[str, str], int, int]] = [
             (64, True, False, 64),
         )
     ),
+    *(
+        (
+            triton_decode_attention.decode_attention_kernel,
+            {**ATTENTION, "dim": dim, "block_d": dim, "normed": normed, "split_up": split, "windowed": win}
+            | {"block_m": 16, "block_n": block_n},
+            {},
+            4,
+            3,
+        )
+        for dim, normed, split, win, block_n in ((128, True, True, False, 64), (64, False, False, True, 128))
+    ),
     (triton_attention.join_splits_kernel, {"dim": 128, "block_s": 64, "block_d": 128}, {}, 4, 3),
     (triton_pointwise.rms_norm_kernel, {"columns": 4096, "block": 4096, "per_program": 1}, {}, 4, 3),
     (triton_pointwise.add_rms_norm_kernel, {"columns": 4096, "block": 4096}, {}, 8, 3),
@@ -71,20 +106,38 @@ CASES: list[tuple[Any, dict[str, Any], dict[str, str], int, int]] = [
         3,
     ),
     (triton_pointwise.quantize_rows_kernel, {"columns": 4096, "block": 4096}, {"out": "*fp8e4nv"}, 8, 3),
-    (triton_linear.gemv_kernel, {"biased": True, "scaled": False, "block_n": 4, "block_k": 1024}, {}, 4, 3),
-    (
-        triton_linear.gemv_kernel,
-        {"biased": False, "scaled": True, "block_n": 8, "block_k": 1024},
-        {"weight": "*fp8e4nv"},
-        8,
-        3,
+    (triton_pointwise.norm_quantize_kernel, {"columns": 4096, "added": True, "block": 4096}, {"out": "*fp8e4nv"}, 8, 3),
+    (triton_pointwise.silu_quantize_kernel, {"columns": 14336, "block": 16384}, {"out": "*fp8e4nv"}, 8, 3),
+    *(
+        (
+            triton_linear.gemv_kernel,
+            {**AROUND, "biased": biased, "scaled": scaled, "normed": normed, "gated": gated, "added": added}
+            | {"lines": 64, "block_n": 8, "block_k": 1024},
+            {"weight": "*fp8e4nv"} if scaled else {},
+            4,
+            3,
+        )
+        for biased, scaled, normed, gated, added in (
+            (True, False, True, False, False),
+            (False, True, True, True, False),
+            (False, False, False, False, True),
+        )
     ),
-    (
-        triton_linear.skinny_kernel,
-        {"biased": False, "block_m": 16, "block_n": 64, "block_k": 128, "precision": "tf32"},
-        {},
-        4,
-        4,
+    *(
+        (
+            triton_linear.skinny_kernel,
+            {**AROUND, "scaled": scaled, "normed": normed, "gated": gated, "added": added, "split_up": split}
+            | {"block_m": m, "block_n": 64, "block_k": 128, "precision": "tf32"},
+            {"weight": "*fp8e4nv"} if scaled else {},
+            4,
+            4,
+        )
+        for m, scaled, normed, gated, added, split in (
+            (16, False, True, False, False, True),
+            (16, True, True, True, False, False),
+            (64, True, False, True, False, True),
+            (64, False, False, False, True, True),
+        )
     ),
     (triton_draw.prepare_kernel, {"page_size": 32, "block": 256}, {}, 2, 3),
     (triton_draw.filter_kernel, {"block": 2048, "ways": 8}, {"out": "*i32"}, 8, 3),
@@ -98,6 +151,7 @@ def test_becomes_machine_code(
     kernel: Any, constants: dict[str, Any], kinds: dict[str, str], warps: int, stages: int
 ) -> None:
     names = kernel.arg_names
+    constants = ({"pdl": True} if "pdl" in names else {}) | constants
     signature = {
         name: "constexpr" if name in constants else kinds.get(name) or kind(kernel.__name__, name) for name in names
     }

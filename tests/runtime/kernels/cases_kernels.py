@@ -11,8 +11,8 @@ import torch
 
 from redline.runtime.batch import Batch
 from redline.runtime.kernels.torch import TorchKernels
-from redline.runtime.kernels.triton import TritonKernels
-from redline.runtime.kernels.triton_linear import candidates
+from redline.runtime.kernels.triton import Attending, TritonKernels
+from redline.runtime.kernels.triton_linear import NOTHING, Around, candidates
 from redline.runtime.linear import Fp8, Plain
 
 EXACT, HALF = (torch.float32, 2e-6), (torch.float16, 2e-3)
@@ -131,28 +131,97 @@ def test_attention(queries: list[int], lengths: list[int], host: bool, window: i
         near(found, attended(q, (kv[0], kv[1]), batch, window), most)
 
 
+@pytest.mark.parametrize("window", [None, 24])
+@pytest.mark.parametrize("splits", [1, 4])
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "dim", "normed"), [(8, 2, 64, False), (14, 2, 64, True), (3, 3, 40, True), (4, 1, 128, False)]
+)
+def test_decode_from_the_projection(
+    heads: int, kv_heads: int, dim: int, normed: bool, splits: int, window: int | None
+) -> None:
+    """One launch does what norms, rotation, page write and attention do one after the other."""
+    batch = ragged([1, 1, 1, 1], [70, 1, 200, 64], 16, host=False)
+    plain, own = TorchKernels(), TritonKernels()
+    own.attending[4] = Attending(splits, 32)
+    projected, gains = random(1, 4, (heads + 2 * kv_heads) * dim), (random(7, dim), random(8, dim))
+    angles = random(2, 256, dim // 2)
+    table = torch.cat([angles.cos(), angles.sin()], 1)
+    first, second = ((random(3, PAGES, 16, kv_heads, dim), random(4, PAGES, 16, kv_heads, dim)) for _ in range(2))
+    q, k, v = projected.view(4, -1, dim).split_with_sizes((heads, kv_heads, kv_heads), 1)
+    if normed:
+        q, k = plain.rms_norm(q, gains[0], 1e-5), plain.rms_norm(k, gains[1], 1e-5)
+    q = plain.rope_append(q, k, v, table, batch, second)
+    right = attended(q, second, batch, window)
+    norms = gains if normed else None
+    found = own.decode_attention(projected, norms, 1e-5, table, batch, first, dim**-0.5, window)
+    near(found, right, 2e-6)
+    near(first[0], second[0], 1e-6)
+    assert torch.equal(first[1], second[1])
+
+
 @pytest.mark.parametrize("splits", [1, 2, 8, 64])
 def test_every_number_of_splits_attends_alike(splits: int) -> None:
     batch = ragged([1, 1], [330, 1], 16, host=False)
     kv = random(1, PAGES, 16, 2, 64), random(2, PAGES, 16, 2, 64)
     q = random(3, 2, 8, 64)
     kernels = TritonKernels()
-    kernels.splits[2] = splits
+    kernels.attending[2] = Attending(splits)
     near(kernels.attention(q, kv, batch, 0.125, None), attended(q, kv, batch, None), 2e-6)
 
 
 @pytest.mark.parametrize("biased", [False, True])
-@pytest.mark.parametrize("tokens", [1, 2, 16])
+@pytest.mark.parametrize("tokens", [1, 2, 16, 40])
 def test_products_of_few_rows(tokens: int, biased: bool) -> None:
     weight, x = random(1, 70, 1104) * 0.1, random(2, tokens, 1104)
     plain = Plain(weight, random(3, 70) if biased else None)
-    ways = candidates(tokens, plain)
-    assert ways
-    for way in ways.values():
-        near(way(x, plain), plain.apply(x), 2e-6)
     quantized = Fp8.quantize(weight, plain.bias)
-    for way in candidates(tokens, quantized).values():
-        near(way(x, quantized), torch.nn.functional.linear(x, quantized.dequantized(), quantized.bias), 2e-6)
+    for one in (plain, quantized):
+        right = torch.nn.functional.linear(x, one.dequantized(), one.bias)
+        ways = candidates(tokens, one, 16)
+        assert ways
+        for way in ways.values():
+            near(way(x, one, NOTHING), right, 2e-6)
+            residual = random(5, tokens, 70)
+            assert way(x, one, Around(residual=residual)) is residual
+            near(residual, random(5, tokens, 70) + right, 2e-6)
+
+
+@pytest.mark.parametrize("quantized", [False, True])
+@pytest.mark.parametrize("tokens", [1, 3, 16])
+def test_products_with_a_norm_before_and_a_gate_behind(tokens: int, quantized: bool) -> None:
+    weight, x, gain = random(1, 70, 1104) * 0.1, random(2, tokens, 1104), random(4, 1104)
+    one = Fp8.quantize(weight, random(3, 70)) if quantized else Plain(weight, random(3, 70))
+    plain = TorchKernels()
+    normed = plain.rms_norm(x, gain, 1e-5)
+    right = torch.nn.functional.linear(normed, one.dequantized(), one.bias)
+    for way in candidates(tokens, one, 16).values():
+        out = torch.empty(tokens, 70)
+        assert way(x, one, Around(gain=gain, eps=1e-5, out=out)) is out
+        near(out, right, 2e-6)
+        near(way(x, one, Around(gain=gain, eps=1e-5, gated=True)), plain.silu_mul(right), 2e-6)
+
+
+def test_counters_are_left_at_zero() -> None:
+    weight, x = Plain(random(1, 64, 1024)), random(2, 4, 1024)
+    split = [way for name, way in candidates(4, weight, 16).items() if "/" in name]
+    assert split
+    found = [way(x, weight, NOTHING) for way in split for _ in range(2)]
+    assert all(torch.equal(a, b) for a, b in zip(found[::2], found[1::2], strict=True))
+
+
+def test_norm_and_activation_of_rounded_rows() -> None:
+    own, plain = TritonKernels(), TorchKernels()
+    x, residual, gain = random(1, 3, 96), random(2, 3, 96), random(3, 96)
+    for added in (None, x):
+        normed, total = plain.add_rms_norm(torch.zeros_like(x) if added is None else x, residual.clone(), gain, 1e-5)
+        found = residual.clone()
+        rounded, scales = own.norm_quantize(added, found, gain, 1e-5)
+        near(found, total, 2e-6)
+        assert torch.allclose(scales[:, 0], normed.abs().amax(1) / 448, rtol=1e-5)
+        assert rounded.shape == x.shape
+    both = torch.cat([x, residual], 1)
+    _, scales = own.silu_quantize(both)
+    assert torch.allclose(scales[:, 0], plain.silu_mul(both).abs().amax(1) / 448, rtol=1e-5)
 
 
 def test_rows_to_float8() -> None:

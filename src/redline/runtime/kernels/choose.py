@@ -9,7 +9,8 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -17,9 +18,11 @@ from redline.runtime.batch import Batch
 from redline.runtime.graph import captured
 from redline.runtime.kernels import KV
 from redline.runtime.kernels.flashinfer import FlashInferKernels
-from redline.runtime.kernels.plan import MOST_SPLITS, splits_for
-from redline.runtime.kernels.triton import TritonKernels
-from redline.runtime.kernels.triton_linear import candidates
+from redline.runtime.kernels.plan import MOST_SPLITS, Plan, splits_for
+from redline.runtime.kernels.triton import Attending, TritonKernels, few
+from redline.runtime.kernels.triton_linear import Around, candidates
+from redline.runtime.kernels.triton_step import DecodeStep, Residual, Way
+from redline.runtime.kernels.warm import run_all
 from redline.runtime.linear import Fp8, Plain, Weight
 
 if TYPE_CHECKING:
@@ -30,6 +33,8 @@ Timer = Callable[[Call, int], float]
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 CONTEXT = 1024
 LAYERS = 4
+MOST_NORMED = 16
+"""With more rows than that, norming them in every program costs more than a launch."""
 SPAN = 256 << 20
 """Weights of so many layers, and so many bytes, are gone through in turn: more than a GPU's cache."""
 
@@ -54,21 +59,42 @@ def graph_time(call: Call, count: int) -> float:
 
 
 class Chooser:
-    """Sets `kernels.products`, `splits` and `xqa_rows`; `notes` tells what was chosen and by how much."""
+    """Sets what `kernels` and `step` leave open; `notes` tells what was chosen and by how much."""
 
     def __init__(
-        self, kernels: TritonKernels, model: Model, *, budget_s: float = 4.0, timer: Timer = graph_time
+        self,
+        kernels: TritonKernels,
+        model: Model,
+        step: DecodeStep | None = None,
+        *,
+        budget_s: float = 4.0,
+        timer: Timer = graph_time,
     ) -> None:
         self.kernels, self.model, self.timer = kernels, model, timer
+        self.step = step
         self.notes: dict[str, str] = {}
-        self._until = time.perf_counter() + budget_s
+        self._budget, self._until = budget_s, 0.0
 
-    def choose(self, kv: Sequence[KV], buckets: Sequence[int], page_size: int, pages: int) -> None:
+    def choose(self, kv: Sequence[KV], buckets: Sequence[int], page_size: int, pages: int, longest: int = 0) -> None:
+        context = min(CONTEXT, longest or CONTEXT)
+        asked: list[Question] = []
         with torch.inference_mode():
-            for tokens in (size for size in ROWS if size in buckets and size <= 16):
-                self._products(tokens)
+            if self.step is not None:
+                asked += [
+                    Operation(self.step, what, tokens).question()
+                    for tokens in representatives(buckets)
+                    for what in ("qkv", "o", "gate_up", "down", "head")
+                ]
             for rows in (size for size in ROWS if size in buckets):
-                self._attention(kv, rows, page_size, pages)
+                asked += [self._attention(kv, rows, context, page_size, pages)]
+            # ways that differ in numbers only, not in machine code, are compiled once
+            distinct = {one.code(name): call for one in asked for name, call in one.ways.items()}
+            if kv[0][0].is_cuda:
+                run_all(kv[0][0].device, [partial(call, 0) for call in distinct.values()])()
+                torch.cuda.synchronize()
+            self._until = time.perf_counter() + self._budget
+            for one in asked:
+                one.take(self.best(one.what, one.ways, one.calls))
             self._spread(buckets)
 
     def best(self, what: str, ways: dict[str, Call], count: int) -> str:
@@ -91,62 +117,138 @@ class Chooser:
         self.notes[what] = " < ".join(f"{n} {t * 1000:.1f} µs" for n, t in sorted(times.items(), key=lambda x: x[1]))
         return best
 
-    def _products(self, tokens: int) -> None:
-        groups = {name: _enough(self.model, name) for name in ("qkv", "o", "gate_up", "down")}
-        for name, weights in {**groups, "head": [self.model.head]}.items():
-            first = weights[0]
-            if not isinstance(first, Plain | Fp8) or not all(type(weight) is type(first) for weight in weights):
-                continue
-            key = (tokens, *first.weight.shape, first.weight.dtype)
-            own = candidates(tokens, first)
-            if key in self.kernels.products or not own or (first.bias is not None and isinstance(first, Fp8)):
-                continue
-            x = torch.randn(tokens, first.weight.shape[1], device=first.weight.device).to(self.model.dtype)
-            ways: dict[str, Call] = {"library": lambda i, w=weights, x=x: self.kernels.linear(x, w[i % len(w)])}  # type: ignore[misc]
-            for label, way in own.items():
-                ways[label] = lambda i, w=weights, x=x, way=way: way(x, w[i % len(w)])  # type: ignore[misc]
-            chosen = self.best(f"{name} ({tokens} tokens)", ways, max(LAYERS, len(weights)))
-            if chosen != "library":
-                self.kernels.products[key] = own[chosen]
-
-    def _attention(self, kv: Sequence[KV], rows: int, page_size: int, pages: int) -> None:
+    def _attention(self, kv: Sequence[KV], rows: int, context: int, page_size: int, pages: int) -> Question:
         c, kernels, device = self.model.config, self.kernels, kv[0][0].device
-        each = -(-CONTEXT // page_size)
+        each = -(-context // page_size)
         tables = torch.randint(1, max(2, pages), (rows, -(-each // 64) * 64), dtype=torch.int32, device=device)
-        lengths = torch.full((rows,), CONTEXT, dtype=torch.int32, device=device)
+        lengths = torch.full((rows,), context, dtype=torch.int32, device=device)
         none = torch.empty(0, dtype=torch.int64, device=device)
         starts = torch.arange(rows + 1, dtype=torch.int32, device=device)
-        batch = Batch(none, none, none, starts, lengths, tables, none, 1, CONTEXT)
+        batch = Batch(none, none, none, starts, lengths, tables, none, 1, context)
         q = torch.randn(rows, c.num_heads, c.head_dim, device=device).to(self.model.dtype)
-        usual = splits_for(rows * c.num_kv_heads, kernels.processors, CONTEXT)
-        window = self.model.layers[0].window
+        out = torch.empty(rows, c.num_heads * c.head_dim, dtype=q.dtype, device=device)
+        window, scale, plan = self.model.layers[0].window, self.model.scale, Plan(rows, None, 16)
+        own = {f"triton/{how.splits}x{how.block_n}w{how.warps}": how for how in self._cuts(rows, context)}
 
-        def split(i: int, splits: int) -> object:
-            kernels.splits[rows] = splits
-            return TritonKernels.attention(kernels, q, kv[i % LAYERS % len(kv)], batch, self.model.scale, window)
+        fused = self.step is not None and self.step.fuses_rope
+        heads = torch.randn(rows, (c.num_heads + 2 * c.num_kv_heads) * c.head_dim, device=device).to(self.model.dtype)
 
-        ways: dict[str, Call] = {}
-        for splits in dict.fromkeys((usual, max(1, usual // 2), min(MOST_SPLITS, usual * 2))):
-            ways[f"triton/{splits}"] = lambda i, splits=splits: split(i, splits)  # type: ignore[misc]
+        def attend(i: int, how: Attending) -> None:
+            if fused:
+                one = kv[i % LAYERS % len(kv)]
+                kernels.decode_attention(heads, None, 0.0, self.model.cos_sin, batch, one, scale, window, how)
+                return
+            kernels.attend(q, kv[i % LAYERS % len(kv)], batch, out, scale, window, plan, how)
+
+        ways: dict[str, Call] = {name: partial(attend, how=how) for name, how in own.items()}
         if isinstance(kernels, FlashInferKernels):
-            ways["xqa"] = lambda i: kernels.xqa(q, kv[i % LAYERS % len(kv)], batch, self.model.scale, window)
-        chosen = self.best(f"attention ({rows} rows, context {CONTEXT})", ways, LAYERS)
-        kernels.splits[rows] = usual
-        if chosen == "xqa" and isinstance(kernels, FlashInferKernels):
-            kernels.xqa_rows.add(rows)
-        elif chosen != "xqa":
-            kernels.splits[rows] = int(chosen.split("/")[1])
+            ways["xqa"] = lambda i: kernels.xqa(q, kv[i % LAYERS % len(kv)], batch, scale, window)
+
+        def take(name: str) -> None:
+            kernels.attending[rows] = own.get(name) or next(iter(own.values()))
+            if name == "xqa" and isinstance(kernels, FlashInferKernels):
+                kernels.xqa_rows.add(rows)
+
+        def code(name: str) -> object:
+            return own[name]._replace(splits=min(2, own[name].splits)) if name in own else name
+
+        return Question(f"attention ({rows} rows, context {context})", ways, LAYERS, take, code)
+
+    def _cuts(self, rows: int, context: int) -> list[Attending]:
+        """Splits around the usual number; with many rows, where a tile's shape matters most, other tiles too."""
+        usual = splits_for(rows * self.model.config.num_kv_heads, self.kernels.processors, context)
+        cuts = [Attending(n) for n in dict.fromkeys((usual, max(1, usual // 2), min(MOST_SPLITS, usual * 2)))]
+        if rows >= 16:
+            cuts += [Attending(usual, *tile) for tile in ((128, 4, 2), (32, 2, 4))]
+        return cuts
 
     def _spread(self, buckets: Sequence[int]) -> None:
         """Sizes that were not measured do as the next smaller one that was."""
-        splits, kernels = dict(self.kernels.splits), self.kernels
+        kernels, measured = self.kernels, dict(self.kernels.attending)
         for bucket in buckets:
-            measured = max((rows for rows in splits if rows <= bucket), default=None)
-            if measured is None:
+            nearest = max((rows for rows in measured if rows <= bucket), default=None)
+            if nearest is None:
                 continue
-            kernels.splits[bucket] = splits[measured]
-            if isinstance(kernels, FlashInferKernels) and measured in kernels.xqa_rows:
+            kernels.attending[bucket] = measured[nearest]
+            if isinstance(kernels, FlashInferKernels) and nearest in kernels.xqa_rows:
                 kernels.xqa_rows.add(bucket)
+
+
+class Question(NamedTuple):
+    """Ways of doing one thing, the usual one first; `take` gets the name of the best. `calls`: so many in a row.
+    `code`: what a way's machine code depends on."""
+
+    what: str
+    ways: dict[str, Call]
+    calls: int
+    take: Callable[[str], None]
+    code: Callable[[str], object]
+
+
+def representatives(buckets: Sequence[int]) -> list[int]:
+    """A batch size for each class of `few` rows that occurs; 8 stands for 2 to 16."""
+    by_class: dict[int, list[int]] = {}
+    for size in buckets:
+        by_class.setdefault(few(size), []).append(size)
+    by_class.pop(0, None)
+    return [8 if 8 in sizes else max(sizes) for sizes in by_class.values()]
+
+
+class Operation:
+    """One product of a decode step with what stands around it, on `tokens` rows. `ways`: None is the library's."""
+
+    def __init__(self, step: DecodeStep, what: str, tokens: int) -> None:
+        model = step.model
+        self.step, self.what, self.tokens = step, what, tokens
+        self.weights = [model.head] if what == "head" else _enough(model, what)
+        self.hidden = self._random(model.config.hidden_size)
+        self.ways: dict[str, Way | None] = {"library": None}
+        first = self.weights[0]
+        if not isinstance(first, Plain | Fp8) or not all(type(weight) is type(first) for weight in self.weights):
+            return
+        self.key = (few(tokens), *first.weight.shape, first.weight.dtype)
+        self.x = self._random(first.weight.shape[1])
+        self.out = self._random(first.weight.shape[0])
+        for label, product in candidates(tokens, first, step.kernels.processors).items():
+            normed = what not in ("o", "down") and tokens <= MOST_NORMED
+            if normed:
+                self.ways[label + "+norm"] = Way(product, norms=True)
+            if not normed or (tokens > 1 and "64x" in label):
+                self.ways[label] = Way(product)
+
+    def _random(self, columns: int) -> torch.Tensor:
+        model = self.step.model
+        return torch.randn(self.tokens, columns, device=model.embedding.device).to(model.dtype)
+
+    def question(self) -> Question:
+        calls: dict[str, Call] = {name: partial(self._run, way=way) for name, way in self.ways.items()}
+        return Question(
+            f"{self.what} ({self.tokens} tokens)", calls, max(LAYERS, len(self.weights)), self._take, self._code
+        )
+
+    def _run(self, i: int, way: Way | None) -> None:
+        step, stream, weight = self.step, Residual(self.hidden), self.weights[i % len(self.weights)]
+        gain = step.model.norm
+        if self.what == "head":
+            step.head_product(way, stream, gain, weight, self.out)
+        elif self.what not in ("o", "down"):
+            gated = way is not None and self.what == "gate_up"
+            y = step.norm_product(way, stream, gain, weight, Around(gated=gated, pdl=step.kernels.pdl))
+            if way is None and self.what == "gate_up":
+                step.kernels.silu_mul(y)
+        elif way is None:
+            step.library(self.x, weight)
+        else:
+            step.add_product(way, self.x, weight, stream)
+
+    def _take(self, name: str) -> None:
+        way = self.ways[name]
+        if way is not None:
+            self.step.ways[self.what, few(self.tokens)] = way
+            self.step.kernels.products[self.key] = way.product
+
+    def _code(self, name: str) -> object:
+        return {"down": "o", "head": "qkv"}.get(self.what, self.what), few(self.tokens), name
 
 
 def _enough(model: Model, name: str) -> list[Weight]:

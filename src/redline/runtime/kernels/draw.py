@@ -25,7 +25,7 @@ class Draw(Protocol):
     def draw(
         self, logits: torch.Tensor, tables: Tables, rows: torch.Tensor, at: torch.Tensor, out: torch.Tensor
     ) -> None:
-        """Chooses a token for each row from `logits` [B, V] float32. `at` [B] int32: its position in its sequence.
+        """Chooses a token for each row from `logits` [B, V], taken as float32. `at` [B] int32: the token's position.
 
         `out` [B] int32 gets the tokens, -1 where a logit is not a number; the tables get token and position.
         """
@@ -46,7 +46,7 @@ class TorchDraw:
     def draw(
         self, logits: torch.Tensor, tables: Tables, rows: torch.Tensor, at: torch.Tensor, out: torch.Tensor
     ) -> None:
-        index = rows.long()
+        index, logits = rows.long(), logits.float()
         heat = tables.temperature[index]
         useless = ~logits.amax(-1).isfinite() | logits.isnan().any(-1)
         greedy = logits.argmax(-1)

@@ -62,10 +62,13 @@ class FlashInferKernels(TritonKernels):
 
     name = "flashinfer"
 
-    def __init__(self, processors: int, device: torch.device) -> None:
-        super().__init__(processors)
+    def __init__(self, processors: int, device: torch.device, pdl: bool = False) -> None:
+        super().__init__(processors, pdl)
         self.xqa_rows: set[int] = set()
         self._workspace = torch.zeros(WORKSPACE, dtype=torch.uint8, device=device)
+
+    def foreign(self, rows: int) -> bool:
+        return rows in self.xqa_rows
 
     def attention(self, q: torch.Tensor, kv: KV, batch: Batch, scale: float, window: int | None) -> torch.Tensor:
         if batch.decode_only and q.shape[0] in self.xqa_rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -15,6 +16,13 @@ from redline.runtime.kernels.draw import Draw, TorchDraw
 
 if TYPE_CHECKING:
     from redline.runtime.architecture import ModelConfig
+
+
+def without(part: str) -> bool:
+    """Whether REDLINE_WITHOUT, a comma-separated list, names this part. For finding out what one is worth, or whether
+    it is to blame: `pdl` (kernels that start while others run), `step` (products with what stands around them), `rope`
+    (rotation as a part of attention)."""
+    return part in os.environ.get("REDLINE_WITHOUT", "").split(",")
 
 
 @dataclass
@@ -49,7 +57,9 @@ def pick_tier(
 
     processors = torch.cuda.get_device_properties(device).multi_processor_count if cuda else 4
     no_graphs = "" if cuda else "no GPU"
-    tier = Tier(TritonKernels(processors), TritonDraw(), no_graphs, {"kernels": "triton"})
+    alone = _why_alone(device)
+    tier = Tier(TritonKernels(processors, not alone), TritonDraw(not alone), no_graphs, {"kernels": "triton"})
+    tier.notes["overlap"] = alone or "kernels start while their predecessors end"
     if cuda and asked in ("auto", "flashinfer"):
         from redline.runtime.kernels.flashinfer import FlashInferKernels, why_not
 
@@ -57,6 +67,19 @@ def pick_tier(
         if reason:
             tier.notes["kernels"] = f"triton ({reason})"
         else:
-            tier.kernels = FlashInferKernels(processors, device)
+            tier.kernels = FlashInferKernels(processors, device, not alone)
             tier.notes["kernels"] = "triton, and FlashInfer's XQA where it was faster in decode"
     return tier
+
+
+def _why_alone(device: torch.device) -> str:
+    """Why kernels start only when their predecessors have ended; empty when they overlap."""
+    if device.type != "cuda":
+        return "no GPU"
+    if without("pdl"):
+        return "switched off"
+    if torch.cuda.get_device_capability(device) < (9, 0):
+        return "this GPU cannot start kernels early"
+    from redline.runtime.kernels.overlap import why_not_overlap
+
+    return why_not_overlap(device)

@@ -12,6 +12,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from redline.runtime.kernels.triton_overlap import wait
+
 
 @triton.jit
 def context_of(
@@ -59,13 +61,32 @@ def attend_block(
     return higher, total, acc
 
 
+@triton.jit
+def store_rows(
+    out, partial, logs, head, there, top, total, acc, split, splits,
+    dim: tl.constexpr, split_up: tl.constexpr, block_d: tl.constexpr,
+):  # fmt: skip
+    """A tile's result, or with splits its own part and the log of its weight. `head`: rows of the output, where `there`
+    says that they exist."""
+    d = tl.arange(0, block_d)
+    valid = there[:, None] & (d < dim)[None, :]
+    acc = acc / tl.where(total == 0.0, 1.0, total)[:, None]
+    if split_up:
+        one = head * splits + split
+        tl.store(partial + one[:, None] * dim + d[None, :], acc, mask=valid)
+        log = tl.where(total == 0.0, float("-inf"), top + tl.log2(tl.where(total == 0.0, 1.0, total)))
+        tl.store(logs + one, log, mask=there)
+    else:
+        tl.store(out + head[:, None] * dim + d[None, :], acc.to(out.dtype.element_ty), mask=valid)
+
+
 @triton.jit(do_not_specialize=["window", "splits"])
 def attention_kernel(
     q, k_pages, v_pages, out, partial, logs, tiles, starts, seq_lens, page_tables, scale, kv_stride, table_stride,
     window, splits,
     group: tl.constexpr, kv_heads: tl.constexpr, dim: tl.constexpr, page_size: tl.constexpr,
     split_up: tl.constexpr, tiled: tl.constexpr, windowed: tl.constexpr, precision: tl.constexpr,
-    block_m: tl.constexpr, block_n: tl.constexpr, block_d: tl.constexpr,
+    block_m: tl.constexpr, block_n: tl.constexpr, block_d: tl.constexpr, pdl: tl.constexpr = False,
 ):  # fmt: skip
     """Program (tile, kv head, split). `split_up`: there is more than one split. `tiles`: [n, 2] int32 of (sequence,
     first row); without it a tile is a sequence.
@@ -73,9 +94,9 @@ def attention_kernel(
     `kv_stride` lies between a token and the next in a page. `scale` includes log2(e): weights are powers of two.
     `precision` is "ieee" for float32 and has no effect on bf16.
     """
-    sequence = tl.program_id(0)
-    kv_head, split = tl.program_id(1), tl.program_id(2)
-    first = 0
+    if pdl:
+        wait()
+    sequence, kv_head, split, first = tl.program_id(0), tl.program_id(1), tl.program_id(2), 0
     if tiled:
         first = tl.load(tiles + sequence * 2 + 1)
         sequence = tl.load(tiles + sequence * 2)
@@ -98,19 +119,18 @@ def attention_kernel(
             query, k_pages, v_pages, table, base + tl.arange(0, block_n), last, position, kv_head, top, total, acc,
             scale, kv_stride, window, dim, page_size, windowed, precision, block_d,
         )  # fmt: skip
-    acc = acc / tl.where(total == 0.0, 1.0, total)[:, None]
-    if split_up:
-        one = head * splits + split
-        tl.store(partial + one[:, None] * dim + d[None, :], acc, mask=valid)
-        log = tl.where(total == 0.0, float("-inf"), top + tl.log2(tl.where(total == 0.0, 1.0, total)))
-        tl.store(logs + one, log, mask=row < queries * group)
-    else:
-        tl.store(out + head[:, None] * dim + d[None, :], acc.to(out.dtype.element_ty), mask=valid)
+    there = row < queries * group
+    store_rows(out, partial, logs, head, there, top, total, acc, split, splits, dim, split_up, block_d)
 
 
 @triton.jit(do_not_specialize=["splits"])
-def join_splits_kernel(partial, logs, out, splits, dim: tl.constexpr, block_s: tl.constexpr, block_d: tl.constexpr):
+def join_splits_kernel(
+    partial, logs, out, splits, dim: tl.constexpr, block_s: tl.constexpr, block_d: tl.constexpr,
+    pdl: tl.constexpr = False,
+):  # fmt: skip
     """Program (token and head): the splits' values, each by its share of the whole weight."""
+    if pdl:
+        wait()
     row = tl.program_id(0).to(tl.int64)
     s = tl.arange(0, block_s)
     d = tl.arange(0, block_d)

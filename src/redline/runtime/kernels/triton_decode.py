@@ -16,6 +16,11 @@ WAYS = 8
 
 
 class TritonDraw:
+    """`pdl`: as in `TritonKernels`. `prepare`, a step's first kernel, starts the usual way."""
+
+    def __init__(self, pdl: bool = False) -> None:
+        self.pdl = pdl
+
     def prepare(self, tables: Tables, rows: torch.Tensor, batch: Batch) -> None:
         kernels.prepare_kernel[(rows.shape[0],)](
             rows, tables.token, tables.position, tables.pages, batch.ids, batch.positions, batch.slots,
@@ -33,13 +38,15 @@ class TritonDraw:
         choice, bad = torch.empty((2, count, parts), dtype=torch.int32, device=logits.device)
         kernels.filter_kernel[(count,)](
             logits, rows, at, tables.temperature, tables.top_k, tables.top_p, tables.min_p, tables.seed_low,
-            tables.seed_high, forced, vocab, logits.stride(0), PART, WAYS, num_warps=8,
+            tables.seed_high, forced, vocab, logits.stride(0), PART, WAYS, self.pdl,
+            num_warps=8, launch_pdl=self.pdl,
         )  # fmt: skip
         kernels.part_kernel[(count, parts)](
-            logits, rows, tables.temperature, best, choice, mass, bad, vocab, logits.stride(0), parts, PART, num_warps=4
-        )
+            logits, rows, tables.temperature, best, choice, mass, bad, vocab, logits.stride(0), parts, PART,
+            self.pdl, num_warps=4, launch_pdl=self.pdl,
+        )  # fmt: skip
         kernels.choose_kernel[(count,)](
             logits, rows, at, tables.temperature, tables.seed_low, tables.seed_high, forced, best, choice, mass, bad,
             tables.token, tables.position, out, vocab, logits.stride(0), parts, tables.padding_row, PART,
-            power_of_two(parts), num_warps=4,
+            power_of_two(parts), self.pdl, num_warps=4, launch_pdl=self.pdl,
         )  # fmt: skip

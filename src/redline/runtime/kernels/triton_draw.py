@@ -13,6 +13,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from redline.runtime.kernels.triton_overlap import wait
+
 
 @triton.jit
 def prepare_kernel(
@@ -57,7 +59,7 @@ def search(
         held = tl.zeros([ways], tl.float32)
         for base in range(0, vocab, block):
             n = base + tl.arange(0, block)
-            x = tl.load(logits + n, mask=n < vocab, other=float("-inf"))
+            x = tl.load(logits + n, mask=n < vocab, other=float("-inf")).to(tl.float32)
             one = tl.where(n < vocab, 1.0, 0.0)
             if by_mass:
                 one = tl.exp((x - peak) * inverse)
@@ -77,7 +79,7 @@ def above(logits, vocab, key, peak, inverse, block: tl.constexpr):
     mass = tl.zeros([block], tl.float32)
     for base in range(0, vocab, block):
         n = base + tl.arange(0, block)
-        x = tl.load(logits + n, mask=n < vocab, other=float("-inf"))
+        x = tl.load(logits + n, mask=n < vocab, other=float("-inf")).to(tl.float32)
         higher = (ordered(x) > key) & (n < vocab)
         count += higher.to(tl.int32)
         same += ((ordered(x) == key) & (n < vocab)).to(tl.int32)
@@ -92,7 +94,7 @@ def at_key(logits, vocab, key, nth, block: tl.constexpr):
     before = tl.full([], 0, tl.int32)
     for base in range(0, vocab, block):
         n = base + tl.arange(0, block)
-        x = tl.load(logits + n, mask=n < vocab, other=float("-inf"))
+        x = tl.load(logits + n, mask=n < vocab, other=float("-inf")).to(tl.float32)
         same = ((ordered(x) == key) & (n < vocab)).to(tl.int32)
         rank = before + tl.cumsum(same, axis=0)
         found += tl.sum(tl.where((rank == nth + 1) & (same > 0), n, 0), axis=0)
@@ -131,13 +133,15 @@ def narrow(
 @triton.jit
 def filter_kernel(
     logits, rows, at, temperature, top_k, top_p, min_p, seed_low, seed_high, forced, vocab, stride,
-    block: tl.constexpr, ways: tl.constexpr,
+    block: tl.constexpr, ways: tl.constexpr, pdl: tl.constexpr = False,
 ):  # fmt: skip
     """forced[i]: the token of a row that min-p, top-k or top-p narrow, drawn; -1 for other rows, which cost nothing.
 
     In the order (logit descending, id ascending) each filter keeps a prefix. The draw is a search for the key at which
     the weights, from the top, pass u times what is kept.
     """
+    if pdl:
+        wait()
     i = tl.program_id(0)
     row = tl.load(rows + i)
     heat = tl.load(temperature + row)
@@ -151,7 +155,7 @@ def filter_kernel(
         most = tl.full([block], float("-inf"), tl.float32)
         for base in range(0, vocab, block):
             n = base + tl.arange(0, block)
-            most = tl.maximum(most, tl.load(line + n, mask=n < vocab, other=float("-inf")))
+            most = tl.maximum(most, tl.load(line + n, mask=n < vocab, other=float("-inf")).to(tl.float32))
         peak = tl.max(most, axis=0)
         key, ties, mass = narrow(line, vocab, k, p, floor, heat, peak, block, ways)
         one = tl.exp((ordered_back(key) - peak) * inverse)
@@ -189,14 +193,19 @@ def uniform(low, high, position):
 
 
 @triton.jit
-def part_kernel(logits, rows, temperature, best, choice, mass, bad, vocab, stride, parts, block: tl.constexpr):
+def part_kernel(
+    logits, rows, temperature, best, choice, mass, bad, vocab, stride, parts, block: tl.constexpr,
+    pdl: tl.constexpr = False,
+):  # fmt: skip
     """Program (i, part): the largest logit of `block` tokens, its token, the weight of all relative to that logit, and
     how many logits are not numbers."""
+    if pdl:
+        wait()
     i = tl.program_id(0)
     part = tl.program_id(1)
     n = part * block + tl.arange(0, block)
     inside = n < vocab
-    x = tl.load(logits + i.to(tl.int64) * stride + n, mask=inside, other=float("-inf"))
+    x = tl.load(logits + i.to(tl.int64) * stride + n, mask=inside, other=float("-inf")).to(tl.float32)
     wrong = tl.sum(((x != x) & inside).to(tl.int32), axis=0)
     value = tl.where(x == x, x, float("-inf"))
     most = tl.max(value, axis=0)
@@ -214,16 +223,17 @@ def part_kernel(logits, rows, temperature, best, choice, mass, bad, vocab, strid
 @triton.jit
 def choose_kernel(
     logits, rows, at, temperature, seed_low, seed_high, forced, best, choice, mass, bad, token, position, out,
-    vocab, stride, parts, last_row, block: tl.constexpr, parts_block: tl.constexpr,
+    vocab, stride, parts, last_row, block: tl.constexpr, parts_block: tl.constexpr, pdl: tl.constexpr = False,
 ):  # fmt: skip
     """Program i: the token of row i goes to out[i] and into the tables. A row with a NaN gives -1, and 0 to the tables.
 
     Greedy takes the best part's token. Otherwise the token at which the weights, summed in the order of the vocabulary,
     pass u times their total: first the part, then the place in it. `last_row` is padding: its tables stay.
     """
+    if pdl:
+        wait()
     i = tl.program_id(0)
-    row = tl.load(rows + i)
-    place = tl.load(at + i)
+    row, place = tl.load(rows + i), tl.load(at + i)
     heat = tl.load(temperature + row)
     p = tl.arange(0, parts_block)
     there = p < parts
@@ -247,7 +257,7 @@ def choose_kernel(
         part = tl.where(part < parts_block, part, tl.max(tl.where(held > 0.0, p, 0), axis=0))
         rest = goal - tl.sum(tl.where(p < part, held, 0.0), axis=0)
         n = part * block + tl.arange(0, block)
-        x = tl.load(logits + i.to(tl.int64) * stride + n, mask=n < vocab, other=float("-inf"))
+        x = tl.load(logits + i.to(tl.int64) * stride + n, mask=n < vocab, other=float("-inf")).to(tl.float32)
         weight = tl.where(n < vocab, tl.exp((x - peak) / heat), 0.0)
         passed = (tl.cumsum(weight, axis=0) > rest) & (weight > 0.0)
         first = tl.min(tl.where(passed, n, 2147483647), axis=0)

@@ -9,12 +9,17 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from redline.runtime.kernels.triton_overlap import wait
+
 
 @triton.jit(do_not_specialize=["rows"])
 def rms_norm_kernel(
-    x, weight, out, rows, x_stride, columns: tl.constexpr, eps, block: tl.constexpr, per_program: tl.constexpr
-):
+    x, weight, out, rows, x_stride, columns: tl.constexpr, eps, block: tl.constexpr, per_program: tl.constexpr,
+    pdl: tl.constexpr = False,
+):  # fmt: skip
     """`per_program` rows of `columns` numbers each; small rows (one head) share a program."""
+    if pdl:
+        wait()
     row = tl.program_id(0).to(tl.int64) * per_program + tl.arange(0, per_program)
     column = tl.arange(0, block)
     mask = (row < rows)[:, None] & (column < columns)[None, :]
@@ -26,8 +31,12 @@ def rms_norm_kernel(
 
 
 @triton.jit
-def add_rms_norm_kernel(x, residual, weight, out, columns: tl.constexpr, eps, block: tl.constexpr):
+def add_rms_norm_kernel(
+    x, residual, weight, out, columns: tl.constexpr, eps, block: tl.constexpr, pdl: tl.constexpr = False
+):
     """residual += x; out = norm(residual), one row per program. The sum is rounded before it is normed, as stored."""
+    if pdl:
+        wait()
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, block)
     mask = column < columns
@@ -43,8 +52,10 @@ def add_rms_norm_kernel(x, residual, weight, out, columns: tl.constexpr, eps, bl
 
 
 @triton.jit
-def silu_mul_kernel(x, out, x_stride, columns: tl.constexpr, block: tl.constexpr):
+def silu_mul_kernel(x, out, x_stride, columns: tl.constexpr, block: tl.constexpr, pdl: tl.constexpr = False):
     """out = silu(left half) * right half; program (row, block of columns)."""
+    if pdl:
+        wait()
     row = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * block + tl.arange(0, block)
     mask = column < columns
@@ -57,13 +68,15 @@ def silu_mul_kernel(x, out, x_stride, columns: tl.constexpr, block: tl.constexpr
 def rope_append_kernel(
     q, k, v, cos_sin, positions, slots, q_out, k_pages, v_pages,
     q_stride, k_stride, v_stride, kv_stride, q_heads: tl.constexpr, kv_heads: tl.constexpr,
-    dim: tl.constexpr, half_block: tl.constexpr, heads_block: tl.constexpr,
+    dim: tl.constexpr, half_block: tl.constexpr, heads_block: tl.constexpr, pdl: tl.constexpr = False,
 ):  # fmt: skip
     """Program (token, block of heads): q heads first, then k heads, each k head with its v head.
 
     The two halves of a head are loaded apart, so that the rotation needs no exchange between threads. `q_out` is
     contiguous. A slot is page * page_size + offset, so a page's size is not needed; `kv_stride` is a token's.
     """
+    if pdl:
+        wait()
     token = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1) * heads_block + tl.arange(0, heads_block)
     half: tl.constexpr = dim // 2
@@ -97,13 +110,61 @@ def rope_append_kernel(
 
 
 @triton.jit
-def quantize_rows_kernel(x, out, scales, columns: tl.constexpr, largest, block: tl.constexpr):
+def quantized(value, out, scales, row, at, mask, largest):
+    """Stores one row, by its own scale, as float8."""
+    scale = tl.maximum(tl.max(tl.abs(value), axis=0) / largest, 1e-12)
+    scaled = tl.minimum(tl.maximum(value / scale, -largest), largest)
+    tl.store(out + at, scaled.to(out.dtype.element_ty), mask=mask)
+    tl.store(scales + row, scale)
+
+
+@triton.jit
+def quantize_rows_kernel(
+    x, out, scales, columns: tl.constexpr, largest, block: tl.constexpr, pdl: tl.constexpr = False
+):
     """Each row by its own scale to fp8: out = x / scale, scale = max |x| / largest. One row per program."""
+    if pdl:
+        wait()
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, block)
     mask = column < columns
     value = tl.load(x + row * columns + column, mask=mask, other=0.0).to(tl.float32)
-    scale = tl.maximum(tl.max(tl.abs(value), axis=0) / largest, 1e-12)
-    scaled = tl.minimum(tl.maximum(value / scale, -largest), largest)
-    tl.store(out + row * columns + column, scaled.to(out.dtype.element_ty), mask=mask)
-    tl.store(scales + row, scale)
+    quantized(value, out, scales, row, row * columns + column, mask, largest)
+
+
+@triton.jit
+def norm_quantize_kernel(
+    x, residual, weight, out, scales, columns: tl.constexpr, eps, largest, added: tl.constexpr, block: tl.constexpr,
+    pdl: tl.constexpr = False,
+):  # fmt: skip
+    """`added`: residual += x. Then the norm of the residual, a row per program, as fp8 with the row's scale."""
+    if pdl:
+        wait()
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, block)
+    mask = column < columns
+    at = row * columns + column
+    total = tl.load(residual + at, mask=mask, other=0.0).to(tl.float32)
+    if added:
+        total += tl.load(x + at, mask=mask, other=0.0).to(tl.float32)
+        tl.store(residual + at, total.to(residual.dtype.element_ty), mask=mask)
+        total = total.to(residual.dtype.element_ty).to(tl.float32)
+    scale = tl.rsqrt(tl.sum(total * total, axis=0) / columns + eps)
+    gain = tl.load(weight + column, mask=mask, other=0.0).to(tl.float32)
+    quantized(total * scale * gain, out, scales, row, at, mask, largest)
+
+
+@triton.jit
+def silu_quantize_kernel(
+    x, out, scales, columns: tl.constexpr, largest, block: tl.constexpr, pdl: tl.constexpr = False
+):
+    """silu(left half) * right half, a row per program, as fp8 with the row's scale."""
+    if pdl:
+        wait()
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, block)
+    mask = column < columns
+    gate = tl.load(x + row * 2 * columns + column, mask=mask, other=0.0).to(tl.float32)
+    up = tl.load(x + row * 2 * columns + columns + column, mask=mask, other=0.0).to(tl.float32)
+    value = gate / (1.0 + tl.exp(-gate)) * up
+    quantized(value, out, scales, row, row * columns + column, mask, largest)
