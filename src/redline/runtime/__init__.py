@@ -1,7 +1,7 @@
 """redline's own engine: continuous batching over paged KV, from two CPU cores to a Hopper GPU.
 
-What is said:      config, request (its sampling, what comes back), step (between scheduler and runner), batch (the tensors
-                   of one forward pass)
+What is said:      config, request (its sampling, what comes back), step (between scheduler and runner), batch (the
+                   tensors of one forward pass)
 Who runs when:     pages (pool, chained hashes, LRU), waiting, roster (rows, pages, preemption), scheduler, itl (chunk
                    sizes for a target), stats, loop (the engine's thread); none of them imports torch
 The model:         architecture (config.json, read strictly), shapes, checkpoint, weights, random_weights, quant_config,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def without(part: str) -> bool:
     """Whether REDLINE_WITHOUT, a comma-separated list, names this part. For finding out what one is worth, or whether
     it is to blame: `pdl` (kernels that start while others run), `step` (products with what stands around them), `rope`
-    (rotation as a part of attention)."""
+    (rotation as a part of attention), `prefetch` (weights that come into the cache while a kernel waits)."""
     return part in os.environ.get("REDLINE_WITHOUT", "").split(",")
 
 

@@ -145,7 +145,7 @@ class TritonKernels:
             launch_pdl=self.pdl,
         )  # fmt: skip
         if splits > 1 and last > first:
-            self._join(partial[first:], logs[first:], out[first:], splits, dim)
+            self._join(partial[first:], logs[first:], out[first:last], splits, dim)
 
     def decode_attention(
         self,
@@ -195,7 +195,8 @@ class TritonKernels:
         return partial, torch.empty((rows, heads, splits), dtype=torch.float32, device=out.device)
 
     def _join(self, partial: torch.Tensor, logs: torch.Tensor, out: torch.Tensor, splits: int, dim: int) -> None:
-        attention_kernels.join_splits_kernel[(out.shape[0] * out.shape[1] // dim,)](
+        rows, heads = logs.shape[:2]  # never from `out`, which may go on with rows of other launches
+        attention_kernels.join_splits_kernel[(rows * heads,)](
             partial, logs, out, splits, dim, MOST_SPLITS, max(16, power_of_two(dim)), self.pdl,
             num_warps=4, launch_pdl=self.pdl,
         )  # fmt: skip

@@ -19,6 +19,7 @@ import torch
 import triton
 import triton.language as tl
 
+from redline.runtime.kernels.tiers import without
 from redline.runtime.kernels.triton_overlap import begin
 from redline.runtime.linear import Fp8, Plain
 
@@ -206,6 +207,8 @@ def _counters(device: torch.device) -> torch.Tensor:
 
 def _lines(weight: torch.Tensor, columns: int, most: int) -> int:
     """Cache lines of a row that are asked for ahead, a power of two."""
+    if without("prefetch"):
+        most = 1
     return min(most, 1 << max(0, -(-columns * weight.element_size() // 128) - 1).bit_length())
 
 
@@ -274,18 +277,14 @@ def candidates(tokens: int, weight: Plain | Fp8, processors: int = 132) -> dict[
         return {}
     wide = isinstance(weight, Plain)
     if tokens == 1:
-        shapes = ((4, 1024, 4), (8, 1024, 8), (4, 2048, 8)) if wide else ((4, 1024, 4), (8, 1024, 4), (8, 1024, 8))
+        shapes = ((4, 1024, 4), (8, 1024, 8))
         return {f"gemv{n}x{k}w{w}": partial(gemv, block_n=n, block_k=k, warps=w) for n, k, w in shapes}
-    if tokens > 64:
+    # from 17 rows on the library was the fastest for bf16 wherever it was measured, and each way costs a compilation
+    if tokens > (16 if wide else 64):
         return {}
-    tiles = ((32, 256, 3), (64, 128, 4)) if wide and tokens <= 16 else ((64, 128, 4 if tokens <= 16 else 3),)
-    ways: dict[str, Product] = {}
-    for block_n, block_k, stages in tiles:
-        # at least one program for each processor, and twice that as the other way
-        blocks, whole = triton.cdiv(n, block_n), max(1, k // block_k)
-        for programs in (processors, 2 * processors):
-            splits = min(1 << max(0, (programs - 1) // blocks).bit_length(), 16, whole)
-            splits = splits if blocks <= COUNTERS else 1
-            name = f"skinny{block_n}x{block_k}" + (f"/{splits}" if splits > 1 else "")
-            ways[name] = partial(skinny, block_n=block_n, block_k=block_k, stages=stages, splits=splits)
-    return ways
+    block_n, block_k, stages = 64, 128, 4 if tokens <= 16 else 3
+    # at least one program for each processor
+    blocks, whole = triton.cdiv(n, block_n), max(1, k // block_k)
+    splits = min(1 << max(0, (processors - 1) // blocks).bit_length(), 16, whole) if blocks <= COUNTERS else 1
+    name = f"skinny{block_n}x{block_k}" + (f"/{splits}" if splits > 1 else "")
+    return {name: partial(skinny, block_n=block_n, block_k=block_k, stages=stages, splits=splits)}

@@ -24,7 +24,7 @@ from redline.runtime.state import Tables
 if TYPE_CHECKING:
     from redline.runtime.architecture import ModelConfig
 
-WORKERS = 8
+WORKERS = 16
 
 
 def run_all(device: torch.device, calls: Iterable[Callable[[], object]]) -> Callable[[], None]:
