@@ -208,7 +208,8 @@ def test_products_with_a_norm_before_and_a_gate_behind(tokens: int, quantized: b
         near(way(x, one, Around(gain=gain, eps=1e-5, gated=True)), plain.silu_mul(right), 2e-6)
 
 
-def test_counters_are_left_at_zero() -> None:
+def test_counters_are_left_at_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDLINE_WITH", "splits")
     weight, x = Plain(random(1, 64, 1024)), random(2, 4, 1024)
     split = [way for name, way in candidates(4, weight, 16).items() if "/" in name]
     assert split

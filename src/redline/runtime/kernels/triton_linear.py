@@ -19,7 +19,7 @@ import torch
 import triton
 import triton.language as tl
 
-from redline.runtime.kernels.tiers import without
+from redline.runtime.kernels.tiers import asked_for, without
 from redline.runtime.kernels.triton_overlap import begin
 from redline.runtime.linear import Fp8, Plain
 
@@ -285,6 +285,7 @@ def candidates(tokens: int, weight: Plain | Fp8, processors: int = 132) -> dict[
     block_n, block_k, stages = 64, 128, 4 if tokens <= 16 else 3
     # at least one program for each processor
     blocks, whole = triton.cdiv(n, block_n), max(1, k // block_k)
-    splits = min(1 << max(0, (processors - 1) // blocks).bit_length(), 16, whole) if blocks <= COUNTERS else 1
+    splits = min(1 << max(0, (processors - 1) // blocks).bit_length(), 16, whole)
+    splits = splits if blocks <= COUNTERS and asked_for("splits") else 1
     name = f"skinny{block_n}x{block_k}" + (f"/{splits}" if splits > 1 else "")
     return {name: partial(skinny, block_n=block_n, block_k=block_k, stages=stages, splits=splits)}
