@@ -5,7 +5,7 @@
     python bench/engine.py --check            each kernel, the logits and the graphs against references
     python bench/engine.py --profile          kernels of one decode step, their times and the gaps between them
 
-REDLINE_WITHOUT=step,rope and REDLINE_WITH=pdl,splits switch parts of a decode step off and on; see runtime/kernels/tiers.py.
+REDLINE_WITHOUT=step,rope and REDLINE_WITH=pdl,splits switch parts of a step off and on: runtime/kernels/tiers.py.
 
 Every engine gets random weights of a published shape, 128 random tokens per prompt (new ones in every repeat) and makes
 256, end-of-sequence ignored. A decode step is (time for 256 tokens - time for 1) / 255, the same for all engines.

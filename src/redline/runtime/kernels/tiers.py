@@ -26,9 +26,9 @@ def without(part: str) -> bool:
 
 
 def asked_for(part: str) -> bool:
-    """Whether REDLINE_WITH, a comma-separated list, names this part. These order memory between programs that run at the
-    same time, which only a GPU can prove right, and no run of `bench/engine.py --check` has yet: `pdl` (kernels that
-    start while others run), `splits` (products whose last program adds up the others' parts)."""
+    """Whether REDLINE_WITH, a comma-separated list, names this part. These order memory between programs that run at
+    the same time, which only a GPU can prove right, and no run of `bench/engine.py --check` has yet: `pdl` (kernels
+    that start while others run), `splits` (products whose last program adds up the others' parts)."""
     return part in os.environ.get("REDLINE_WITH", "").split(",")
 
 
