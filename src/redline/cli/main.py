@@ -21,11 +21,15 @@ VERBS: dict[str, str] = {
     "import": "Keep the results of another tool as a run: vLLM, GuideLLM, AIPerf, SGLang, inference-perf.",
     "report": "Show a stored run again, as a table, Markdown, HTML, charts or JSON.",
     "sql": "Ask the results file in SQL.",
+    "node": "Prepare a GPU box: audit its settings, change them, prove it, undo it.",
     "doctor": "What this box can do, what is missing, and how to get it.",
 }
 
 _MODULES = {"import": "redline.cli.import_"}
 """Verbs that no Python module can be called."""
+
+_FAMILIES = {"node"}
+"""Verbs that have verbs of their own."""
 
 EPILOG = (
     "Exit codes: 0 ok · 1 bug · 2 usage · 3 environment · 4 engine failed · 5 threshold missed · 6 unsupported here"
@@ -57,6 +61,9 @@ def application(verb: str = "") -> typer.Typer:
         pass
 
     for name, purpose in VERBS.items():
+        if name in _FAMILIES and verb in (name, "*"):
+            app.add_typer(importlib.import_module(f"redline.cli.{name}").application(), name=name, help=purpose)
+            continue
         command = (
             importlib.import_module(_MODULES.get(name, f"redline.cli.{name}")).command
             if verb in (name, "*")

@@ -70,4 +70,5 @@ def _settled(sys: Sys, tunable: Tunable, place: Place, value: str, want: Want, m
 
 def _unreadable(error: SysFault) -> str:
     what = {"denied": "may not be read", "absent": "is not there"}.get(error.why, "cannot be read")
-    return f"{error.path} {what}" + (f": {error.detail}" if error.detail else "")
+    detail = f": {error.detail}" if error.detail and error.why != "absent" else ""
+    return f"{error.path} {what}{detail}"

@@ -55,7 +55,7 @@ def overriding(sys: Sys, tunable: Tunable, place: Place, value: str, want: Want)
         return None
     set_value, path, after_ours = line
     if is_met(set_value, want):
-        return Override(path, "" if met else f"{path} sets {set_value}, but something has changed it since", False)
+        return Override(path, "" if met else f"{path} sets {set_value}: not loaded, or changed since", False)
     when = f"it is right until the next boot: {path} sets {set_value}" if met else f"{path} sets {set_value}"
     return Override(path, when + (", after any file of redline's" if after_ours else ""), met or after_ours)
 
@@ -164,7 +164,8 @@ def _udev_terms(line: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _udev_matches(sys: Sys, line: str, device: str, name: str) -> bool:
-    known = {"KERNEL": name, "SUBSYSTEM": "net" if "/net/" in device else "block", "ACTION": "add"}
+    kind = next((each for each in ("net", "block", "pci", "bdi") if f"/{each}/" in device), "")
+    known = {"KERNEL": name.split()[0], "SUBSYSTEM": kind, "ACTION": "add"}
     for term, operator, pattern in _udev_terms(line):
         if operator not in ("==", "!="):
             continue

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import posixpath
 from collections.abc import Callable, Sequence
 
-from redline.node.sys import Sys, text
+from redline.node.sys import Sys, SysFault, text
 from redline.node.tree import chosen, cpu_list, fields
 from redline.node.tunables.tunable import Place
 
@@ -165,20 +166,79 @@ def boot_argument(sys: Sys, name: str) -> str | None:
     return found
 
 
-def smi(sys: Sys, field: str) -> list[tuple[str, str]]:
-    """(GPU's index, value) of one field of nvidia-smi; [] without it."""
-    ran = sys.run(["nvidia-smi", f"--query-gpu=index,{field}", "--format=csv,noheader,nounits"], timeout_s=60)
+def kernel_log(sys: Sys) -> str:
+    """What dmesg tells. Raises SysFault where it may not be read."""
+    ran = sys.run(["dmesg"])
     if ran.rc != 0:
-        return []
-    pairs = [line.split(",", 1) for line in ran.out.splitlines() if "," in line]
-    return [(index.strip(), value.strip()) for index, value in pairs]
+        raise SysFault("denied", "dmesg", errno.EPERM, ran.err.strip() or "the kernel's log is for root only")
+    return ran.out
 
 
-def of_smi(field: str) -> Finder:
-    return lambda sys: [Place(f"nvidia-smi:{field}", f"GPU {index}") for index, _value in smi(sys, field)]
+SMI = (
+    "persistence_mode,ecc.mode.current,mig.mode.current,compute_mode,power.limit,power.default_limit,"
+    "pcie.link.width.current,pcie.link.width.max,pcie.link.gen.gpucurrent,pcie.link.gen.gpumax,pstate,"
+    "driver_version,compute_cap"
+)
+SMI_LATER = {
+    "reasons": "clocks_event_reasons.hw_thermal_slowdown,clocks_event_reasons.hw_power_brake_slowdown,"
+    "clocks_event_reasons.sw_thermal_slowdown",
+    "rows": "remapped_rows.pending,remapped_rows.failure",
+}
+"""Queries of their own: a driver that does not know one of their fields refuses the whole query."""
 
 
-def smi_value(sys: Sys, place: Place) -> str:
-    """The value of the field and the GPU that `place` names."""
-    found = dict(smi(sys, place.path.partition(":")[2]))
-    return found.get(place.name.removeprefix("GPU "), "").lower()
+def smi(sys: Sys, query: str = "") -> dict[str, dict[str, str]]:
+    """GPU's index → field → value in small letters, from nvidia-smi; {} without it. `query`: one of `SMI_LATER`."""
+    names = SMI_LATER[query] if query else SMI
+    ran = sys.run(["nvidia-smi", f"--query-gpu=index,{names}", "--format=csv,noheader,nounits"], timeout_s=60)
+    if ran.rc != 0:
+        return {}
+    rows = [[cell.strip().lower() for cell in line.split(",")] for line in ran.out.splitlines() if line.strip()]
+    return {row[0]: dict(zip(names.split(","), row[1:], strict=False)) for row in rows}
+
+
+def of_smi(query: str = "") -> Finder:
+    return lambda sys: [Place(f"nvidia-smi/{query}", f"GPU {index}") for index in smi(sys, query)]
+
+
+def smi_field(sys: Sys, place: Place, field: str) -> str:
+    """One value of the GPU that `place` names."""
+    return smi(sys, place.path.partition("/")[2]).get(place.name.removeprefix("GPU "), {}).get(field, "")
+
+
+def own_cgroup(sys: Sys, controller: str = "") -> str:
+    """Path of this process's control group: of version 2, or of a controller of version 1."""
+    for line in (text(sys, "/proc/self/cgroup") or "").splitlines():
+        _id, controllers, path = line.split(":", 2)
+        if controllers == controller or (controller and controller in controllers.split(",")):
+            return path.rstrip("/")
+    return ""
+
+
+def of_cgroup(file: str, old: str = "") -> Finder:
+    """A limit of this process's control group or of the nearest group above that has one; `old` is version 1's
+    `controller/file`."""
+
+    def find(sys: Sys) -> Sequence[Place]:
+        group = own_cgroup(sys)
+        candidates = []
+        while True:
+            candidates.append(f"/sys/fs/cgroup{group}/{file}")
+            if not group:
+                break
+            group = group.rpartition("/")[0]
+        controller, _, name = old.partition("/")
+        if name:
+            candidates.append(f"/sys/fs/cgroup/{controller}{own_cgroup(sys, controller)}/{name}")
+            candidates.append(f"/sys/fs/cgroup/{controller}/{name}")
+        there = [path for path in candidates if sys.exists(path)]
+        limiting = [path for path in there if (text(sys, path) or "max").split()[0] not in ("max", "-1")]
+        return [Place(path) for path in (limiting or there)[:1]]
+
+    return find
+
+
+def cgroup_value(sys: Sys, file: str) -> str | None:
+    """What `of_cgroup` finds, as text."""
+    found = of_cgroup(file)(sys)
+    return text(sys, found[0].path) if found else None

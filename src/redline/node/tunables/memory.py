@@ -17,7 +17,7 @@ _TRT = Source("issue", "NVIDIA/TensorRT-LLM #15430, #15431", "2026-07")
 
 def _no_swap(sys: Sys, _place: Place) -> str:
     swaps = (text(sys, "/proc/swaps") or "").splitlines()
-    return "" if len(swaps) > 1 else "no swap device: anonymous memory is never swapped, whatever the value"
+    return "" if len(swaps) > 1 else "no swap device: anonymous memory is never swapped"
 
 
 def _used_pages(sys: Sys, place: Place, _want: Want) -> Want:
