@@ -26,7 +26,7 @@ def test_a_recorded_box_as_json_without_its_name(tmp_path: Path) -> None:
 
 
 def test_a_probe_that_breaks_is_on_record_and_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(root: Path) -> None:
+    def broken(*_: object) -> None:
         raise ValueError("an odd box")
 
     monkeypatch.setattr(module, "cpu_facts", broken)

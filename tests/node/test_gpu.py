@@ -17,7 +17,9 @@ def test_everything_about_a_gpu_but_its_serial_numbers() -> None:
     assert device["power"] == {"limit_w": 700.0, "default_limit_w": 700.0, "now_w": 512.3}
     assert device["clocks_mhz"]["sm"] == 1980
     assert device["clocks_mhz"]["sm_application"] is None
-    assert device["pcie"] == {"generation": 1, "generation_max": 5, "width": 16, "width_max": 16}
+    assert device["pcie"] == {
+        "generation": 1, "generation_max": 5, "generation_device_max": None, "width": 16, "width_max": 16,
+    }  # fmt: skip
     assert (device["ecc"], device["mig"], device["persistence"]) == (True, False, True)
     assert device["remapped_rows"] == {"correctable": 0, "uncorrectable": 0, "pending": False, "failed": False}
     assert device["clock_event_reasons"] == ["idle"]

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from redline.node.audit_lines import Line
     from redline.node.judge import Judged
-    from redline.node.sys import Sys
 
 _COLOURS = {
     "drift": "yellow",
@@ -41,38 +40,32 @@ def command(
         Literal["info", "low", "medium", "high"], typer.Option(help="least weight that ends with code 5")
     ] = "low",
     as_json: Annotated[bool, typer.Option("--json", help="as JSON on stdout")] = False,
-    root: Annotated[Path | None, typer.Option(help="a recorded box instead of this one")] = None,
+    root: Annotated[Path | None, typer.Option(help="a copy of a box: a folder, or a file of node snapshot")] = None,
 ) -> None:
     from redline.node.audit import audit
     from redline.node.audit_lines import as_data, is_bad
+    from redline.node.snapshot import replayed, unasked
 
-    sys = _box(root)
-    judged = audit(sys, profile, [name.strip() for name in only.split(",") if name.strip()])
+    with replayed(root) as sys:
+        judged = audit(sys, profile, [name.strip() for name in only.split(",") if name.strip()])
+        is_root, late = sys.user_is_root(), unasked(sys)
+    if late:
+        from redline.cli.show import stderr
+
+        stderr().print(f"made before redline had {', '.join(late)}: these look absent", markup=False, soft_wrap=True)
     bad = any(is_bad(each, fail_on) for each in judged)
     if as_json:
         from redline.cli.show import print_json
 
         counts = Counter(each.state for each in judged)
         print_json(
-            {"profile": profile, "root": sys.user_is_root(), "ok": not bad, "counts": counts}
+            {"profile": profile, "root": is_root, "ok": not bad, "counts": counts}
             | {"settings": [as_data(each) for each in judged]}
         )
     else:
-        _print(judged, profile, show_all or bool(only), sys.user_is_root())
+        _print(judged, profile, show_all or bool(only), is_root)
     if bad:
         raise typer.Exit(5)
-
-
-def _box(root: Path | None) -> Sys:
-    from redline.errors import UsageError
-    from redline.node.fake import FakeSys
-    from redline.node.live import LiveSys
-
-    if root is None:
-        return LiveSys()
-    if not (root / "proc").is_dir():
-        raise UsageError(f"{root} holds no box: there is no proc in it", fix="`redline node snapshot` makes one")
-    return FakeSys(root)
 
 
 def _print(judged: Sequence[Judged], profile: str, show_all: bool, is_root: bool) -> None:

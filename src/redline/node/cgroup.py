@@ -51,6 +51,30 @@ def memory_used(root: Path = Path("/")) -> int | None:
     return None if used is None else max(0, used - cache)
 
 
+def group_limits(root: Path = Path("/")) -> dict[str, str]:
+    """What stands in the limit files of this process's own group, by file name; `max` and what is not there left out.
+
+    Of limits that count up the tree the tightest is in `cpu_limit` and `memory_limit`."""
+    found: dict[str, str] = {}
+    for controller, names in _LIMITS.items():
+        folder = next(_folders(root, controller), None)
+        for name in names if folder else ():
+            value = text(root, f"{folder}/{name}")
+            if value and value not in ("max", "-1") and not (value.isdigit() and int(value) >= UNLIMITED_BYTES):
+                found.setdefault(name, value)
+    return found
+
+
+_LIMITS = {
+    "cpu": ("cpu.max", "cpu.weight", "cpu.cfs_quota_us", "cpu.shares"),
+    "cpuset": ("cpuset.cpus.effective", "cpuset.mems.effective", "cpuset.cpus", "cpuset.mems"),
+    "memory": ("memory.max", "memory.high", "memory.low", "memory.swap.max", "memory.limit_in_bytes"),
+    "pids": ("pids.max",),
+    "hugetlb": ("hugetlb.2MB.max", "hugetlb.1GB.max", "hugetlb.2MB.limit_in_bytes", "hugetlb.1GB.limit_in_bytes"),
+}
+"""By controller: v2's files and v1's."""
+
+
 def throttled_s(root: Path = Path("/")) -> float | None:
     """Seconds for which the quota has kept this group's threads waiting so far."""
     for folder in _folders(root, "cpu"):

@@ -16,17 +16,19 @@ _FEATURES = (
 )
 
 
-def cpu_facts(root: Path = Path("/")) -> Fact:
-    """Everything about the CPU; `usable_cores` is what affinity and quota leave, in logical CPUs."""
+def cpu_facts(root: Path = Path("/"), machine: str = "") -> Fact:
+    """Everything about the CPU; `usable_cores` is what affinity and quota leave, in logical CPUs. `machine`: the
+    architecture of a box that is not this one."""
+    machine = machine or platform.machine()
     info = fields(text(root, "proc/cpuinfo"))
     online = cpu_list(text(root, "sys/devices/system/cpu/online")) or list(range(os.cpu_count() or 1))
     allowed = affinity(root, online)
     quota = cpu_limit(root)
     flags = set((info.get("flags") or info.get("Features") or "").split())
     return {
-        "model": info.get("model name") or info.get("Processor") or platform.machine(),
+        "model": info.get("model name") or info.get("Processor") or machine,
         "vendor": info.get("vendor_id") or info.get("CPU implementer", ""),
-        "architecture": platform.machine(),
+        "architecture": machine,
         "microcode": info.get("microcode") or skipped("not exposed", "bare metal, or a hypervisor that shows it"),
         "features": [feature for feature in _FEATURES if feature in flags],
         **_topology(root, online),

@@ -9,6 +9,7 @@ from redline.errors import Skipped
 from redline.node.nvml import Nvml, clock_reasons, nvml, process_memory, reason_names
 from redline.node.tree import Fact, skipped
 
+_REMOTES = {0: "gpu", 1: "cpu", 2: "nvswitch"}
 _MODES = {0: "default", 1: "exclusive-thread", 2: "prohibited", 3: "exclusive-process"}
 
 
@@ -33,6 +34,7 @@ def _device(opened: Nvml, index: int, handle: Any) -> Fact:
     return {
         "index": index,
         "name": _text(ask("DeviceGetName", handle)),
+        "pci_address": pci_address(ask("DeviceGetPciInfo", handle)),
         "uuid_hash": hashlib.sha256(uuid.encode()).hexdigest()[:12] if uuid else None,
         "compute_capability": ".".join(map(str, capability)) if capability else None,
         "memory_bytes": memory.total if memory else None,
@@ -42,6 +44,7 @@ def _device(opened: Nvml, index: int, handle: Any) -> Fact:
         "persistence": _switch(ask("DeviceGetPersistenceMode", handle)),
         "ecc": _switch(_first(ask("DeviceGetEccMode", handle))),
         "mig": _switch(_first(ask("DeviceGetMigMode", handle))),
+        "ecc_errors": _ecc_errors(opened, handle),
         "remapped_rows": _remapped(ask("DeviceGetRemappedRows", handle)),
         "power": _power(opened, handle),
         "clocks_mhz": _clocks(opened, handle),
@@ -49,7 +52,23 @@ def _device(opened: Nvml, index: int, handle: Any) -> Fact:
         "temperature_c": ask("DeviceGetTemperature", handle, 0),
         "pcie": _pcie(opened, handle),
         "nvlinks": sum(1 for link in range(18) if ask("DeviceGetNvLinkState", handle, link) == 1),
+        "nvlink_version": ask("DeviceGetNvLinkVersion", handle, 0),
+        "nvlink_to": _REMOTES.get(ask("DeviceGetNvLinkRemoteDeviceType", handle, 0)),
     }
+
+
+def gpu_addresses(library: Any = None) -> tuple[str, ...]:
+    """PCI addresses in NVML's order, as sysfs writes them; empty without NVML."""
+    with nvml(library) as opened:
+        if isinstance(opened, Skipped):
+            return ()
+        return tuple(pci_address(opened.ask("DeviceGetPciInfo", handle)) or "" for handle in opened.handles)
+
+
+def pci_address(info: Any) -> str | None:
+    """NVML's `00000000:1B:00.0` as sysfs writes it: `0000:1b:00.0`."""
+    domain, colon, rest = (_text(getattr(info, "busId", None)) or "").lower().partition(":")
+    return f"{int(domain, 16):04x}:{rest}" if colon else None
 
 
 def _power(opened: Nvml, handle: Any) -> Fact:
@@ -73,12 +92,25 @@ def _clocks(opened: Nvml, handle: Any) -> Fact:
 
 
 def _pcie(opened: Nvml, handle: Any) -> Fact:
-    """Generation drops while the link idles, which is no fault; the width never should."""
+    """Generation drops while the link idles, which is no fault; the width never should. `generation_max` is what card
+    and slot can do together, `generation_device_max` the card alone."""
     return {
         "generation": opened.ask("DeviceGetCurrPcieLinkGeneration", handle),
         "generation_max": opened.ask("DeviceGetMaxPcieLinkGeneration", handle),
+        "generation_device_max": opened.ask("DeviceGetGpuMaxPcieLinkGeneration", handle),
         "width": opened.ask("DeviceGetCurrPcieLinkWidth", handle),
         "width_max": opened.ask("DeviceGetMaxPcieLinkWidth", handle),
+    }
+
+
+def _ecc_errors(opened: Nvml, handle: Any) -> Fact:
+    """Counts since the driver was loaded (`volatile`) and ever (`aggregate`)."""
+    kinds = {"corrected": 0, "uncorrected": 1}
+    spans = {"volatile": 0, "aggregate": 1}
+    return {
+        f"{span}_{kind}": opened.ask("DeviceGetTotalEccErrors", handle, kinds[kind], spans[span])
+        for span in spans
+        for kind in kinds
     }
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import platform
-import re
 import resource
 from pathlib import Path
 
+from redline.node.redact import Redactor
 from redline.node.tree import Fact, fields, number, skipped, text
 
 _MACHINES = {  # what firmware calls itself
@@ -41,9 +41,14 @@ def kernel_facts(root: Path = Path("/")) -> Fact:
 
 
 def _cmdline(root: Path) -> str:
-    """What the kernel was told; what was meant for init (after `--`) and the ids of disks are nobody's business."""
-    arguments, _, _ = f"{text(root, 'proc/cmdline') or ''} ".partition(" -- ")
-    return re.sub(r"(?i)\b((?:PART)?UUID=)[\w-]+", r"\1...", arguments).strip()
+    """What the kernel was told; what was meant for init (after `--`), ids and addresses are nobody's business."""
+    name = text(root, "proc/sys/kernel/hostname") or ""
+    return told_kernel(text(root, "proc/cmdline") or "", Redactor([name, name.partition(".")[0]]))
+
+
+def told_kernel(cmdline: str, redactor: Redactor) -> str:
+    arguments, _, _ = f"{cmdline} ".partition(" -- ")
+    return redactor.text(arguments).strip()
 
 
 def _preempt_by_name(version: str | None) -> str | None:

@@ -19,6 +19,13 @@ PACKAGES = (
     *("flashinfer-python", "flash-attn", "xformers", "httptools", "orjson", "nvidia-ml-py", "starlette", "uvicorn"),
 )
 
+WHEELS = {
+    "cuda_runtime": ("nvidia-cuda-runtime-cu12", "nvidia-cuda-runtime"),
+    "cudnn": ("nvidia-cudnn-cu12", "nvidia-cudnn-cu13"),
+    "nccl": ("nvidia-nccl-cu12", "nvidia-nccl-cu13"),
+    "tensorrt": ("tensorrt", "tensorrt-cu12", "tensorrt-cu13"),
+}
+
 
 def package_versions() -> dict[str, str]:
     """Installed versions of PACKAGES in this environment."""
@@ -28,6 +35,18 @@ def package_versions() -> dict[str, str]:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
+    return found
+
+
+def wheel_versions() -> dict[str, dict[str, str]]:
+    """Versions of the CUDA libraries that lie in this Python environment, by library and distribution."""
+    found: dict[str, dict[str, str]] = {}
+    for library, names in WHEELS.items():
+        for name in names:
+            try:
+                found.setdefault(library, {})[name] = metadata.version(name)
+            except metadata.PackageNotFoundError:
+                continue
     return found
 
 
