@@ -103,6 +103,8 @@ class Pace:
     cold_requests: int = 0
     """So many first answers are slower, by `cold_factor` at first and by less and less."""
     cold_factor: float = 1.0
+    speed_file: str = ""
+    """A file with a number by which both times are multiplied, read anew for every request: a planted setting."""
     faults: dict[Fault, float] = field(default_factory=dict)
 
 
