@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from redline.engines.endpoint import Endpoint
@@ -15,6 +16,7 @@ from redline.spec.engine import EngineSpec
 from redline.spec.model import ModelSpec
 
 PLANNED = {"slots", "ttft-ms", "itl-ms", "fail-start", "interrupt-start", "die-after-s", "missing"}
+PLANNED |= {"speed-file", "start-file"}
 
 
 class Running:
@@ -23,7 +25,8 @@ class Running:
         self.stops = 0
         assert server.process is not None
         process = server.process
-        self.endpoint: Endpoint = replace(server.endpoint, startup_ms={"total": 12.0}, pids=(process.pid,))
+        took = {"total": server.pace.ttft_ms}
+        self.endpoint: Endpoint = replace(server.endpoint, startup_ms=took, pids=(process.pid,))
         if die_after_s is not None:
             timer = threading.Timer(die_after_s, process.kill)
             timer.daemon = True
@@ -73,8 +76,11 @@ class PacedEngine:
             raise EngineStartFailed("it died", log_tail="out of memory", diagnosis="out-of-memory")
         pace = Pace(
             ttft_ms=flags.get("ttft-ms", 5.0), itl_ms=flags.get("itl-ms", 2.0), model=start.model.served_name,
-            slots=flags.get("slots", 0),
+            slots=flags.get("slots", 0), speed_file=flags.get("speed-file", ""),
         )  # fmt: skip
+        if at_start := flags.get("start-file"):
+            factor = float(Path(at_start).read_text())
+            pace = replace(pace, ttft_ms=pace.ttft_ms * factor, itl_ms=pace.itl_ms * factor)
         # only the first start dies, so that what is left can go on
         die = flags.get("die-after-s") if not PacedEngine.started else None
         running = Running(PacedServer(pace).start(), die)

@@ -21,7 +21,10 @@ StateDir = Annotated[
 ProfileOption = Annotated[
     Literal["latency", "throughput", "shared", "vm"], typer.Option("--profile", help="what the box is for")
 ]
-Only = Annotated[list[str] | None, typer.Option("--only", metavar="ID", help="these settings alone; repeatable")]
+Only = Annotated[
+    list[str] | None,
+    typer.Option("--only", metavar="ID", help="these settings alone; repeatable; @FILE holds one a line"),
+]
 Skip = Annotated[list[str] | None, typer.Option("--skip", metavar="ID", help="without this setting; repeatable")]
 NoPersist = Annotated[bool, typer.Option("--no-persist", help="live values only, nothing that outlives a reboot")]
 Json = Annotated[bool, typer.Option("--json", help="the result as JSON on stdout")]
@@ -43,6 +46,26 @@ def journals(root: Path | None, state_dir: Path | None) -> Path:
     return STATE_DIR if root is None else root / str(STATE_DIR).lstrip("/")
 
 
+def named(given: list[str] | tuple[str, ...]) -> list[str]:
+    """Ids as given; `@FILE` stands for those in a file, one a line, with remarks after #. UsageError without it, and
+    when it names none: no id at all would mean every setting."""
+    from redline.errors import UsageError
+
+    ids: list[str] = []
+    for name in given:
+        if not name.startswith("@"):
+            ids.append(name)
+            continue
+        try:
+            lines = Path(name[1:]).read_text().splitlines()
+        except OSError as error:
+            raise UsageError(f"{name[1:]} cannot be read: {error.strerror}") from error
+        ids += [found for line in lines if (found := line.partition("#")[0].strip())]
+    if given and not ids:
+        raise UsageError(f"{', '.join(given)} names no setting", why="nothing was found to be worth keeping")
+    return ids
+
+
 def planned(sys: Sys, profile: Any, only: list[str] | None, skip: list[str] | None, no_persist: bool) -> Plan:
     from redline.cli.show import working
     from redline.errors import NodeFault
@@ -53,7 +76,7 @@ def planned(sys: Sys, profile: Any, only: list[str] | None, skip: list[str] | No
 
     try:
         with working("reading the box"):
-            return plan(sys, audit(sys, profile, only or ()), persist=not no_persist, skip=skip or ())
+            return plan(sys, audit(sys, profile, named(only or ())), persist=not no_persist, skip=skip or ())
     except SysFault as fault:
         raise NodeFault(f"the box cannot be read: {explain(fault)}", fix="sudo, if a file is for root alone") from fault
 

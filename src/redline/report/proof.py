@@ -14,7 +14,7 @@ from redline.store.read import Reader
 from redline.store.rows import RunRow
 
 ARTIFACT = "node-proof"
-HEADS = ("setting", "now", "tried", "verdict", "effect", "signal", "rounds", "remark")
+HEADS = ("setting", "now → tried", "verdict", "effect", "signal")
 MARKS = {"helps": "▲", "hurts": "▼", "helps and hurts": "▲▼", "no measurable effect": "="}
 _CHANGED = ("helps", "hurts")
 _MOST = 3
@@ -52,23 +52,21 @@ def verdicts(proofs: Sequence[Proof]) -> Section:
     lines = tuple(
         (
             proof["id"] + (f" ({proof['where']})" if proof["where"] else ""),
-            proof["present"] or "–",
-            proof["wanted"] or "–",
+            f"{proof['present'] or '?'} → {proof['wanted'] or '?'}",
             f"{MARKS.get(proof['verdict'], '?')} {proof['verdict']}",
             "; ".join(_told(one) for one in _telling(proof)) or "–",
             signal_text(proof),
-            str(proof["rounds"] or "–"),
-            "; ".join(part for part in (proof["why"], _how(proof)) if part),
         )
         for proof in proofs
     )
+    remarks = tuple(f"{proof['id']}: {remark}" for proof in proofs if (remark := _remark(proof)))
     tested = sum(len(proof["effects"]) for proof in proofs)
     notes = (
-        "the wanted value against the present one, in turns; ± is a 95 % interval; ‘±’ after = is the smallest change "
-        "that these rounds find four times in five",
+        "the tried value against the present one, in turns, with 95 % intervals; `finds`: the smallest change that "
+        "these rounds find four times in five",
         f"{tested} effects were judged together: at most 5 % chance of any false alarm among them (Holm)",
     )
-    return Section("node-proof", "Does it help here?", HEADS, lines, notes if tested else (), brief=True)
+    return Section("node-proof", "Does it help here?", HEADS, lines, (*remarks, *(notes if tested else ())), brief=True)
 
 
 def details(proofs: Sequence[Proof]) -> Section:
@@ -126,8 +124,9 @@ def _change(one: Mapping[str, Any]) -> tuple[str, str, str]:
     return f"{percents[0]:+.1f} %", f"{percents[1]:+.1f} … {percents[2]:+.1f} %", smallest
 
 
-def _how(proof: Proof) -> str:
-    return str(proof["how"]) if proof["effects"] else ""
+def _remark(proof: Proof) -> str:
+    rounds = f"{proof['rounds']} rounds, {proof['how']}" if proof["effects"] else ""
+    return "; ".join(part for part in (rounds, proof["why"]) if part)
 
 
 def _signal_name(name: str) -> str:

@@ -91,6 +91,26 @@ async def _exchange(target: Target, record: RequestRecord) -> None:
         else:
             record.http_status = int(words[1])
             record.status = Status.OK if record.http_status < 400 else Status.HTTP
-            await reader.read()
+            await _body(reader)
     finally:
         writer.close()
+
+
+async def _body(reader: asyncio.StreamReader) -> None:
+    """As long as the head says; to the end of the connection where it does not say."""
+    length, chunked = -1, False
+    while (line := await reader.readline()) not in (b"", b"\r\n", b"\n"):
+        name, _, value = line.decode("latin-1").partition(":")
+        if name.lower() == "content-length" and value.strip().isdigit():
+            length = int(value)
+        chunked = chunked or (name.lower() == "transfer-encoding" and "chunked" in value.lower())
+    try:
+        if chunked:
+            while (size := int((await reader.readline()).split(b";")[0] or b"0", 16)) > 0:
+                await reader.readexactly(size + 2)
+        elif length >= 0:
+            await reader.readexactly(length)
+        else:
+            await reader.read()
+    except (asyncio.IncompleteReadError, ValueError) as error:
+        raise ConnectionResetError("the answer was cut short") from error

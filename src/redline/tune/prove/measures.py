@@ -201,7 +201,7 @@ class Load(_Measure):
 
 
 def _load_numbers(startup_ms: Mapping[str, float]) -> dict[str, Spread]:
-    """The whole start, and of it the reading of weights where the engine tells. One start has no spread: rounds have."""
+    """The whole start, and of it the reading of weights where the engine tells it. Spread is between rounds only."""
     phases = {"load_s": ("total",), "weights_s": ("weights", "load")}
     found = {name: next((startup_ms[key] for key in keys if startup_ms.get(key)), 0.0) for name, keys in phases.items()}
     return {name: Spread(ms / 1000, 0.0) for name, ms in found.items() if ms > 0}

@@ -30,7 +30,7 @@ from redline.tune.prove.candidate import CONTROL, MAX_RISK, PIN, PREWARM, Candid
 from redline.tune.prove.engines import RestartedUrl
 from redline.tune.prove.http import Target
 from redline.tune.prove.measures import METRICS, Bench, Http, Kind, Load, Measure
-from redline.tune.prove.switch import JournalSwitch, NoSwitch, Switch, hang_up_interrupts, refuse_leftovers
+from redline.tune.prove.switch import JournalSwitch, NoSwitch, Switch, hang_up_interrupts, mine, refuse_leftovers
 from redline.tune.prove.ways import PinSwitch, WarmSwitch, binding_for
 from redline.tune.stop import Stop
 from redline.tune.trial import Context, context_of
@@ -63,6 +63,8 @@ class Proven:
     status: str
     proofs: list[Proof]
     errors: list[RedlineError] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+    """Transactions that could not be taken back: `redline node revert` of each tries again."""
 
     @property
     def useful(self) -> list[str]:
@@ -71,7 +73,7 @@ class Proven:
 
     def to_json(self) -> dict[str, Any]:
         proofs = [proof.to_json() for proof in self.proofs]
-        return {"run": self.run_id, "status": self.status, "useful": self.useful, "settings": proofs}
+        return {"run": self.run_id, "status": self.status, "useful": self.useful, "settings": proofs, "left": self.left}
 
 
 def prove(
@@ -171,7 +173,8 @@ class _Trial:
         finally:
             measure.close()
             self._keep(status)
-        return Proven(context.run_id, status, self._judged(), context.errors)
+        left = [found.txn for found in mine(self.state_dir)]
+        return Proven(context.run_id, status, self._judged(), context.errors, left)
 
     def _measure(self) -> Measure:
         experiment, options = self.context.experiment, self.options
@@ -217,7 +220,7 @@ class _Trial:
     def _weighed(self, proof: Proof, sides: Sides, why: str) -> Proof:
         effects, shifts, rounds = weigh(sides, self.options.metrics or METRICS[self.options.measure])
         if rounds < self.options.rounds and not why:
-            why = f"{rounds} of {self.options.rounds} rounds count"
+            why = "; ".join([f"{rounds} of {self.options.rounds} rounds count", *sides.notes[:1]])
         return replace(proof, why=why, rounds=rounds, effects=effects, shifts=shifts, notes=sides.notes)
 
     def _switch(self, one: Candidate, measure: Measure) -> Switch | str:
