@@ -35,9 +35,9 @@ def proof(sides: Sides) -> Proof:
 def test_settings_without_effect_raise_a_false_alarm_in_at_most_one_table_of_twenty() -> None:
     """Three settings at a time, three metrics each, nothing but noise and drift: any verdict is a false alarm."""
     rng = np.random.default_rng(7)
-    tables = [judged([proof(measured(rng, 8)) for _ in range(3)]) for _ in range(100)]
+    tables = [judged([proof(measured(rng, 8)) for _ in range(3)]) for _ in range(60)]
     alarms = sum(any(one.verdict != "no measurable effect" for one in table) for table in tables)
-    assert alarms <= 10  # 100 draws at 5 %: 99 % of the time
+    assert alarms <= 7  # 60 draws at 5 %: 99 % of the time
 
 
 @pytest.mark.parametrize(("factor", "verdict"), [(0.93, "helps"), (1.07, "hurts"), (1.0, "no measurable effect")])

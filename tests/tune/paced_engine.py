@@ -16,7 +16,7 @@ from redline.spec.engine import EngineSpec
 from redline.spec.model import ModelSpec
 
 PLANNED = {"slots", "ttft-ms", "itl-ms", "fail-start", "interrupt-start", "die-after-s", "missing"}
-PLANNED |= {"speed-file", "start-file"}
+PLANNED |= {"speed-file", "start-file", "prefix-cache"}
 
 
 class Running:
@@ -76,7 +76,7 @@ class PacedEngine:
             raise EngineStartFailed("it died", log_tail="out of memory", diagnosis="out-of-memory")
         pace = Pace(
             ttft_ms=flags.get("ttft-ms", 5.0), itl_ms=flags.get("itl-ms", 2.0), model=start.model.served_name,
-            slots=flags.get("slots", 0), speed_file=flags.get("speed-file", ""),
+            slots=flags.get("slots", 0), speed_file=flags.get("speed-file", ""), prefix_cache=flags.get("prefix-cache", False),
         )  # fmt: skip
         if at_start := flags.get("start-file"):
             factor = float(Path(at_start).read_text())
