@@ -59,8 +59,10 @@ def test_an_effect_has_the_right_sign_size_and_interval() -> None:
 def test_what_helps_one_metric_and_hurts_another_is_said_so() -> None:
     sides = measured(np.random.default_rng(1), 8, 0.8)
     slower = measured(np.random.default_rng(2), 8, 1.3)
-    both = [[replace(a, numbers={**a.numbers, "itl_ms.p50": b.numbers["itl_ms.p50"]}) for a, b in zip(x, y, strict=True)]
-            for x, y in zip(sides.rounds["8 clients"], slower.rounds["8 clients"], strict=True)]  # fmt: skip
+    both = [
+        [replace(a, numbers={**a.numbers, "itl_ms.p50": b.numbers["itl_ms.p50"]}) for a, b in zip(x, y, strict=True)]
+        for x, y in zip(sides.rounds["8 clients"], slower.rounds["8 clients"], strict=True)
+    ]
     found = judged([proof(Sides({"8 clients": (both[0], both[1])}))])[0]
     assert found.verdict == "helps and hurts"
     assert not found.useful

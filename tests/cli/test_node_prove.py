@@ -13,7 +13,8 @@ from tests.tune.prove.boxes import PLANTED, Obeying, box, value
 
 def prove(tmp_path: Path, url: str, *more: str, code: int = 0) -> str:
     return node(
-        "prove", "--measure", "http", "--url", url, "--rounds", "4", "--burst", "4", "--duration", "0.1", "--settle", "0",
+        "prove", "--measure", "http", "--url", url, "--rounds", "4",
+        "--burst", "4", "--duration", "0.1", "--settle", "0",
         "--root", str(tmp_path / "box"), "--db", str(tmp_path / "r.db"), "--output", str(tmp_path / "out"), *more,
         code=code,
     ).stdout  # fmt: skip

@@ -76,7 +76,8 @@ class PacedEngine:
             raise EngineStartFailed("it died", log_tail="out of memory", diagnosis="out-of-memory")
         pace = Pace(
             ttft_ms=flags.get("ttft-ms", 5.0), itl_ms=flags.get("itl-ms", 2.0), model=start.model.served_name,
-            slots=flags.get("slots", 0), speed_file=flags.get("speed-file", ""), prefix_cache=flags.get("prefix-cache", False),
+            slots=flags.get("slots", 0), speed_file=flags.get("speed-file", ""),
+            prefix_cache=flags.get("prefix-cache", False),
         )  # fmt: skip
         if at_start := flags.get("start-file"):
             factor = float(Path(at_start).read_text())

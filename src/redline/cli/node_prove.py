@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 NOTHING_TESTABLE = 6
 _MODEL = "bundled:tiny"
+_CLIENTS = "8"
+"""One load point: every round costs it twice."""
 _PANEL = "What is proved"
 _LEFT_OUT = (
     *("--engines", "--url", "--repeats", "--keep-up", "--rounds", "--threshold"),
@@ -125,6 +127,8 @@ def _experiment(file: Path | None, values: dict[str, Any], engine: str, url: str
     if engine and url:
         raise UsageError("--engine starts a server and --url is one that runs", fix="keep one of them")
     given = dict(values)
+    if file is None and not any(given.get(name) for name in ("concurrency", "rate", "stages", "trace_speed")):
+        given["concurrency"] = [_CLIENTS]
     if url:
         given |= {"url": [url]}
         given.setdefault("model", ["served"] if file is None else None)

@@ -8,12 +8,12 @@ from typing import Any
 import orjson
 
 from redline.report.model import ModelReport
-from redline.report.numbers import metric_name, number
+from redline.report.numbers import metric_name, number, times
 from redline.report.section import Section
 from redline.store.read import Reader
 from redline.store.rows import RunRow
 
-ARTIFACT = "node-proof"
+ARTIFACT = KEY = "node-proof"
 HEADS = ("setting", "now → tried", "verdict", "effect", "signal")
 MARKS = {"helps": "▲", "hurts": "▼", "helps and hurts": "▲▼", "no measurable effect": "="}
 _CHANGED = ("helps", "hurts")
@@ -66,12 +66,12 @@ def verdicts(proofs: Sequence[Proof]) -> Section:
         "these rounds find four times in five",
         f"{tested} effects were judged together: at most 5 % chance of any false alarm among them (Holm)",
     )
-    return Section("node-proof", "Does it help here?", HEADS, lines, (*remarks, *(notes if tested else ())), brief=True)
+    return Section(KEY, "Does it help here?", HEADS, lines, (*remarks, *(notes if tested else ())), brief=True)
 
 
 def details(proofs: Sequence[Proof]) -> Section:
     lines = [
-        (proof["id"], one["load"], metric_name(one["metric"]), _number(one["a"]), _number(one["b"]), *_change(one),
+        (proof["id"], one["load"], _metric(one), _number(one["a"]), _number(one["b"]), *_change(one),
          one["verdict"], one["note"])
         for proof in proofs
         for one in proof["effects"]
@@ -107,7 +107,7 @@ def _telling(proof: Proof) -> list[Mapping[str, Any]]:
 def _told(one: Mapping[str, Any]) -> str:
     change, interval, detectable = _change(one)
     tail = f"[{interval}]" if one["verdict"] in _CHANGED else f"(finds {detectable})"
-    return f"{metric_name(one['metric'])} {change} {tail}"
+    return f"{_metric(one)} {change} {tail}"
 
 
 def _change(one: Mapping[str, Any]) -> tuple[str, str, str]:
@@ -119,14 +119,23 @@ def _change(one: Mapping[str, Any]) -> tuple[str, str, str]:
             return "–", "–", "–"
         points = tuple(100 * value for value in (difference, between["low"], between["high"], detectable))
         return f"{points[0]:+.2g} points", f"{points[1]:+.2g} … {points[2]:+.2g}", f"±{points[3]:.2g} points"
+    if not 0.5 <= ratio <= 2:
+        return times(ratio), f"{times(interval['low'])} … {times(interval['high'])}", _percent(detectable)
     percents = (100 * (ratio - 1), 100 * (interval["low"] - 1), 100 * (interval["high"] - 1))
-    smallest = "–" if detectable is None else f"±{number(100 * detectable)} %"
-    return f"{percents[0]:+.1f} %", f"{percents[1]:+.1f} … {percents[2]:+.1f} %", smallest
+    return f"{percents[0]:+.1f} %", f"{percents[1]:+.1f} … {percents[2]:+.1f} %", _percent(detectable)
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"±{number(100 * share)} %"
 
 
 def _remark(proof: Proof) -> str:
     rounds = f"{proof['rounds']} rounds, {proof['how']}" if proof["effects"] else ""
     return "; ".join(part for part in (rounds, proof["why"]) if part)
+
+
+def _metric(one: Mapping[str, Any]) -> str:
+    return metric_name(one["metric"]).replace("_", " ")
 
 
 def _signal_name(name: str) -> str:

@@ -91,8 +91,10 @@ class ArrangedEngine(_Like):
 class RestartedUrl(UrlEngine):
     """A server that somebody else runs, and a command of theirs that starts it again."""
 
-    def __init__(self, command: str) -> None:
+    def __init__(self, command: str, *, speaks: bool = True) -> None:
+        """`speaks` False: whatever listens there will do, it need not answer prompts."""
         self._argv: Sequence[str] = shlex.split(command)
+        self._speaks = speaks
         if not self._argv:
             raise UsageError("the command that restarts the server is empty")
 
@@ -110,11 +112,11 @@ class RestartedUrl(UrlEngine):
             tail = log.read_text(errors="replace")[-2000:]
             raise EngineStartFailed(f"{shlex.join(self._argv)} ended with {done.returncode}", log_tail=tail)
         probe = UrlServer(Endpoint(start.spec.url, "", "", ""), {})
-        while not probe.alive() or not probe.healthy():
+        while not probe.alive() or (self._speaks and not probe.healthy()):
             if time.monotonic() - began > limit_s:
                 raise EngineStartFailed(f"nothing answers at {start.spec.url} after {limit_s:.0f} s")
             time.sleep(_LOOK_EVERY_S)
-        server = super().start(start, progress)
+        server = super().start(start, progress) if self._speaks else probe
         took = (time.monotonic() - began) * 1000
         server.endpoint = replace(server.endpoint, startup_ms={"total": took})
         return server

@@ -56,13 +56,14 @@ async def _burst(target: Target, first: int, *, warmup: bool) -> list[RequestRec
 
 
 async def _connection(target: Target, record: RequestRecord) -> None:
+    record.sent_ns = now_ns()  # its SYN: waiting to be accepted is what is measured
     try:
         async with asyncio.timeout(target.timeout_s):
             await _exchange(target, record)
     except TimeoutError:
         record.status, record.error = Status.TIMEOUT, "no answer in time"
     except OSError as error:
-        record.status, record.error = (Status.RESET if record.sent_ns else Status.CONNECT), str(error)
+        record.status, record.error = (Status.RESET if record.connected_ns else Status.CONNECT), str(error)
     finally:
         record.finished_ns = now_ns()
     if record.status is Status.OK:
@@ -80,7 +81,6 @@ async def _exchange(target: Target, record: RequestRecord) -> None:
         record.connected_ns = now_ns()
         writer.write(f"GET {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n\r\n".encode())
         await writer.drain()
-        record.sent_ns = now_ns()
         head = await reader.readline()
         record.first_byte_ns = now_ns()
         words = head.split()

@@ -160,8 +160,7 @@ class _Trial:
         context = self.context
         measure = self._measure()
         status = "failed"
-        points = len(context.experiment.load.points)
-        context.events.run(context.run_id, [], points)
+        context.events.proof(context.run_id, len(self.found), self.options.rounds)
         try:
             # engines that can stay up are measured first: they need not be started again in between
             for one in sorted(self.found, key=lambda one: one.at_start):
@@ -179,7 +178,8 @@ class _Trial:
     def _measure(self) -> Measure:
         experiment, options = self.context.experiment, self.options
         spec, model = experiment.engines[0].model_copy(update={"name": ""}), experiment.models[0]
-        engine = RestartedUrl(options.restart) if options.restart else adapter(spec.kind)
+        speaks = options.measure != "http"
+        engine = RestartedUrl(options.restart, speaks=speaks) if options.restart else adapter(spec.kind)
         arms = Arms(self.sys, pids=options.pids, files=self._files(), settle_s=options.settle_s)
         restarts = spec.kind != "url" or bool(options.restart)
         self.context.around, self.context.apart = arms.around, True
