@@ -76,6 +76,10 @@ def command(
     max_risk: Annotated[
         int, typer.Option(min=0, max=3, help="of settings that are tried", rich_help_panel=_PANEL)
     ] = 2,
+    inert: Annotated[
+        bool,
+        typer.Option("--inert", help="try also what the audit says has no effect here", rich_help_panel=_PANEL),
+    ] = False,
     drop_useless: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="write the ids that help: `redline node plan --only @FILE`",
@@ -104,7 +108,7 @@ def command(
     experiment = _experiment(file, values, engine, url)
     target = Target(_listener(url), burst, experiment.load.duration_s) if measure == "http" else None
     options = Options(
-        measure, profile, rounds, restart, target, tuple(metric or ()), max_risk, settle, tuple(pid or ())
+        measure, profile, rounds, restart, target, tuple(metric or ()), max_risk, settle, tuple(pid or ()), inert
     )
     with TerminalEvents() as events:
         done = prove(
@@ -133,7 +137,7 @@ def _experiment(file: Path | None, values: dict[str, Any], engine: str, url: str
         given |= {"url": [url]}
         given.setdefault("model", ["served"] if file is None else None)
     elif engine or file is None:
-        usual = "redline" if "redline" in hooks.engine_kinds() else "transformers"
+        usual = "redline" if "redline" in hooks.engine_kinds() else "transformers-continuous"
         given["engines"] = [engine or usual]
         given.setdefault("model", [_MODEL] if file is None else None)
     return experiment_from(file, given)

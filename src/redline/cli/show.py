@@ -98,7 +98,9 @@ class TerminalEvents(Events):
         self.console.print(f"run [bold]{run_id}[/]: {len(able)} engine configurations × {many}")
 
     def proof(self, run_id: str, settings: int, rounds: int) -> None:
-        self.console.print(f"run [bold]{run_id}[/]: {settings} settings, both values in {rounds} rounds")
+        self.console.print(
+            f"run [bold]{run_id}[/]: {settings} setting{'' if settings == 1 else 's'}, both values in {rounds} rounds"
+        )
 
     def trial(self, job: Job, repeat: int) -> None:
         self.begin(job.label + (f" · repeat {repeat + 1}" if repeat else ""))

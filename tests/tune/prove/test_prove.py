@@ -136,7 +136,7 @@ def test_kill_9_leaves_a_journal_that_the_next_trial_points_to_and_revert_undoes
         prove_http(tmp_path, f"{PLANTED}=9", sys=sys)
     monkeypatch.setattr(switching, "start_ticks", lambda pid: 0)  # its process is gone
     with pytest.raises(NodeBusy, match="was killed") as caught:
-        prove_http(tmp_path, f"{PLANTED}=9", sys=sys)
+        prove_http(tmp_path, f"{PLANTED}=1", sys=sys)
     (txn,) = holding(tmp_path)
     assert caught.value.fix == f"redline node revert {txn}"
     revert(sys, tmp_path / "state")
@@ -164,6 +164,8 @@ def test_the_control_changes_nothing_and_finds_nothing(tmp_path: Path) -> None:
 def test_what_makes_no_sense_is_said_before_anything_starts(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="too few"):
         prove_http(tmp_path, f"{PLANTED}=1", rounds=2)
+    with pytest.raises(UsageError, match="no metric 'ttft'"):
+        prove_http(tmp_path, f"{PLANTED}=1", metrics=("ttft",))
     assert not (tmp_path / "r.db").exists()
 
 

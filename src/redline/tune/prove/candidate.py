@@ -10,6 +10,7 @@ from redline.errors import UsageError
 from redline.node.audit import audit, chosen
 from redline.node.change import Change
 from redline.node.judge import Judged, judge
+from redline.node.meets import is_met
 from redline.node.plan import plan
 from redline.node.sys import Sys, SysFault
 from redline.node.tunables.tunable import AT_START, PROFILES, Profile, Tunable, Want, as_is
@@ -53,21 +54,26 @@ class _Asked:
     value: str | None
 
 
-def candidates(sys: Sys, settings: Sequence[str], profile: Profile, *, max_risk: int = MAX_RISK) -> list[Candidate]:
-    """In the order asked for; without any, every setting that drifts from `profile` and can be set while the box runs.
+@dataclass(frozen=True)
+class Limits:
+    """What is tried. `inert`: also what the audit says can have no effect here."""
+
+    profile: Profile = "latency"
+    max_risk: int = MAX_RISK
+    inert: bool = False
+
+
+def candidates(sys: Sys, settings: Sequence[str], limits: Limits) -> list[Candidate]:
+    """In the order asked for; without any, every setting that drifts and can be set while the box runs.
 
     UsageError for a name that no row has, or a value for more than one row.
     """
     if not settings:
-        ids = dict.fromkeys(one.tunable.id for one in audit(sys, profile) if _can_be_set(one))
-        return [
-            _candidate(sys, tunable, _Asked(id_, "", None), profile, max_risk)
-            for id_ in ids
-            for tunable in chosen([id_])
-        ]
+        ids = dict.fromkeys(one.tunable.id for one in audit(sys, limits.profile) if _can_be_set(one))
+        return [_candidate(sys, tunable, _Asked(id_, "", None), limits) for id_ in ids for tunable in chosen([id_])]
     found: dict[str, Candidate] = {}
     for asked in map(_parsed, settings):
-        made = [_way(asked)] if asked.name in WAYS else _rows(sys, asked, profile, max_risk)
+        made = [_way(asked)] if asked.name in WAYS else _rows(sys, asked, limits)
         for one in made:
             if one.labels[1] in found:
                 raise UsageError(f"{one.id} is asked for twice")
@@ -94,15 +100,15 @@ def _can_be_set(one: Judged) -> bool:
     return one.state == "drift" and one.tunable.write == "attribute" and not one.tunable.needs_reboot
 
 
-def _rows(sys: Sys, asked: _Asked, profile: Profile, max_risk: int) -> list[Candidate]:
+def _rows(sys: Sys, asked: _Asked, limits: Limits) -> list[Candidate]:
     tunables = chosen([asked.name])
     if asked.value is not None and len(tunables) > 1:
         raise UsageError(f"{asked.name} are {len(tunables)} settings, and one value is given", fix="name one of them")
-    return [_candidate(sys, tunable, asked, profile, max_risk) for tunable in tunables]
+    return [_candidate(sys, tunable, asked, limits) for tunable in tunables]
 
 
-def _candidate(sys: Sys, tunable: Tunable, asked: _Asked, profile: Profile, max_risk: int) -> Candidate:
-    judged = _judged(sys, tunable, asked, profile)
+def _candidate(sys: Sys, tunable: Tunable, asked: _Asked, limits: Limits) -> Candidate:
+    judged = [_despite(one, limits) for one in _judged(sys, tunable, asked, limits.profile)]
     able = [one for one in judged if one.state == "drift" or (one.state == "overridden" and one.owner.startswith("/"))]
     shown = able or judged
     wanted = _joined([one.want.written for one in shown if one.want])
@@ -112,7 +118,8 @@ def _candidate(sys: Sys, tunable: Tunable, asked: _Asked, profile: Profile, max_
     why_not = (
         _hindrance(judged)
         if not able
-        else _refusal(tunable, max_risk) or ("" if made.changes else "; ".join(made.warnings) or "nothing to write")
+        else _refusal(tunable, limits.max_risk)
+        or ("" if made.changes else "; ".join(made.warnings) or "nothing to write")
     )
     changes = made.changes if not why_not else ()
     at_start = AT_START in tunable.tags
@@ -133,6 +140,13 @@ def _judged(sys: Sys, tunable: Tunable, asked: _Asked, profile: Profile) -> list
         have = ", ".join(known) or "none"
         raise UsageError(f"{tunable.id} has no place {asked.place!r} on this box", why=f"it has: {have}")
     return [judge(sys, tunable, place, profile) for place in places]
+
+
+def _despite(one: Judged, limits: Limits) -> Judged:
+    """An inert one as one that drifts, where that shall be tried."""
+    if not limits.inert or one.state != "inert" or one.value is None or one.want is None:
+        return one
+    return replace(one, state="ok" if is_met(one.value, one.want) else "drift")
 
 
 def _hindrance(judged: Sequence[Judged]) -> str:

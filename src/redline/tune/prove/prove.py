@@ -10,9 +10,12 @@ from typing import Any
 
 import orjson
 
+from redline.analyse.effect import SHARES
+from redline.analyse.percentile import LEVELS
 from redline.analyse.proof import Proof, Sides, judged, weigh
+from redline.analyse.rounds import LATENCIES
 from redline.errors import EnvironmentFault, RedlineError, UsageError
-from redline.node.apply import STATE_DIR
+from redline.node.apply import STATE_DIR, refuse_beside
 from redline.node.facts import facts
 from redline.node.live import LiveSys
 from redline.node.sys import Sys
@@ -20,13 +23,14 @@ from redline.node.tunables.tunable import Profile
 from redline.node.weights import model_files
 from redline.spec.engine import EngineSpec
 from redline.spec.experiment import Experiment
+from redline.spec.faults import did_you_mean
 from redline.spec.resolve import resolve_model
 from redline.store.read import default_path
 from redline.store.store import Store
 from redline.tune.events import Events
 from redline.tune.preflight import adapter
 from redline.tune.prove.arms import Arms
-from redline.tune.prove.candidate import CONTROL, MAX_RISK, PIN, PREWARM, Candidate, candidates
+from redline.tune.prove.candidate import CONTROL, MAX_RISK, PIN, PREWARM, Candidate, Limits, candidates
 from redline.tune.prove.engines import RestartedUrl
 from redline.tune.prove.http import Target
 from redline.tune.prove.measures import METRICS, Bench, Http, Kind, Load, Measure
@@ -36,13 +40,20 @@ from redline.tune.stop import Stop
 from redline.tune.trial import Context, context_of
 
 ROUNDS, FEWEST_ROUNDS = 8, 3
+KNOWN = frozenset(
+    (*(name for names in METRICS.values() for name in names), *("total_tokens_per_s", "goodput_per_s"),
+     *(f"{name}.{level}" for name in (*LATENCIES, "itl_ms") for level in LEVELS), *SHARES)
+)  # fmt: skip
+"""What can be asked for as a metric."""
 ARTIFACT, FILE = "node-proof", "node-proof.json"
 
 
 @dataclass(frozen=True)
 class Options:
     """How to prove. `restart`: a command that starts the server at a URL again. `metrics` (): the usual ones of the
-    measure. `pids` (): found by the port. `settle_s`: pause after each change while the engine runs."""
+    measure. `pids` (): found by the port. `settle_s`: pause after each change while the engine runs. `inert`: try also
+    what the audit says can have no effect here.
+    """
 
     measure: Kind = "bench"
     profile: Profile = "latency"
@@ -53,6 +64,7 @@ class Options:
     max_risk: int = MAX_RISK
     settle_s: float = 0.5
     pids: tuple[int, ...] = ()
+    inert: bool = False
 
 
 @dataclass
@@ -95,10 +107,11 @@ def prove(
     """
     options, sys, events = options or Options(), sys or LiveSys(), events or Events()
     _check(experiment, options)
-    found = candidates(sys, settings, options.profile, max_risk=options.max_risk)
+    refuse_leftovers(state_dir)
+    found = candidates(sys, settings, Limits(options.profile, options.max_risk, options.inert))
     able = [one for one in found if not one.why_not]
     if any(one.changes for one in able):
-        refuse_leftovers(state_dir)
+        refuse_beside(state_dir)
     _engine_can_run(experiment, options)
     with Store.open(db or default_path()) as store, hang_up_interrupts(), Stop() as stop:
         whole = _stored_experiment(experiment, able, options)
@@ -110,7 +123,10 @@ def prove(
 
 def _check(experiment: Experiment, options: Options) -> None:
     if len(experiment.engines) != 1 or len(experiment.models) != 1:
-        raise UsageError("a setting is proved on one engine with one model", fix="one --engine or --url, one --model")
+        names = ", ".join(spec.label for spec in experiment.engines)
+        raise UsageError(f"a setting is proved on one engine with one model, and these are {names}", fix="name one")
+    if unknown := [name for name in options.metrics if name not in KNOWN]:
+        raise UsageError(f"no metric {unknown[0]!r} can be compared", fix=did_you_mean(unknown[0], sorted(KNOWN)))
     if experiment.search.goal != "off":
         raise UsageError("a setting is proved at a load that stays the same", fix="--concurrency or --rate")
     if options.rounds < FEWEST_ROUNDS:

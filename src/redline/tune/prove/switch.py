@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 from redline.errors import ChangedSince, NodeBusy
-from redline.node.apply import apply, explain, refuse_beside
+from redline.node.apply import apply, explain
 from redline.node.change import Change, as_text, settled, value_of
 from redline.node.journal import SUFFIX
 from redline.node.lock import boot_id, identity, start_ticks
@@ -112,7 +112,7 @@ def mine(state_dir: Path) -> list[Transaction]:
 
 
 def refuse_leftovers(state_dir: Path) -> None:
-    """NodeBusy when a trial was killed and the box still has its value, or another transaction is open."""
+    """NodeBusy when a trial was killed and the box may still have its value, or when one goes on."""
     for found in transactions(state_dir):
         if found.purpose.get("what") != PURPOSE or not found.holds:
             continue
@@ -124,7 +124,6 @@ def refuse_leftovers(state_dir: Path) -> None:
             why=f"transaction {found.txn} holds what was there before",
             fix=f"redline node revert {found.txn}",
         )
-    refuse_beside(state_dir)
 
 
 def _lives(purpose: dict[str, Any]) -> bool:
