@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from redline import errors
 from redline.analyse.peers.tools import PEER_DEFINITIONS
 from redline.analyse.verdict import RULES
+from redline.node.tunables.table import TUNABLES
+from redline.node.tunables.tunable import Profile, Tunable, Want
 from redline.spec.experiment import Experiment
 from redline.spec.overrides import FLAGS
 from redline.units import DEFINITIONS
@@ -163,10 +165,51 @@ when the point ended is neither a success nor a failure; the verdict says when i
 """
 
 
+def node_settings() -> str:
+    """Every row of the table of settings, by group."""
+    tables: dict[str, list[str]] = {}
+    for row in TUNABLES:
+        wants = "<br>".join(f"{who}: {_wanted(want)}" for who, want in _alike(row.wants))
+        sources = "; ".join(f"{source.ref} ({source.date})" for source in row.sources)
+        notes = [row.effect] + ([f"*{row.advice}*"] if row.advice else [])
+        cells = (f"`{row.id}`<br>{row.title}", wants, row.severity, "<br>".join(notes), _kept(row), sources)
+        tables.setdefault(row.group, []).append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    head = "| setting | wanted | weight | what is expected, and *what to do by hand* | kept by | from |\n|---|---|---|---|---|---|\n"
+    body = "\n\n".join(f"## {group}\n\n{head}" + "\n".join(rows) for group, rows in tables.items())
+    return f"""# The node's settings
+
+{len(TUNABLES)} rows; [the node](node.md) says what is done with them. A date is that of the version named, else of when the
+source was read. What is wanted may be fitted to the box: `≥ 0` of a link means all the lanes that it has, of a clock the
+highest that there is. Claims that contradict each other stand side by side: measure.
+
+{body}
+"""
+
+
+def _alike(wants: Mapping[Profile, Want | None]) -> list[tuple[str, Want]]:
+    """Profiles that want the same, together."""
+    groups: dict[Want, list[str]] = {}
+    for profile, want in wants.items():
+        if want:
+            groups.setdefault(want, []).append(profile)
+    return [("all" if len(who) == len(wants) else ", ".join(who), want) for want, who in groups.items()]
+
+
+def _wanted(want: Want) -> str:
+    words = " or ".join(f"`{value}`" for value in want.values if value)
+    return {"at least": "≥ ", "at most": "≤ "}.get(want.op, "") + (words or "as the box has it")
+
+
+def _kept(row: Tunable) -> str:
+    """Where the value is kept over a boot."""
+    return f"{row.persist} `{row.persist_key}`" if row.persist != "none" else "by hand" if row.write == "none" else "-"
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "definitions.md": definitions,
     "errors.md": error_page,
     "experiment.md": experiment,
+    "node-settings.md": node_settings,
     "trust.md": trust,
 }
 

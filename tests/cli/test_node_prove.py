@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from redline.cli.node_options import named
+from redline.cli.node_options import names
 from redline.errors import UsageError
 from tests.cli.node_verbs import node
 from tests.tune.prove.boxes import PLANTED, Obeying, box, value
@@ -32,7 +32,7 @@ def test_a_verdict_on_the_terminal_as_json_as_a_page_and_as_a_profile(tmp_path: 
     assert "Does it help here?" in (tmp_path / "out" / "report.html").read_text()
     assert [one["verdict"] for one in told["settings"]] == ["helps", "not testable here"]
     assert (told["useful"], told["left"]) == ([PLANTED], [])
-    assert named([f"@{profile}"]) == [PLANTED]
+    assert names([f"@{profile}"]) == [PLANTED]
     assert value(tmp_path / "box", PLANTED) == "3\n"
 
 
@@ -42,7 +42,7 @@ def test_nothing_testable_is_exit_code_6_and_a_profile_that_names_nothing(tmp_pa
     prove(tmp_path, "http://127.0.0.1:9/health", "-s", "vm.swappiness", "--drop-useless", str(profile), code=6)
     assert "# vm.swappiness: not testable here (inert: no swap device" in profile.read_text()
     with pytest.raises(UsageError, match="names no setting"):
-        named([f"@{profile}"])
+        names([f"@{profile}"])
 
 
 def test_an_engine_and_a_url_exclude_each_other(tmp_path: Path) -> None:

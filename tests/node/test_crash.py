@@ -13,10 +13,14 @@ from redline.errors import RedlineError
 from redline.node import apply as applying
 from redline.node.apply import apply, resume
 from redline.node.change import Change
+from redline.node.fake import Box, FakeSys
 from redline.node.journal import Journal, decode
 from redline.node.revert import revert
+from redline.node.sys import Stat
 from redline.node.transaction import of
+from tests.node.folder_box import folder_box, row, state_hash
 from tests.node.memory_box import PAGES, THP, VM, MemoryBox
+from tests.node.test_plan import FRAME, HUGE, IOMMU, planned
 
 GRUB = ("update-grub",)
 
@@ -124,7 +128,7 @@ def test_journal_cut_at_every_byte_and_reverted(state: Path, fails: str) -> None
         before[size] = one  # the last state that the box had with so much written
     sizes = sorted(before)
     first = history.content.index(b"\n")  # before it is whole there is nothing to undo, wherever it is cut
-    for cut in [*range(1, first, 61), *range(first, len(history.content))]:
+    for cut in [*range(1, first, 61), *range(first, len(history.content), 3 if fails else 1)]:
         whole = max(size for size in sizes if size <= cut)
         left = History.at(before[whole])
         history.journal.write_bytes(history.content[:cut])
@@ -229,3 +233,59 @@ def test_both_of_a_pair_at_zero_come_back(state: Path) -> None:
                 revert(left, state)
             assert left.digest() == was
             journal.write_bytes(content)
+
+
+def test_ended_at_every_step_on_a_box_in_a_folder(state: Path) -> None:
+    """A whole plan of the table's own rows: values, a pair, files of four kinds, a command."""
+    steps = 0
+    while True:
+        root, journals = state / str(steps) / "box", state / str(steps) / "journals"
+        folder_box(root, commands={"update-grub": (0, "")})
+        was = state_hash(root)
+        left = steps
+
+        def step() -> None:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise Killed
+
+        class Mortal(FakeSys):
+            def set_attribute(self, path: str, value: bytes, *, count: Callable[[], None] = step) -> None:
+                count()
+                super().set_attribute(path, value)
+                count()
+
+            def put_file(
+                self, path: str, content: bytes, stat: Stat | None = None, *, count: Callable[[], None] = step
+            ) -> None:
+                count()
+                super().put_file(path, content, stat)
+                count()
+
+        original = Journal._append
+
+        def append(
+            journal: Journal,
+            line: bytes,
+            *,
+            write: Callable[[Journal, bytes], None] = original,
+            count: Callable[[], None] = step,
+        ) -> None:
+            write(journal, line[: len(line) // 2])
+            count()
+            write(journal, line[len(line) // 2 :])
+
+        box_ = Mortal(root, Box(commands={"update-grub": (0, "")}))
+        made = planned(box_, row("vm.swappiness", "10"), HUGE, row("vm.dirty_bytes", "1048576"), IOMMU, FRAME)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Journal, "_append", append)
+            try:
+                apply(box_, made.changes, journals)
+                break
+            except Killed:
+                pass
+        revert(FakeSys(root, box_.box), journals)
+        assert state_hash(root) == was, f"ended at step {steps}"
+        steps += 1
+    assert steps > 30

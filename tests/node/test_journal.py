@@ -99,6 +99,15 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     assert journal_paths(tmp_path / "none") == []
 
 
+def test_a_folder_that_may_not_be_read_is_not_an_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(_folder: Path) -> list[str]:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "listdir", denied)
+    with pytest.raises(JournalFault, match="Permission denied"):
+        journal_paths(tmp_path)
+
+
 def test_whatever_is_killed_while_adding_leaves_whole_lines(tmp_path: Path) -> None:
     """A real process, a real SIGKILL, in the middle of many lines."""
     code = (

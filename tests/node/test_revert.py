@@ -12,6 +12,7 @@ from redline.node.lock import boot_id
 from redline.node.revert import KINDS, revert, revert_all
 from redline.node.sys import Stat
 from redline.node.transaction import transactions
+from redline.node.verify import verify
 from tests.node.memory_box import PAGES, THP, VM, MemoryBox
 from tests.node.test_apply import CONF, attribute, some
 
@@ -143,6 +144,14 @@ def test_a_device_that_is_gone_is_no_obstacle(tmp_path: Path, box: MemoryBox) ->
     assert box.attributes[SWAPPINESS] == b"60\n"
 
 
+def test_a_file_that_was_removed_comes_back_with_mode_and_owner(tmp_path: Path, box: MemoryBox) -> None:
+    was = box.digest()
+    apply(box, [Change("file", "/etc/default/grub", box.read("/etc/default/grub"), None, ("x",))], tmp_path)
+    assert "/etc/default/grub" not in box.files
+    revert(box, tmp_path)
+    assert box.digest() == was
+
+
 def test_what_the_box_refuses_can_be_tried_again(tmp_path: Path, box: MemoryBox) -> None:
     was = box.digest()
     apply(box, some(box), tmp_path)
@@ -185,6 +194,10 @@ def test_a_damaged_journal_is_used_only_by_force(tmp_path: Path, box: MemoryBox)
     path.write_bytes(b"".join(lines[:2] + lines[3:]))
     with pytest.raises(JournalDamaged):
         revert(box, tmp_path)
+    with pytest.raises(JournalDamaged):
+        revert_all(box, tmp_path)
+    with pytest.raises(JournalDamaged):
+        verify(box, tmp_path)
     revert(box, tmp_path, force=KINDS)
     assert box.digest() == was
 

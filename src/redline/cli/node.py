@@ -13,9 +13,14 @@ import redline.cli
 def application() -> typer.Typer:
     """The sub-application with every verb that registers itself."""
     app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+    app.callback()(_group)  # a group also while it has one verb only
     for found in pkgutil.iter_modules(redline.cli.__path__):
         if found.name.startswith("node_"):
             module = importlib.import_module(f"redline.cli.{found.name}")
             if hasattr(module, "register"):
                 module.register(app)
     return app
+
+
+def _group() -> None:
+    """Prepare a GPU box: audit its settings, change them, prove it, undo it."""

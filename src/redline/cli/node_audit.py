@@ -11,10 +11,12 @@ import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
     from redline.node.audit_lines import Line
     from redline.node.judge import Judged
 
+_LIGHT = ("drift", "blocked", "overridden", "unknown")
 _COLOURS = {
     "drift": "yellow",
     "overridden": "magenta",
@@ -92,62 +94,82 @@ def _print(judged: Sequence[Judged], profile: str, show_all: bool, is_root: bool
 
 
 def _in_full(line: Line) -> bool:
-    """What is not ok; without weight only where it is unknown or overridden, since a surprise is worth a line."""
-    state, severity = line.judged.state, line.judged.tunable.severity
-    return state in ("drift", "blocked", "overridden", "unknown") and severity != "info"
+    """What a person can do something about, and what is not known; blocked ones are listed by their reason."""
+    return line.judged.state in ("drift", "overridden", "unknown") and line.judged.tunable.severity != "info"
 
 
 def _print_line(console: Console, line: Line) -> None:
-    from rich.padding import Padding
     from rich.text import Text
 
     judged, tunable = line.judged, line.judged.tunable
-    head = Text.assemble(
-        "  ",
-        (f"{judged.state if judged.state != 'not applicable' else 'n/a':<11}", _COLOURS[judged.state]),
-        (f"{tunable.severity:<7}", "bold" if tunable.severity == "high" else "dim"),
-        (tunable.id, "bold"),
-        f"  {line.change}",
-        (f"  {line.where}" if line.where else "", "dim"),
-    )
-    console.print(head)
-    indent = (0, 0, 0, 20)
+    body = _head(line)
     if judged.state not in ("ok", "not applicable", "inert"):
-        console.print(Padding(Text(f"{tunable.title}. {tunable.effect}", style="dim"), indent))
+        body.append(f"\n{tunable.title[0].upper()}{tunable.title[1:]}. {tunable.effect}", style="dim")
     told = judged.why or (tunable.advice if judged.state == "drift" else "")
     if told:
-        console.print(Padding(Text(told), indent))
+        body.append(f"\n{told}")
+    state = "n/a" if judged.state == "not applicable" else judged.state
+    severity = Text(tunable.severity, style="bold" if tunable.severity == "high" else "dim")
+    _row(console, (10, 6), Text(state, style=_COLOURS[judged.state]), severity, body)
+
+
+def _head(line: Line) -> Text:
+    from rich.text import Text
+
+    return Text.assemble((line.judged.tunable.id, "bold"), f"  {line.change}", (f"  {line.where}", "dim"))
+
+
+def _row(console: Console, widths: Sequence[int], *cells: Text) -> None:
+    """Cells of fixed widths, and a last one that wraps below itself."""
+    from rich.padding import Padding
+    from rich.table import Table
+
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    for width in widths:
+        grid.add_column(width=width)
+    grid.add_column()
+    grid.add_row(*cells)
+    console.print(Padding(grid, (0, 0, 0, 2)))
 
 
 def _print_rest(console: Console, found: Sequence[Line]) -> None:
-    """Differences without weight, and values that cannot matter here, one line each."""
-    from rich.padding import Padding
+    """What is blocked, by reason; differences without weight; values that cannot matter here. One line each."""
     from rich.text import Text
 
+    from redline.node.audit_lines import SEVERITIES
+
+    reasons: dict[str, list[Line]] = {}
+    for line in found:
+        if line.judged.state == "blocked" and line.judged.tunable.severity != "info":
+            reasons.setdefault(line.judged.why, []).append(line)
+    for why, those in reasons.items():
+        console.print(f"\n[bold red]blocked:[/] {why}")
+        for line in sorted(those, key=lambda line: -SEVERITIES.index(line.judged.tunable.severity)):
+            _row(console, (6,), Text(line.judged.tunable.severity, style="dim"), _head(line))
     light = [line for line in found if line.judged.tunable.severity == "info" and line.judged.state in _LIGHT]
     if light:
         console.print("\n[bold]differ, of little weight[/]")
         for line in light:
-            mark = "" if line.judged.state == "drift" else f" ({line.judged.state})"
-            console.print(Text.assemble(f"  {line.judged.tunable.id}  {line.change}{mark}", (f"  {line.where}", "dim")))
+            mark = "" if line.judged.state == "drift" else f"  ({line.judged.state})"
+            _row(console, (), Text.assemble(_head(line), mark))
     inert = [line for line in found if line.judged.state == "inert"]
     if inert:
         console.print("\n[bold]without effect here, whatever the value[/]")
         for line in inert:
-            where = f" ({line.where})" if line.where else ""
-            head = f"  {line.judged.tunable.id} = {line.judged.value}{where}"
-            console.print(Text(head))
-            console.print(Padding(Text(line.judged.why, style="dim"), (0, 0, 0, 20)))
-
-
-_LIGHT = ("drift", "blocked", "overridden", "unknown")
+            value = Text(f"{line.judged.tunable.id} = {line.judged.value}")
+            _row(console, (42,), value, Text(f"{line.where}: " * bool(line.where) + line.judged.why, style="dim"))
 
 
 def _print_end(console: Console, judged: Sequence[Judged], profile: str, show_all: bool, is_root: bool) -> None:
+    from redline.node.audit_lines import is_bad
+
     rows: dict[str, set[str]] = {}
     for each in judged:
         rows.setdefault(each.state, set()).add(each.tunable.id)
-    counted = " · ".join(f"{len(ids)} {state}" for state, ids in rows.items())
+    counted = " · ".join(f"{len(rows[state])} {state}" for state in _COLOURS if state in rows)
     console.print(f"\nprofile {profile}: {counted}" + ("" if show_all else "   (--all shows every one)"))
+    first = dict.fromkeys(each.tunable.id for each in judged if is_bad(each, "high"))
+    if first:
+        console.print(f"look first at: {', '.join(first)}")
     if not is_root:
         console.print("[yellow]not root:[/] some values could not be read")

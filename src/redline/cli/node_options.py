@@ -23,18 +23,23 @@ ProfileOption = Annotated[
 ]
 Only = Annotated[
     list[str] | None,
-    typer.Option("--only", metavar="ID", help="these settings alone; repeatable; @FILE holds one a line"),
+    typer.Option("--only", metavar="ID", help="these settings alone: ids, beginnings of ids, groups; @FILE holds such"),
 ]
-Skip = Annotated[list[str] | None, typer.Option("--skip", metavar="ID", help="without this setting; repeatable")]
+Skip = Annotated[list[str] | None, typer.Option("--skip", metavar="ID", help="without this setting")]
 NoPersist = Annotated[bool, typer.Option("--no-persist", help="live values only, nothing that outlives a reboot")]
 Json = Annotated[bool, typer.Option("--json", help="the result as JSON on stdout")]
 
 
 def box(root: Path | None) -> Sys:
+    from redline.errors import UsageError
     from redline.node.fake import FakeSys
     from redline.node.live import LiveSys
 
-    return LiveSys() if root is None else FakeSys(root)
+    if root is None:
+        return LiveSys()
+    if not (root / "proc").is_dir():
+        raise UsageError(f"{root} holds no box: there is no proc in it", fix="redline node snapshot makes one")
+    return FakeSys(root)
 
 
 def journals(root: Path | None, state_dir: Path | None) -> Path:
@@ -46,23 +51,24 @@ def journals(root: Path | None, state_dir: Path | None) -> Path:
     return STATE_DIR if root is None else root / str(STATE_DIR).lstrip("/")
 
 
-def named(given: list[str] | tuple[str, ...]) -> list[str]:
-    """Ids as given; `@FILE` stands for those in a file, one a line, with remarks after #. UsageError without it, and
-    when it names none: no id at all would mean every setting."""
+def names(given: list[str] | None) -> list[str]:
+    """Ids, with commas or one by one. `@FILE` stands for those in a file, one a line, with remarks after #. UsageError
+    without that file, and when it names none: no id at all would mean every setting."""
     from redline.errors import UsageError
 
     ids: list[str] = []
-    for name in given:
+    for name in (name.strip() for entry in given or () for name in entry.split(",")):
         if not name.startswith("@"):
-            ids.append(name)
+            ids += [name] if name else []
             continue
         try:
             lines = Path(name[1:]).read_text().splitlines()
         except OSError as error:
             raise UsageError(f"{name[1:]} cannot be read: {error.strerror}") from error
-        ids += [found for line in lines if (found := line.partition("#")[0].strip())]
-    if given and not ids:
-        raise UsageError(f"{', '.join(given)} names no setting", why="nothing was found to be worth keeping")
+        found = [word for line in lines if (word := line.partition("#")[0].strip())]
+        if not found:
+            raise UsageError(f"{name[1:]} names no setting", why="nothing was found to be worth keeping")
+        ids += found
     return ids
 
 
@@ -76,7 +82,7 @@ def planned(sys: Sys, profile: Any, only: list[str] | None, skip: list[str] | No
 
     try:
         with working("reading the box"):
-            return plan(sys, audit(sys, profile, named(only or ())), persist=not no_persist, skip=skip or ())
+            return plan(sys, audit(sys, profile, names(only)), persist=not no_persist, skip=names(skip))
     except SysFault as fault:
         raise NodeFault(f"the box cannot be read: {explain(fault)}", fix="sudo, if a file is for root alone") from fault
 

@@ -23,6 +23,7 @@ def command(
 ) -> None:
     """Check that everything redline has set still holds. Exit code 5 when something does not."""
     from redline.cli.node_options import box, journals
+    from redline.node.commit_confirm import pending
     from redline.node.verify import BAD, verify
 
     found = verify(box(root), journals(root, state_dir), txn)
@@ -37,11 +38,17 @@ def command(
         from rich.markup import escape
         from rich.table import Table
 
-        table = Table("", "setting", "where", "is", "why", box=None, padding=(0, 2, 0, 0))
+        table = Table(box=None, padding=(0, 2, 0, 0))
+        for head in ("", "setting", "where", "is", "why", "transaction"):
+            table.add_column(head, overflow="fold")
         for one in found:
             colour = "red" if one.state in BAD else "yellow" if one.state != "in force" else "green"
             ids = ", ".join(one.tunable_ids)
-            table.add_row(f"[{colour}]{one.state}[/]", escape(ids), escape(one.path), escape(one.now), escape(one.why))
+            table.add_row(
+                f"[{colour}]{one.state}[/]", escape(ids), escape(one.path), escape(one.now), escape(one.why), one.txn
+            )
         Console(highlight=False).print(table)
+        for text in pending(journals(root, state_dir)):
+            typer.echo(f"note: {text}")
     if any(one.state in BAD for one in found):
         raise typer.Exit(DRIFT)

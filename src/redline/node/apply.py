@@ -15,7 +15,7 @@ from redline.node.change import Change, Images, as_text, digest, image, images, 
 from redline.node.journal import SUFFIX, Journal
 from redline.node.lock import boot_id, locked
 from redline.node.sys import Stat, Sys, SysFault
-from redline.node.transaction import Transaction, new_id, of, open_journal, to_json, transactions
+from redline.node.transaction import Step, Transaction, new_id, of, open_journal, to_json, transactions
 from redline.node.undo import after_files, put_back, standing
 
 STATE_DIR = Path("/var/lib/redline/node")
@@ -63,8 +63,12 @@ def apply(
         )
         if confirm_s > 0 and arm is not None:
             # before the first write: whatever ends this process cannot end the promise
-            confirm_by = time.time() + confirm_s
-            journal.add("watchdog", confirm_by=confirm_by, **arm(sys, state_dir, journal.txn, confirm_s))
+            try:
+                watchdog = arm(sys, state_dir, journal.txn, confirm_s)
+            except NodeFault as fault:
+                note(journal, "end", state="rolled back", why=str(fault))
+                raise
+            journal.add("watchdog", confirm_by=time.time() + confirm_s, **watchdog)
         return carry_out(sys, journal)
 
 
@@ -112,12 +116,12 @@ def carry_out(sys: Sys, journal: Journal) -> Transaction:
     try:
         for index, step in enumerate(steps):
             if step.after is None:
-                _carry_out_one(sys, journal, index, touched)
+                _carry_out_one(sys, journal, index, step, touched)
             touched.update(step.change.paths)
         journal.add("end", state="applied")
     except (SysFault, NodeFault, KeyboardInterrupt) as fault:
         why = explain(fault) if isinstance(fault, SysFault) else str(fault) or "interrupted"
-        left = roll_back(sys, journal, why)
+        left = roll_back(sys, journal, steps, why)
         if isinstance(fault, KeyboardInterrupt) and not left:
             raise
         raise _failed(journal, why, left) from fault
@@ -134,8 +138,8 @@ def _failed(journal: Journal, why: str, left: list[str]) -> ApplyFailed:
     return ApplyFailed("a change did not hold; everything is as it was before", why=why)
 
 
-def _carry_out_one(sys: Sys, journal: Journal, index: int, touched: set[str]) -> None:
-    step = of(journal).steps[index]
+def _carry_out_one(sys: Sys, journal: Journal, index: int, step: Step, touched: set[str]) -> None:
+    """`step` is kept as the journal has it."""
     change, now = step.change, images(sys, step.change)
     if step.before is not None and standing(step, now, ended=False) == "ours":
         if change.kind == "command" or (
@@ -148,8 +152,11 @@ def _carry_out_one(sys: Sys, journal: Journal, index: int, touched: set[str]) ->
     if change.path not in touched:
         check_unchanged(change, now)
     journal.add("intent", i=index, before=to_json(now, keep=True))
+    step.before = now
     write(sys, change)
-    journal.add("done", i=index, after=to_json(images(sys, change), keep=change.kind == "attribute"))
+    after = images(sys, change)
+    journal.add("done", i=index, after=to_json(after, keep=change.kind == "attribute"))
+    step.after = after
 
 
 def write(sys: Sys, change: Change) -> None:
@@ -176,9 +183,9 @@ def write(sys: Sys, change: Change) -> None:
         raise ApplyFailed(f"{change.path} does not hold what was written to it")
 
 
-def roll_back(sys: Sys, journal: Journal, why: str) -> list[str]:
+def roll_back(sys: Sys, journal: Journal, steps: Sequence[Step], why: str) -> list[str]:
     """Takes back what was begun, last first. Gives what could not be put back; then the transaction stays open."""
-    left, steps = [], of(journal).steps
+    left = []
     for index, step in reversed(list(enumerate(steps))):
         if step.before is None:
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ class Line:
     @property
     def where(self) -> str:
         """`3 of 128: cpu0, cpu1, …`; '' for a row with one nameless place."""
-        names = [place.name for place in self.places if place.name]
+        names = sorted((place.name for place in self.places if place.name), key=_natural)
         if not names:
             return ""
         if len(names) == 1:
@@ -41,9 +42,14 @@ class Line:
         value, want = "?" if self.judged.value is None else self.judged.value or "''", self.judged.want
         if want is None or self.judged.state == "ok":
             return "" if self.judged.value is None else value
-        wanted = " | ".join(want.values)
-        sign = {"at least": "≥ ", "at most": "≤ ", "within": "in "}.get(want.op, "")
+        wanted = " | ".join((*want.values[:3], "…") if len(want.values) > 4 else want.values)
+        sign = "" if wanted == "0" else {"at least": "≥ ", "at most": "≤ ", "within": "in "}.get(want.op, "")
         return f"{value} → {sign}{wanted}"
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """policy2 before policy10."""
+    return [(int(part or 0) if part.isdigit() else -1, part) for part in re.split(r"(\d+)", name)]
 
 
 def lines(judged: Sequence[Judged]) -> list[Line]:

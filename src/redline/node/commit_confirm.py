@@ -26,7 +26,7 @@ from redline.node.live import LiveSys
 from redline.node.lock import boot_id, identity, locked, start_ticks
 from redline.node.revert import revert_locked
 from redline.node.sys import Sys
-from redline.node.transaction import Transaction, of, open_journal
+from redline.node.transaction import Transaction, of, open_journal, transactions
 
 LIVE: tuple[Kind, ...] = ("attribute",)
 START_S = 20.0
@@ -73,6 +73,20 @@ def confirm(state_dir: Path = STATE_DIR, txn: str = "last") -> Transaction:
         journal.add("confirmed", at=time.time())
         _let_go(found.watchdog)
         return of(journal)
+
+
+def pending(state_dir: Path = STATE_DIR) -> list[str]:
+    """One sentence for each transaction that waits to be confirmed. The process that would undo it does not outlive a
+    reboot: then it waits for somebody to decide."""
+    said = []
+    for found in transactions(state_dir):
+        if found.status == "unconfirmed":
+            pid, start = int(found.watchdog.get("pid", 0)), found.watchdog.get("start")
+            watched = found.watchdog.get("boot") == boot_id() and start_ticks(pid) == start != 0
+            left = max(0.0, found.confirm_by - time.time())
+            what = f"is undone in {left:.0f} s" if watched else "is not undone by itself any more: its process is gone"
+            said.append(f"transaction {found.txn} {what}; redline node confirm keeps it, redline node revert undoes it")
+    return said
 
 
 def _let_go(watchdog: dict[str, Any]) -> None:

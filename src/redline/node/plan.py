@@ -89,7 +89,13 @@ def plan(sys: Sys, judged: Sequence[Judged], *, persist: bool = True, skip: Coll
         warnings.append(f"until the next boot only: {', '.join(dict.fromkeys(fleeting))}")
     reboot = dict.fromkeys(id_ for change in changes if change.needs_reboot for id_ in change.tunable_ids)
     said = (*warnings, *refused.values(), *form.warnings)
-    return Plan(changes, tuple(reboot), tuple(blast_radius(sys, changes)), tuple(dict.fromkeys(said)), tuple(manual))
+    return Plan(
+        changes,
+        tuple(reboot),
+        tuple(blast_radius(sys, changes)),
+        tuple(dict.fromkeys(said)),
+        tuple(dict.fromkeys(manual)),
+    )
 
 
 def _name(one: Judged) -> str:

@@ -74,7 +74,7 @@ def revert_all(
 ) -> list[Reverted]:
     """Undoes every transaction that still holds, newest first."""
     with locked(state_dir, "revert --all"):
-        holding = [found.txn for found in transactions(state_dir) if found.holds]
+        holding = [found.txn for found in transactions(state_dir, salvage=bool(force)) if found.holds]
         return [revert_locked(sys, state_dir, txn, force=force, leave=leave) for txn in reversed(holding)]
 
 

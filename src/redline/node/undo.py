@@ -96,8 +96,13 @@ def after_files(sys: Sys, steps: Iterable[Step], remade: Iterable[Step] = ()) ->
     complaints = []
     wanted = [step.change.undo_argv for step in steps] + [step.change.redo_argv for step in remade]
     for argv in wanted:
-        if argv:
+        if not argv:
+            continue
+        try:
             ran = sys.run(argv, timeout_s=600.0)
+        except SysFault as fault:
+            complaints.append(str(fault))
+        else:
             if ran.rc:
                 complaints.append(f"{' '.join(argv)} ended with {ran.rc}: {(ran.err or ran.out).strip()[-200:]}")
     return complaints

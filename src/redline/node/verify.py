@@ -35,7 +35,7 @@ class Verified:
 def verify(sys: Sys, state_dir: Path = STATE_DIR, txn: str = "") -> list[Verified]:
     """Every change that is not undone, of one transaction or of all; of two on the same path the later one counts.
     Reads only."""
-    found = [of(open_journal(state_dir, txn))] if txn else list(transactions(state_dir))
+    found = [of(open_journal(state_dir, txn))] if txn else list(transactions(state_dir, salvage=False))
     holding = [one for one in found if one.holds]
     last = {step.change.label: one.txn for one in holding for step in one.steps}
     return [

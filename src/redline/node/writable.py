@@ -66,9 +66,8 @@ def in_container(sys: Sys) -> str:
 
 def is_virtual(sys: Sys) -> bool:
     """Whether a hypervisor is below."""
-    return " hypervisor" in f" {fields(text(sys, '/proc/cpuinfo')).get('flags', '')}" or bool(
-        sys.exists("/sys/hypervisor/type")
-    )
+    flags = (fields(text(sys, "/proc/cpuinfo")).get("flags") or "").split()
+    return "hypervisor" in flags or sys.exists("/sys/hypervisor/type")
 
 
 BOOT_LOADERS = (

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from redline.node.change import Change
 from redline.node.persist.distro import family, program
-from redline.node.persist.form import HEAD, Form, Setting, file_change, ids, old_lines
+from redline.node.persist.form import HEAD, Form, Setting, behind, file_change, ids, old_lines
 from redline.node.sys import Sys, SysFault, text
 
 GRUB_FOLDER = "/etc/default/grub.d"
@@ -56,7 +56,7 @@ def _grub(sys: Sys, settings: Sequence[Setting], arguments: list[str]) -> Form:
     command = Change(
         *("command", "", None, None, ids(settings)),
         argv=("update-grub",),
-        covers=(GRUB_CONFIG,),
+        covers=(behind(sys, GRUB_CONFIG),),
         redo_argv=("update-grub",),
         risk=BOOT_RISK,
         needs_reboot=True,
@@ -81,8 +81,9 @@ def _grubby(sys: Sys, settings: Sequence[Setting], arguments: list[str]) -> Form
     """grubby changes the entry of every kernel that is installed, and the defaults for those to come."""
     if not program(sys, "grubby"):
         return Form(warnings=[f"grubby is not installed: boot with {' '.join(arguments)} ({', '.join(ids(settings))})"])
+    # also those that are not there: grubby may make them
     files = ["/etc/default/grub", "/etc/kernel/cmdline", "/boot/grub2/grubenv", "/boot/grub2/grub.cfg"]
-    covers = sorted({*sys.glob("/boot/loader/entries/*.conf"), *(path for path in files if sys.exists(path))})
+    covers = sorted({behind(sys, path) for path in [*files, *sys.glob("/boot/loader/entries/*.conf")]})
     words = " ".join(arguments)
     command = Change(
         *("command", "", None, None, ids(settings)),
@@ -123,5 +124,11 @@ def _with_options(line: str, arguments: list[str], path: str) -> str:
 
 def with_arguments(words: Sequence[str], arguments: Sequence[str]) -> list[str]:
     """`words` without the arguments that are set anew, and those at the end: the last one of a name counts."""
-    names = {argument.partition("=")[0].replace("-", "_") for argument in arguments}
-    return [word for word in words if word.partition("=")[0].replace("-", "_") not in names] + list(arguments)
+    names = {_name(argument) for argument in arguments}
+    if sorted(word for word in words if _name(word) in names) == sorted(arguments):
+        return list(words)
+    return [word for word in words if _name(word) not in names] + list(arguments)
+
+
+def _name(word: str) -> str:
+    return word.partition("=")[0].replace("-", "_")

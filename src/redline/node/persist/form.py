@@ -39,8 +39,19 @@ class Form:
         self.warnings += other.warnings
 
 
+def behind(sys: Sys, path: str) -> str:
+    """The file that `path` stands for: a link must not be replaced by what it leads to."""
+    for _ in range(8):
+        target = sys.link(path)
+        if target is None:
+            break
+        path = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
+    return path
+
+
 def file_change(sys: Sys, path: str, after: bytes | None, settings: Sequence[Setting], **more: Any) -> list[Change]:
     """The change of one file; [] when it holds that already."""
+    path = behind(sys, path)
     try:
         before = sys.read(path) if sys.stat(path) is not None else None
     except SysFault as fault:

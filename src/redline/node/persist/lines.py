@@ -108,18 +108,20 @@ def tmpfiles(sys: Sys, settings: Sequence[Setting]) -> Form:
         TMPFILES_FILES,
         settings,
         lambda one: f"w {_escaped(one.place.path)} - - - - {one.value.replace('%', '%%')}",
-        lambda line: line.split()[1],
+        lambda line: line.partition(" - - - - ")[0],
         _tmpfile,
     )
     return Form(changes)
 
 
 def _escaped(path: str) -> str:
-    return path.replace("\\", "\\x5c").replace(" ", "\\x20").replace("%", "%%")
+    return f'"{path}"'.replace("%", "%%") if " " in path else path.replace("%", "%%")
 
 
 def _tmpfile(box: Any, one: Setting) -> bool:
     found = tmpfiles_line(box, one.place.path)
+    if found is None and " " in one.place.path:
+        return True  # quoted: nobody else has a line for it
     return found is not None and found[0] == one.value.replace("%", "%%")
 
 
@@ -137,7 +139,9 @@ def _udev_rule(one: Setting) -> str:
         if "/block/" in device
         else next((part for before, part in pairwise(device.split("/")) if before in ("class", "bus")), "block")
     )
-    return f'ACTION=="add|change", SUBSYSTEM=="{kind}", KERNEL=="{name}", ATTR{{{one.key}}}="{one.value}"'
+    # a card gets its name after it was added: that is a move
+    actions = "add|change|move" if kind == "net" else "add|change"
+    return f'ACTION=="{actions}", SUBSYSTEM=="{kind}", KERNEL=="{name}", ATTR{{{one.key}}}="{one.value}"'
 
 
 def _udev(box: Any, one: Setting) -> bool:

@@ -81,7 +81,8 @@ def _irqs_of(sys: Sys, *classes: str) -> list[Place]:
     for folder in pci(sys, *classes):
         for irq in sorted(sys.names(f"{folder}/msi_irqs"), key=int):
             path = f"/proc/irq/{irq}/smp_affinity_list"
-            if sys.exists(path):
+            administrative = any(name.endswith("q0") for name in sys.names(f"/proc/irq/{irq}"))
+            if sys.exists(path) and not administrative:  # that queue carries no data
                 found.append(Place(path, f"{posixpath.basename(folder)} {irq}"))
     return found
 
@@ -97,7 +98,7 @@ def _managed(sys: Sys, place: Place) -> str:
     irq = place.name.split()[-1]
     flags = text(sys, f"/sys/kernel/debug/irq/irqs/{irq}") or ""
     names = sys.names(f"/proc/irq/{irq}")
-    io_queue = any(name.startswith("nvme") and "q" in name and not name.endswith("q0") for name in names)
+    io_queue = any(name.startswith("nvme") for name in names)
     return (
         "managed by the kernel: one queue per CPU, each completes where it was sent; writes end in EIO"
         if "IRQD_AFFINITY_MANAGED" in flags or io_queue
@@ -150,13 +151,13 @@ IRQ: tuple[Tunable, ...] = (
         ("0x0108",),
         applies=_managed,
         severity="info",
-        effect="Only the administrative queue can be moved; it carries no data.",
+        effect="Only drives whose queues the kernel does not manage: each completes beside its memory.",
     ),
     advice(
         "irq.banned_cpus",
         "CPUs that irqbalance keeps clear",
         only_for("latency", op="equals", values=("some",)),
-        Source("tool", "irqbalance(1): IRQBALANCE_BANNED_CPULIST", "2026-01"),
+        Source("tool", "irqbalance(1): IRQBALANCE_BANNED_CPULIST", "2026-11"),
         group="irq",
         places=lambda sys: [Place(_BALANCE_FILES[0])] if runs(sys, "irqbalance") else [],
         read=_banned,
@@ -188,10 +189,10 @@ IRQ: tuple[Tunable, ...] = (
     sysctl(
         "net.core.rps_sock_flow_entries",
         "table that steers packets to the reader's CPU",
-        everywhere("equals", 0),
+        everywhere("at least", 32768),
         _SCALING,
         group="irq",
-        fit=lambda sys, _place, _want: want("at least", 32768) if _one_queue(sys) else want("at least", 0),
+        fit=lambda sys, _place, wanted: wanted if _one_queue(sys) else None,
         effective=_no_rps,
         severity="info",
         effect="With RPS on: a packet is handled on the CPU whose thread reads it.",

@@ -11,7 +11,7 @@ from redline.node.writable import has_capability, in_container
 _FS = kernel_doc("admin-guide/sysctl/fs.rst")
 _KERNEL = kernel_doc("admin-guide/sysctl/kernel.rst")
 _CGROUP = kernel_doc("admin-guide/cgroup-v2.rst")
-_EXEC = Source("tool", "systemd.exec(5): limits.d reaches login sessions only, services need Limit*=", "2026-03")
+_EXEC = Source("tool", "systemd.exec(5): limits.d reaches login sessions only, services need Limit*=", "2026-11")
 _PARAMETERS = kernel_doc("admin-guide/kernel-parameters.txt")
 
 
@@ -100,7 +100,7 @@ LIMITS: tuple[Tunable, ...] = (
         "files and sockets that may be open",
         everywhere("at least", 65536),
         _EXEC,
-        Source("tool", "systemd 240 NEWS: soft limit 1024, hard limit 524288", "2026-03"),
+        Source("tool", "systemd 240 NEWS: soft limit 1024, hard limit 524288", "2026-11"),
         group="limits",
         scope="pid",
         places=_limits,
@@ -290,6 +290,7 @@ BOOT: tuple[Tunable, ...] = (
         "control groups of version 2",
         everywhere("equals", 1),
         _CGROUP,
+        Source("issue", "kubernetes/enhancements #5573: failCgroupV1 is the default from 1.35", "2026-11"),
         group="boot",
         places=one("/sys/fs/cgroup"),
         read=_hierarchy,
@@ -306,7 +307,7 @@ BOOT: tuple[Tunable, ...] = (
         "boot.nvidia_iomem",
         "memory window of the GPUs is large enough",
         everywhere("equals", "yes"),
-        Source("vendor", "NVIDIA data-center GPU driver guide: above 4G decoding", "2026-06"),
+        Source("vendor", "NVIDIA data-center GPU driver guide: above 4G decoding", "2026-11"),
         group="boot",
         places=one("/sys/module/nvidia"),
         read=_window,

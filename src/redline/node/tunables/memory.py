@@ -5,14 +5,14 @@ from __future__ import annotations
 import posixpath
 
 from redline.node.sys import Sys, text
-from redline.node.tunables.find import bracketed, each, memory_kib, number, one, word
-from redline.node.tunables.rows import advice, everywhere, kernel_doc, only_for, sysctl, tuned, want
+from redline.node.tunables.find import bracketed, each, memory_kib, number, one
+from redline.node.tunables.rows import advice, everywhere, kernel_doc, only_for, sysctl, sysfs, tuned, want
 from redline.node.tunables.tunable import AT_START, Place, Reason, Source, Tunable, Want
 
 _THP = "/sys/kernel/mm/transparent_hugepage"
 _SYSCTL_VM = kernel_doc("admin-guide/sysctl/vm.rst")
 _THP_DOC = kernel_doc("admin-guide/mm/transhuge.rst")
-_TRT = Source("issue", "NVIDIA/TensorRT-LLM #15430, #15431", "2026-07")
+_TRT = Source("issue", "NVIDIA/TensorRT-LLM #15430, #15431", "2026-11")
 
 
 def _no_swap(sys: Sys, _place: Place) -> str:
@@ -33,24 +33,24 @@ def _nobody_maps(sys: Sys, place: Place) -> str:
     if not total or free < total:
         return ""
     size = int(posixpath.basename(folder).removeprefix("hugepages-").removesuffix("kB"))
-    return (
-        f"no process maps one: {total * size / (1 << 20):.1f} GiB are kept from the page cache and from everything else"
-    )
+    mib = total * size >> 10
+    kept = f"{mib / 1024:.1f} GiB" if mib >= 1024 else f"{mib} MiB"
+    return f"no process maps one: {kept} are kept from the page cache and from everything else"
 
 
 def _huge(size: str, kib: int) -> Tunable:
-    return Tunable(
-        id=f"hugepages.{size}",
-        title=f"reserved huge pages of {size.upper()}, per node",
+    return sysfs(
+        f"hugepages.{size}",
+        f"reserved huge pages of {size.upper()}, per node",
+        each(f"/sys/devices/system/node/node*/hugepages/hugepages-{kib}kB/nr_hugepages", part=5),
+        everywhere("at most", 0),
+        kernel_doc("admin-guide/mm/hugetlbpage.rst"),
+        Source("issue", "vllm-project/vllm #45693 (open)", "2026-11"),
         group="memory",
         scope="device",
-        places=each(f"/sys/devices/system/node/node*/hugepages/hugepages-{kib}kB/nr_hugepages", part=5),
-        read=word,
-        wants=everywhere("at most", 0),
         fit=_used_pages,
         effective=_nobody_maps,
         absent="this kernel has no pages of this size",
-        persist="tmpfiles",
         persist_key="nr_hugepages",
         owners=("tuned",),
         risk=2,
@@ -58,10 +58,6 @@ def _huge(size: str, kib: int) -> Tunable:
         effect="Only DPDK- and SPDK-like stacks map them today; for everything else they are memory that is gone.",
         signal="free_hugepages",
         tags=frozenset({AT_START}),
-        sources=(
-            kernel_doc("admin-guide/mm/hugetlbpage.rst"),
-            Source("issue", "vllm-project/vllm #45693 (open)", "2026-11"),
-        ),
     )
 
 
@@ -98,20 +94,20 @@ def _shm_kib(sys: Sys, place: Place) -> str:
 
 def _swap_mib(sys: Sys, _place: Place) -> str:
     lines = [line.split() for line in (text(sys, "/proc/swaps") or "").splitlines()[1:]]
-    return str(sum(int(parts[3]) for parts in lines if len(parts) > 3) >> 10)
+    return str(sum(int(parts[2]) for parts in lines if len(parts) > 2) >> 10)
 
 
 MEMORY: tuple[Tunable, ...] = (
-    Tunable(
-        id="thp.enabled",
-        title="transparent huge pages",
+    sysfs(
+        "thp.enabled",
+        "transparent huge pages",
+        one(f"{_THP}/enabled"),
+        everywhere("equals", "madvise"),
+        _THP_DOC,
+        tuned("network-latency (never), hpc-compute (always): they disagree, so measure"),
         group="memory",
-        scope="host",
-        places=one(f"{_THP}/enabled"),
         read=bracketed,
-        wants=everywhere("equals", "madvise"),
         absent="this kernel is built without them",
-        persist="tmpfiles",
         persist_key="enabled",
         owners=("tuned",),
         risk=1,
@@ -119,25 +115,24 @@ MEMORY: tuple[Tunable, ...] = (
         effect="always: page faults stall while pages are zeroed and memory bloats; never: pools that ask get none.",
         signal="thp_faults",
         tags=frozenset({AT_START}),
-        sources=(_THP_DOC, tuned("network-latency (never), hpc-compute (always): they disagree, so measure")),
     ),
-    Tunable(
-        id="thp.defrag",
-        title="what a fault does when no huge page is free",
-        group="memory",
-        scope="host",
-        places=one(f"{_THP}/defrag"),
-        read=bracketed,
-        wants={
+    sysfs(
+        "thp.defrag",
+        "what a fault does when no huge page is free",
+        one(f"{_THP}/defrag"),
+        {
             "latency": want("one of", "defer", "never"),
             "throughput": want("one of", "defer", "never"),
             "shared": want("one of", "defer", "never", "defer+madvise"),
             "vm": want("one of", "defer", "never"),
         },
+        _TRT,
+        _THP_DOC,
+        group="memory",
+        read=bracketed,
         effective=lambda sys, _place: (
             "transparent huge pages are off" if bracketed(sys, Place(f"{_THP}/enabled")) == "never" else ""
         ),
-        persist="tmpfiles",
         persist_key="defrag",
         owners=("tuned",),
         risk=1,
@@ -145,25 +140,21 @@ MEMORY: tuple[Tunable, ...] = (
         effect="With madvise every fault of a big pinned pool may compact memory: GB/s become GB/min.",
         signal="compact_stall",
         tags=frozenset({AT_START}),
-        sources=(_TRT, _THP_DOC),
     ),
-    Tunable(
-        id="thp.khugepaged_defrag",
-        title="khugepaged compacts in the background",
+    sysfs(
+        "thp.khugepaged_defrag",
+        "khugepaged compacts in the background",
+        one(f"{_THP}/khugepaged/defrag"),
+        only_for("latency", op="equals", values=(0,)),
+        _THP_DOC,
         group="memory",
-        scope="host",
-        places=one(f"{_THP}/khugepaged/defrag"),
-        read=word,
-        wants=only_for("latency", op="equals", values=(0,)),
         effective=lambda sys, _place: (
             "transparent huge pages are off" if bracketed(sys, Place(f"{_THP}/enabled")) == "never" else ""
         ),
-        persist="tmpfiles",
         persist_key="khugepaged/defrag",
         severity="info",
         effect="Moves pages under running processes; each move costs a TLB shootdown.",
         signal="compact_daemon_wake",
-        sources=(_THP_DOC,),
     ),
     sysctl(
         "vm.swappiness",
@@ -323,21 +314,18 @@ MEMORY: tuple[Tunable, ...] = (
         severity="high",
         effect="Tensor-parallel workers and NCCL pass data through it; a container's 64 MB make them crash or hang.",
     ),
-    Tunable(
-        id="mem.ksm",
-        title="kernel samepage merging",
+    sysfs(
+        "mem.ksm",
+        "kernel samepage merging",
+        one("/sys/kernel/mm/ksm/run"),
+        everywhere("equals", 0),
+        kernel_doc("admin-guide/mm/ksm.rst"),
         group="memory",
-        scope="host",
-        places=one("/sys/kernel/mm/ksm/run"),
-        read=word,
-        wants=everywhere("equals", 0),
         absent="this kernel is built without it",
-        persist="tmpfiles",
         persist_key="run",
         severity="low",
         risk=1,
         effect="A thread that scans memory for equal pages: CPU that the engine needs, and page faults on write.",
         signal="ksmd_cpu",
-        sources=(kernel_doc("admin-guide/mm/ksm.rst"),),
     ),
 )

@@ -33,7 +33,7 @@ def _backlog(sys: Sys, place: Place) -> str:
         return f"{name} (pid {pid}) listens in another network namespace, which has its own value"
     asked, limit = max(listeners(sys), default=0), number(sys, place.path) or 0
     if 0 < asked < limit:
-        return f"no listener here asks for more than {asked}; the kernel takes the smaller of both"
+        return f"no listener has a backlog above {asked} (a server takes a raised limit when it is started anew)"
     return ""
 
 
@@ -112,7 +112,7 @@ NETWORK: tuple[Tunable, ...] = (
         "connections that may wait for accept()",
         everywhere("at least", 65535),
         _NET,
-        Source("measured", "NovaSky-AI/SkyRL #2163: 109k of 131072 requests refused at backlog 2048", "2026-07"),
+        Source("measured", "NovaSky-AI/SkyRL #2163: 109k of 131072 requests refused at backlog 2048", "2026-11"),
         scope="netns",
         effective=_backlog,
         tags=frozenset({AT_START}),
@@ -155,7 +155,7 @@ NETWORK: tuple[Tunable, ...] = (
         "receive buffers (least, first, most)",
         everywhere("equals", ""),
         _IP,
-        Source("vendor", "ESnet fasterdata: host tuning", "2025-11"),
+        Source("vendor", "ESnet fasterdata: host tuning", "2026-11"),
         applies=_slow,
         fit=_third(16 << 20),
         tags=frozenset({AT_START}),
@@ -168,7 +168,7 @@ NETWORK: tuple[Tunable, ...] = (
         "send buffers (least, first, most)",
         everywhere("equals", ""),
         _IP,
-        Source("vendor", "ESnet fasterdata: host tuning", "2025-11"),
+        Source("vendor", "ESnet fasterdata: host tuning", "2026-11"),
         applies=_slow,
         fit=_third(16 << 20),
         tags=frozenset({AT_START}),

@@ -100,7 +100,7 @@ NUMA: tuple[Tunable, ...] = (
         "numa.memory",
         "memory of a node, % of the largest node's",
         everywhere("at least", 80),
-        Source("vendor", "AMD EPYC 9004 and Intel Xeon memory population guides", "2025-06"),
+        Source("vendor", "AMD EPYC 9004 and Intel Xeon memory population guides", "2026-11"),
         group="numa",
         scope="device",
         places=_memory_places,

@@ -15,7 +15,7 @@ from redline.node.writable import is_virtual
 _ACS_CAPABILITY = 0x000D
 _REDIRECT = 0b0101_1100
 """ACS control: request redirect (bit 2), completion redirect (3), upstream forwarding (4), direct translated (6)."""
-_NCCL = Source("vendor", "NCCL troubleshooting: PCI access control services", "2026-10")
+_NCCL = Source("vendor", "NCCL troubleshooting: PCI access control services", "2026-11")
 
 
 def _acs_control(config: bytes) -> int | None:
@@ -143,7 +143,7 @@ PCIE: tuple[Tunable, ...] = (
         "pcie.iommu",
         "IOMMU translates the GPU's addresses",
         everywhere("equals", "pt"),
-        Source("vendor", "NVIDIA NIM docs: iommu=pt", "2026-09"),
+        Source("vendor", "NVIDIA NIM docs: iommu=pt", "2026-11"),
         GRACE,
         group="pcie",
         scope="device",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from redline.node.tunables.find import one, word
+from redline.node.tunables.find import Finder, one, word
 from redline.node.tunables.tunable import PROFILES, Op, Profile, Source, Tunable, Want
 
 
@@ -39,13 +39,21 @@ def sysctl(key: str, title: str, wants: dict[Profile, Want | None], *sources: So
     return Tunable(title=title, wants=wants, sources=sources, **settings)
 
 
+def sysfs(
+    id_: str, title: str, places: Finder, wants: dict[Profile, Want | None], *sources: Source, **more: Any
+) -> Tunable:
+    """A row for a file of /sys that has one place for good, so that a line of systemd-tmpfiles keeps it."""
+    settings: dict[str, Any] = {"scope": "host", "read": word, "persist": "tmpfiles", **more}
+    return Tunable(id=id_, title=title, places=places, wants=wants, sources=sources, **settings)
+
+
 def advice(id_: str, title: str, wants: dict[Profile, Want | None], *sources: Source, **more: Any) -> Tunable:
     """A row that redline reads and judges, and does not write."""
     settings: dict[str, Any] = {"id": id_, "scope": "host", "write": "none", **more}
     return Tunable(title=title, wants=wants, sources=sources, **settings)
 
 
-def kernel_doc(page: str, date: str = "2026-10") -> Source:
+def kernel_doc(page: str, date: str = "2026-11") -> Source:
     """A page of the kernel's own documentation."""
     return Source("kernel", f"Documentation/{page}", date)
 
@@ -54,5 +62,5 @@ def tuned(profile: str) -> Source:
     return Source("tool", f"TuneD 2.28 profile {profile}", "2026-08")
 
 
-GRACE = Source("vendor", "NVIDIA Grace performance tuning guide", "2026-06")
-VLLM_CPU = Source("vendor", "vLLM docs, configuration/optimization.md: CPU resources", "2026-10")
+GRACE = Source("vendor", "NVIDIA Grace performance tuning guide", "2026-11")
+VLLM_CPU = Source("vendor", "vLLM docs, configuration/optimization.md: CPU resources", "2026-11")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import posixpath
+from typing import Any
 
 from redline.node.sys import Sys, text
 from redline.node.tunables.find import Finder, bracketed, disks, number, of_disks, word
 from redline.node.tunables.rows import advice, everywhere, kernel_doc, only_for, tuned, want
-from redline.node.tunables.tunable import Place, Source, Tunable, Want
+from redline.node.tunables.tunable import Place, Profile, Source, Tunable, Want
 
 _QUEUE = kernel_doc("ABI/stable/sysfs-block, block/queue-sysfs.rst")
-_LOAD = Source("measured", "vllm #24469, #36012: prefetch instead of lazy mmap, 1500 to 435 s for 671B", "2026-03")
+_LOAD = Source("measured", "vllm #24469, #36012: prefetch instead of lazy mmap, 1500 to 435 s for 671B", "2026-11")
 
 
 def _folder(place: Place) -> str:
@@ -102,94 +103,85 @@ def _nfs_read_ahead(sys: Sys) -> list[Place]:
 
 _LOCAL = ("ext4", "xfs", "btrfs", "f2fs")
 
+
+def _of_disks(
+    id_: str, title: str, file: str, wants: dict[Profile, Want | None], *sources: Source, **more: Any
+) -> Tunable:
+    """A row about one file of each disk, kept by a udev rule."""
+    settings: dict[str, Any] = {
+        "group": "storage",
+        "scope": "device",
+        "places": of_disks(file),
+        "read": word,
+        "absent": "no disk that can be seen from here",
+        "persist": "udev",
+        "persist_key": file,
+        **more,
+    }
+    return Tunable(id=id_, title=title, wants=wants, sources=sources, **settings)
+
+
 STORAGE: tuple[Tunable, ...] = (
-    Tunable(
-        id="blk.scheduler",
-        title="I/O scheduler",
-        group="storage",
-        scope="device",
-        places=of_disks("queue/scheduler"),
+    _of_disks(
+        "blk.scheduler",
+        "I/O scheduler",
+        "queue/scheduler",
+        everywhere("one of", "none"),
+        _QUEUE,
         read=bracketed,
-        wants=everywhere("one of", "none"),
         fit=_scheduler_for,
         effective=_is_default,
-        absent="no disk that can be seen from here",
-        persist="udev",
-        persist_key="queue/scheduler",
         owners=("tuned",),
         severity="low",
         effect="A fast drive orders requests better than the kernel; a scheduler costs CPU per request.",
         signal="block_latency_us",
-        sources=(_QUEUE,),
     ),
-    Tunable(
-        id="blk.read_ahead",
-        title="read ahead of sequential reads, KiB",
-        group="storage",
-        scope="device",
-        places=of_disks("queue/read_ahead_kb"),
-        read=word,
-        wants=everywhere("at least", 4096),
-        absent="no disk that can be seen from here",
-        persist="udev",
-        persist_key="queue/read_ahead_kb",
+    _of_disks(
+        "blk.read_ahead",
+        "read ahead of sequential reads, KiB",
+        "queue/read_ahead_kb",
+        everywhere("at least", 4096),
+        _QUEUE,
+        tuned("throughput-performance"),
+        _LOAD,
         owners=("tuned",),
         risk=1,
         severity="medium",
         effect="Models loaded through mmap read 4 MiB at a time instead of 128 KiB; nothing for O_DIRECT loaders.",
         signal="load_s",
-        sources=(_QUEUE, tuned("throughput-performance"), _LOAD),
     ),
-    Tunable(
-        id="blk.rq_affinity",
-        title="CPU that completes an I/O",
-        group="storage",
-        scope="device",
-        places=of_disks("queue/rq_affinity"),
-        read=word,
-        wants=everywhere("at least", 1),
+    _of_disks(
+        "blk.rq_affinity",
+        "CPU that completes an I/O",
+        "queue/rq_affinity",
+        everywhere("at least", 1),
+        _QUEUE,
         effective=_one_queue_per_cpu,
-        absent="no disk that can be seen from here",
-        persist="udev",
-        persist_key="queue/rq_affinity",
         severity="info",
         effect="1: near the CPU that asked; 0: where the interrupt came.",
         signal="block_latency_us",
-        sources=(_QUEUE,),
     ),
-    Tunable(
-        id="blk.max_sectors",
-        title="largest request, KiB",
-        group="storage",
-        scope="device",
-        places=of_disks("queue/max_sectors_kb"),
-        read=word,
-        wants=everywhere("at least", 512),
+    _of_disks(
+        "blk.max_sectors",
+        "largest request, KiB",
+        "queue/max_sectors_kb",
+        everywhere("at least", 512),
+        _QUEUE,
         fit=lambda sys, place, _want: want(
             "at least", min(512, number(sys, f"{_folder(place)}/max_hw_sectors_kb") or 512)
         ),
-        absent="no disk that can be seen from here",
-        persist="udev",
-        persist_key="queue/max_sectors_kb",
         severity="info",
         effect="Large reads are cut into few requests.",
         signal="load_s",
-        sources=(_QUEUE,),
     ),
-    Tunable(
-        id="blk.iostats",
-        title="I/O statistics",
-        group="storage",
-        scope="device",
-        places=of_disks("queue/iostats"),
-        read=word,
-        wants=everywhere("equals", 1),
-        absent="no disk that can be seen from here",
-        persist="udev",
-        persist_key="queue/iostats",
+    _of_disks(
+        "blk.iostats",
+        "I/O statistics",
+        "queue/iostats",
+        everywhere("equals", 1),
+        _QUEUE,
         severity="info",
         effect="Without them nobody sees what a model load waits for; the cost is a few ns per request.",
-        sources=(_QUEUE,),
     ),
     advice(
         "nvme.power_latency",
@@ -217,7 +209,7 @@ STORAGE: tuple[Tunable, ...] = (
         "fs.atime",
         "access times of local file systems",
         everywhere("one of", "noatime", "relatime", "lazytime"),
-        Source("tool", "mount(8)", "2026-01"),
+        Source("tool", "mount(8)", "2026-11"),
         group="storage",
         places=_of_mounts(*_LOCAL),
         read=_atime,
@@ -251,15 +243,15 @@ STORAGE: tuple[Tunable, ...] = (
         absent="nothing is mounted by NFS",
         advice="nfsrahead in /etc/nfs.conf keeps it for every mount",
         severity="high",
-        effect="Since 5.4 the default is 128 KiB whatever rsize is: sequential model loads wait for every round trip.",
+        effect="RHEL from 8.3 and Ubuntu give 128 KiB whatever rsize is: model loads wait for every round trip.",
         signal="load_s",
-        sources=(Source("vendor", "Azure NetApp Files and SUSE: NFS read-ahead on kernels from 5.4", "2025-09"),),
+        sources=(Source("vendor", "Azure NetApp Files: Linux NFS read-ahead best practices", "2026-11"),),
     ),
     advice(
         "nfs.rsize",
         "bytes of one NFS read",
         everywhere("at least", 1048576),
-        Source("tool", "nfs(5)", "2026-01"),
+        Source("tool", "nfs(5)", "2026-11"),
         group="storage",
         places=_of_mounts("nfs"),
         read=lambda sys, place: _option(sys, place, "rsize", "0"),
@@ -273,7 +265,7 @@ STORAGE: tuple[Tunable, ...] = (
         "nfs.nconnect",
         "TCP connections of an NFS mount",
         only_for("latency", "throughput", "shared", op="at least", values=(4,)),
-        Source("tool", "nfs(5): nconnect, since 5.3", "2026-01"),
+        Source("tool", "nfs(5): nconnect, since 5.3", "2026-11"),
         group="storage",
         places=_of_mounts("nfs"),
         read=lambda sys, place: _option(sys, place, "nconnect", "1"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from redline.node.tunables.cpu import CPU
+from redline.node.tunables.driver import DRIVER
 from redline.node.tunables.gpu import GPU
 from redline.node.tunables.irq import IRQ
 from redline.node.tunables.limits import BOOT, LIMITS
@@ -19,6 +20,7 @@ TUNABLES: tuple[Tunable, ...] = (
     *MEMORY,
     *STORAGE,
     *GPU,
+    *DRIVER,
     *PCIE,
     *NETWORK,
     *IRQ,

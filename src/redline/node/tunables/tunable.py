@@ -45,7 +45,7 @@ class Want:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a claim comes from. `date` as YYYY-MM."""
+    """Where a claim comes from. `date` as YYYY-MM: of the version named, else of when it was read."""
 
     kind: Literal["kernel", "vendor", "measured", "issue", "tool"]
     ref: str

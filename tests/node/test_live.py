@@ -1,0 +1,81 @@
+"""The live backend on ordinary files, and on real attributes of this box where root may write them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from redline.node.live import LiveSys
+from redline.node.sys import Stat, SysFault
+
+
+def test_a_file_is_replaced_as_a_whole_with_mode_kept(tmp_path: Path) -> None:
+    box, path = LiveSys(), str(tmp_path / "deep/er/file.conf")
+    box.put_file(path, b"one\n")
+    assert box.stat(path) == Stat(0o644, os.geteuid(), os.getegid())
+    Path(path).chmod(0o600)
+    inode = Path(path).stat().st_ino
+    box.put_file(path, b"two\n")
+    assert box.read(path) == b"two\n"
+    assert box.stat(path) == Stat(0o600, os.geteuid(), os.getegid())
+    assert Path(path).stat().st_ino != inode, "renamed over, so that no reader sees half of it"
+    assert box.names(str(tmp_path / "deep/er")) == ["file.conf"]
+    box.remove_file(path)
+    assert box.stat(path) is None
+
+
+def test_a_file_that_cannot_be_put_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(SysFault):
+        LiveSys().put_file(str(tmp_path / "taken"), b"x")
+    assert LiveSys().names(str(tmp_path)) == ["taken"]
+
+
+@pytest.mark.parametrize(
+    ("path", "why"), [("/proc/sys/vm/no_such", "absent"), ("/proc/version/x", "absent"), ("/proc/sys", "unsupported")]
+)
+def test_why_a_read_failed(path: str, why: str) -> None:
+    with pytest.raises(SysFault) as caught:
+        LiveSys().read(path)
+    assert caught.value.why == why
+
+
+def test_names_links_and_patterns() -> None:
+    box = LiveSys()
+    assert "self" in box.names("/proc")
+    assert box.names("/no/such/folder") == []
+    assert (box.link("/proc/self/ns/net") or "").startswith("net:[")
+    assert box.link("/proc/version") is None
+    assert "/proc/sys/vm/swappiness" in box.glob("/proc/sys/vm/swap*")
+
+
+def test_commands() -> None:
+    box = LiveSys()
+    assert box.run([sys.executable, "-c", "print(input())"], stdin="word\n").out == "word\n"
+    assert box.run(["/no/such/command"]).rc == 127
+    with pytest.raises(SysFault, match="no end within"):
+        box.run([sys.executable, "-c", "import time; time.sleep(30)"], timeout_s=0.2)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="writing attributes takes root")
+def test_a_real_attribute_is_refused_and_set_and_put_back() -> None:
+    box, path = LiveSys(), "/proc/sys/vm/compaction_proactiveness"
+    before = box.read(path)
+    try:
+        try:
+            box.set_attribute(path, b"30")
+        except SysFault as fault:
+            pytest.skip(f"this box does not let root write it: {fault}")
+        assert box.read(path) == b"30\n"
+        with pytest.raises(SysFault) as caught:
+            box.set_attribute(path, b"101")
+        assert caught.value.why == "invalid"
+        with pytest.raises(SysFault) as caught:
+            box.set_attribute("/proc/sys/vm/no_such", b"1")
+        assert caught.value.why in ("absent", "denied")
+    finally:
+        box.set_attribute(path, before)
+    assert box.read(path) == before
