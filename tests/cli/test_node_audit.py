@@ -8,7 +8,7 @@ from typer.testing import CliRunner, Result
 
 from redline.cli.node import application
 from redline.errors import UsageError
-from tests.node.fake_boxes import BOXES
+from tests.node.fake_boxes import built
 
 
 def audit(*arguments: str, code: int = 0) -> Result:
@@ -18,9 +18,8 @@ def audit(*arguments: str, code: int = 0) -> Result:
 
 
 @pytest.fixture
-def careless(tmp_path: Path) -> str:
-    BOXES["epyc_8gpu"](tmp_path)
-    return str(tmp_path)
+def careless() -> str:
+    return str(built("epyc_8gpu").root)
 
 
 def test_drift_ends_with_five_and_fits_a_hundred_columns(careless: str) -> None:
@@ -48,9 +47,8 @@ def test_only_and_weight_decide_the_exit_code(careless: str) -> None:
     assert "  ok " in audit("--root", careless, "--only", "vm.dirty_bytes,fs.atime", "--profile", "vm", code=5).stdout
 
 
-def test_a_tuned_box_ends_with_nought(tmp_path: Path) -> None:
-    BOXES["xeon_a100"](tmp_path)
-    assert "drift" not in audit("--root", str(tmp_path), "--only", "vm,thp,gpu").stdout
+def test_a_tuned_box_ends_with_nought() -> None:
+    assert "drift" not in audit("--root", str(built("xeon_a100").root), "--only", "vm,thp,gpu").stdout
 
 
 def test_json(careless: str) -> None:

@@ -16,7 +16,7 @@ def test_this_box_in_a_snapshot_is_shown_as_it_is(tmp_path: Path) -> None:
     assert said == {"file": str(archive), "bytes": archive.stat().st_size}
     live = json.loads(node("facts", "--json").stdout)
     copy = json.loads(node("facts", "--json", "--root", str(archive)).stdout)
-    for name in ("cpu", "nodes", "devices", "disks", "nics", "software", "containers", "kernel", "gpu", "packages"):
+    for name in ("devices", "software", "containers", "kernel", "gpu", "packages", "virtualisation"):
         assert copy[name] == live[name], name
     node("audit", "--root", str(archive), "--json", code=5)
 

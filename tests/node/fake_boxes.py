@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from redline.node.fake import Box, FakeSys
 from redline.node.tree import short_list
@@ -257,9 +260,10 @@ def _policy(here: str, driver: str, good: bool) -> dict[str, str]:
     return files
 
 
-def _acs(control: int) -> str:
-    """Configuration space whose first extended capability is ACS, as text of the same bytes."""
+def acs(control: int, port: int = 6) -> str:
+    """Configuration space of a port (6: downstream of a switch, 4: root) with ACS, as text of the same bytes."""
     body = bytearray(256 + 64)
+    body[0x34], body[0x40:0x44] = 0x40, bytes([0x10, 0, port << 4 | 2, 0])
     struct.pack_into("<IHH", body, 0x100, 0x000D | 1 << 16, 0x5F, control)
     return body.decode("latin-1")
 
@@ -296,7 +300,7 @@ def _devices(shape: Shape) -> dict[str, str]:
             files[f"{here}/iommu_group/type"] = "identity\n" if good else "DMA-FQ\n"
             bridge = f"sys/bus/pci/devices/0000:{0x60 + gpu:02x}:00.0"
             files |= {f"{bridge}/class": "0x060400\n", f"{bridge}/vendor": "0x1000\n"}
-            files[f"{bridge}/config"] = _acs(0 if good else 0x1D)
+            files[f"{bridge}/config"] = acs(0 if good else 0x1D)
     if shape.nvswitch:
         files |= _device(shape, 0x50, "0x068000", "0x10de")
     for drive in range(shape.nvme):
@@ -369,7 +373,7 @@ def _engine(shape: Shape) -> dict[str, str]:
 
 
 def _smi(shape: Shape, name: str) -> dict[str, tuple[int, str]]:
-    """nvidia-smi's answers for `gpus` alike."""
+    """nvidia-smi's answers for `gpus` alike, in the form in which driver 580.159 gives them on an H100."""
     if not shape.gpus:
         return {}
     good = shape.tuned
@@ -546,6 +550,16 @@ def microvm(root: Path) -> FakeSys:
         place.write_text(content)
     Box(**kept["box"]).save(root)
     return FakeSys(root)
+
+
+_FOLDER = TemporaryDirectory(prefix="redline-boxes-")
+atexit.register(_FOLDER.cleanup)
+
+
+@cache
+def built(name: str) -> FakeSys:
+    """The box of that name, planted once per test process: leave it as it was."""
+    return BOXES[name](Path(_FOLDER.name) / name)
 
 
 BOXES: dict[str, Callable[[Path], FakeSys]] = {

@@ -1,4 +1,4 @@
-"""Made up, and labelled so: boxes with GPUs, network cards and NVMe disks on PCI, for the tests of facts and pictures."""
+"""Made up: boxes with GPUs, network cards and NVMe disks on PCI, for the tests of facts and pictures."""
 
 from __future__ import annotations
 
@@ -107,7 +107,8 @@ _SOFTWARE = {
     "usr/lib/x86_64-linux-gnu/libnccl.so.2": "",
     "usr/lib/x86_64-linux-gnu/libnccl.so.2.27.3": "",
     "etc/docker/daemon.json": '{"default-runtime": "nvidia", "http-proxy": "http://carol:pw@proxy.example.com:3128"}',
-    "etc/cdi/nvidia.yaml": "cdiVersion: 0.6.0\nkind: nvidia.com/gpu\ndevices:\n- name: '0'\n- name: all\ncontainerEdits:\n"
+    "etc/cdi/nvidia.yaml": "cdiVersion: 0.6.0\nkind: nvidia.com/gpu\n"
+    "devices:\n- name: '0'\n- name: all\ncontainerEdits:\n"
     "  mounts:\n  - hostPath: /usr/lib/x86_64-linux-gnu/libcuda.so.570.1.2\n",
 }
 

@@ -11,20 +11,20 @@ from redline.node.audit import audit
 from redline.node.judge import Judged
 from redline.node.tunables.table import TUNABLES
 from redline.node.tunables.tunable import PROFILES, Profile
-from tests.node.fake_boxes import BOXES
+from tests.node.fake_boxes import BOXES, built
 
 
-def states(name: str, root: Path, *only: str, profile: Profile = "latency") -> dict[str, Judged]:
+def states(name: str, *only: str, profile: Profile = "latency") -> dict[str, Judged]:
     """The first judgement of each row."""
     found: dict[str, Judged] = {}
-    for judged in audit(BOXES[name](root), profile, only):
+    for judged in audit(built(name), profile, only):
         found.setdefault(judged.tunable.id, judged)
     return found
 
 
-def test_every_row_answers_on_every_box(tmp_path: Path) -> None:
+def test_every_row_answers_on_every_box() -> None:
     for name in BOXES:
-        assert list(states(name, tmp_path / name)) == [row.id for row in TUNABLES]
+        assert list(states(name)) == [row.id for row in TUNABLES]
 
 
 def test_nothing_is_written(tmp_path: Path) -> None:
@@ -35,8 +35,8 @@ def test_nothing_is_written(tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == files
 
 
-def test_a_tuned_host_has_next_to_nothing_to_do(tmp_path: Path) -> None:
-    found = states("h200_host", tmp_path)
+def test_a_tuned_host_has_next_to_nothing_to_do() -> None:
+    found = states("h200_host")
     left = {id_: judged.state for id_, judged in found.items() if judged.state not in ("ok", "inert", "not applicable")}
     assert left == {"blk.read_ahead": "overridden"}
     assert found["blk.read_ahead"].owner == "/etc/udev/rules.d/99-disks.rules"
@@ -45,8 +45,8 @@ def test_a_tuned_host_has_next_to_nothing_to_do(tmp_path: Path) -> None:
     assert found["vm.swappiness"].state == "inert", "no swap: the late file does not matter either"
 
 
-def test_a_careless_host(tmp_path: Path) -> None:
-    found = states("epyc_8gpu", tmp_path)
+def test_a_careless_host() -> None:
+    found = states("epyc_8gpu")
     high = {id_ for id_, judged in found.items() if judged.state == "drift" and judged.tunable.severity == "high"}
     expected = {"cpu.quota", "pcie.acs", "gpu.slowdown", "gpu.xid", "mem.dev_shm", "vm.overcommit_memory"}
     assert expected <= high
@@ -56,8 +56,8 @@ def test_a_careless_host(tmp_path: Path) -> None:
     assert (found["irq.nic"].state, found["irq.nic"].owner) == ("overridden", "irqbalance")
 
 
-def test_in_a_pod_the_host_must_do_it(tmp_path: Path) -> None:
-    found = states("kubernetes_pod", tmp_path)
+def test_in_a_pod_the_host_must_do_it() -> None:
+    found = states("kubernetes_pod")
     assert (found["vm.max_map_count"].state, found["thp.enabled"].state) == ("blocked", "blocked")
     assert "set it on the host" in found["vm.max_map_count"].why
     assert found["boot.debug"].state in ("ok", "not applicable")
@@ -66,20 +66,20 @@ def test_in_a_pod_the_host_must_do_it(tmp_path: Path) -> None:
     assert cores.value == "4"
 
 
-def test_in_a_virtual_machine_what_the_hypervisor_does_does_not_apply(tmp_path: Path) -> None:
-    found = states("cloud_vm", tmp_path)
+def test_in_a_virtual_machine_what_the_hypervisor_does_does_not_apply() -> None:
+    found = states("cloud_vm")
     assert {found[id_].state for id_ in ("cpu.governor", "cpu.epp", "pcie.acs", "pcie.iommu")} == {"not applicable"}
     assert found["net.rps"].state == "drift", "one queue, and the packet budget runs out"
 
 
-def test_arm_has_no_energy_preference(tmp_path: Path) -> None:
-    found = states("grace", tmp_path)
+def test_arm_has_no_energy_preference() -> None:
+    found = states("grace")
     assert (found["cpu.epp"].state, found["cpu.governor"].state) == ("not applicable", "drift")
     assert found["cpu.clocksource"].state == "ok"
 
 
-def test_half_the_lanes_of_a_gpu(tmp_path: Path) -> None:
-    found = states("l40s", tmp_path)["gpu.pcie_width"]
+def test_half_the_lanes_of_a_gpu() -> None:
+    found = states("l40s")["gpu.pcie_width"]
     assert (found.state, found.value, found.want and found.want.written) == ("drift", "8", "16")
 
 
@@ -93,8 +93,8 @@ def test_an_idle_link_is_unknown_rather_than_slow(tmp_path: Path) -> None:
     assert "under load" in found.why
 
 
-def test_the_recorded_microvm(tmp_path: Path) -> None:
-    found = states("microvm", tmp_path)
+def test_the_recorded_microvm() -> None:
+    found = states("microvm")
     assert found["vm.swappiness"].state == "inert"
     assert found["cpu.governor"].state == "not applicable"
     assert found["blk.scheduler"].state == "ok"
@@ -102,13 +102,13 @@ def test_the_recorded_microvm(tmp_path: Path) -> None:
     assert found["vm.max_map_count"].state == "drift"
 
 
-def test_only_some(tmp_path: Path) -> None:
-    assert set(states("microvm", tmp_path, "vm.swappiness", "thp")) == {
+def test_only_some() -> None:
+    assert set(states("microvm", "vm.swappiness", "thp")) == {
         "vm.swappiness",
         "thp.enabled",
         "thp.defrag",
         "thp.khugepaged_defrag",
     }
-    assert {judged.tunable.group for judged in states("microvm", tmp_path, "boot").values()} == {"boot"}
+    assert {judged.tunable.group for judged in states("microvm", "boot").values()} == {"boot"}
     with pytest.raises(UsageError, match="swapiness"):
-        states("microvm", tmp_path, "vm.swapiness")
+        states("microvm", "vm.swapiness")

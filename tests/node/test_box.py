@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -11,6 +12,9 @@ from redline.node.box import node_facts, opened
 from redline.node.fake import FakeSys
 from redline.node.live import LiveSys
 from redline.node.tree import is_skipped
+from redline.report.box import box_parts
+from redline.report.topology import topology_svg
+from tests.node.fake_boxes import BOXES
 from tests.node.gpu_boxes import EIGHT, eight_gpus, nvml_of, one_node
 
 
@@ -21,7 +25,7 @@ def test_each_node_with_what_hangs_on_it(tmp_path: Path) -> None:
     assert one["gpu"] == ["GPU 4", "GPU 5", "GPU 6", "GPU 7"]
     assert one["nvme"] == ["nvme1"]
     assert one["hugepages"] == {"1048576kB": {"nr": 2, "free": 1}}
-    assert list(facts["nearest"]["GPU 0"].items())[0] == ("enp16s0", "PIX")
+    assert next(iter(facts["nearest"]["GPU 0"].items())) == ("enp16s0", "PIX")
     assert facts["nearest"]["GPU 7"]["nvme0"] == "SYS"
 
 
@@ -65,3 +69,12 @@ def test_a_place_that_is_no_box(tmp_path: Path) -> None:
     for place in (tmp_path / "nothing", tmp_path):
         with pytest.raises(UsageError, match="no copy of a box"):
             opened(place)
+
+
+@pytest.mark.parametrize("name", BOXES)
+def test_every_made_up_box_has_facts_a_screen_and_a_picture(name: str, tmp_path: Path) -> None:
+    facts = node_facts(BOXES[name](tmp_path))
+    failed = [key for key, value in facts.items() if is_skipped(value) and "probe failed" in value["skipped"]]
+    assert failed == []
+    assert box_parts(facts)
+    ElementTree.fromstring(topology_svg(facts))

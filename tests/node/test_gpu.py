@@ -39,5 +39,13 @@ def test_a_driver_that_tells_little() -> None:
     assert device["power"]["limit_w"] is None
 
 
+def test_a_card_that_is_cut_into_parts() -> None:
+    parts = {0: "part0", 2: "part2"}
+    names = {"gpu0": "NVIDIA H200", "part0": "NVIDIA H200 MIG 3g.71gb", "part2": b"NVIDIA H200 MIG 1g.18gb"}
+    changes: dict[str, Any] = {"DeviceGetMigMode": [1, 1], "DeviceGetMaxMigDeviceCount": 7, "DeviceGetName": names.get}
+    gpu = gpu_facts(FakeNvml(DeviceGetMigDeviceHandleByIndex=lambda handle, place: parts.get(place), **changes))
+    assert gpu["devices"][0]["mig_devices"] == ["NVIDIA H200 MIG 3g.71gb", "NVIDIA H200 MIG 1g.18gb"]
+
+
 def test_no_gpu() -> None:
     assert is_skipped(gpu_facts(FakeNvml(start=FakeNvml.NVMLError_LibraryNotFound)))

@@ -12,6 +12,7 @@ from redline.node.judge import Judged, judge
 from redline.node.tunables.table import BY_ID
 from redline.node.tunables.tunable import Place, Profile
 from tests.node.boxes import plant
+from tests.node.fake_boxes import acs
 
 SWAP = "Filename\tType\tSize\tUsed\tPriority\n/swap.img file 8388604 0 -2\n"
 NO_SWAP = "Filename\tType\tSize\tUsed\tPriority\n"
@@ -51,6 +52,71 @@ def test_a_read_only_mount_blocks(tmp_path: Path) -> None:
     found = judged(tmp_path, "vm.swappiness", files)
     assert found.state == "blocked"
     assert "/proc/sys is mounted read-only" in found.why
+
+
+def test_lockdown_blocks(tmp_path: Path) -> None:
+    path = "/sys/kernel/debug/sched/preempt"
+    files = {path[1:]: "(none) full\n", "sys/kernel/security/lockdown": "none [integrity] confidentiality\n"}
+    found = judged(tmp_path / "a", "sched.preempt", files, unreadable={path: "EPERM"})
+    assert (found.state, found.value) == ("blocked", None)
+    assert "lockdown (integrity)" in found.why
+    files["sys/kernel/security/lockdown"] = "[none] integrity confidentiality\n"
+    assert judged(tmp_path / "b", "sched.preempt", files, unreadable={path: "EPERM"}).state == "unknown"
+
+
+def test_power_profiles_daemon_sets_the_governor_back(tmp_path: Path) -> None:
+    policy = "sys/devices/system/cpu/cpufreq/policy0"
+    running = {"sys/fs/cgroup/system.slice/power-profiles-daemon.service/cgroup.procs": "9\n"}
+    found = judged(tmp_path / "a", "cpu.governor", running | {f"{policy}/scaling_governor": "powersave\n"})
+    assert (found.state, found.owner) == ("overridden", "power-profiles-daemon")
+    right = judged(tmp_path / "b", "cpu.governor", running | {f"{policy}/scaling_governor": "performance\n"})
+    assert right.state == "ok"
+
+
+PCI = "sys/bus/pci/devices/0000:"
+
+
+def gpus_below(port: str) -> dict[str, str]:
+    gpus = {
+        f"{PCI}0{n}:00.0/{name}": text
+        for n in (1, 2)
+        for name, text in (("class", "0x030200\n"), ("vendor", "0x10de\n"))
+    }
+    return gpus | {f"{PCI}60:00.0/class": "0x060400\n", f"{PCI}60:00.0/config": port}
+
+
+def planted(root: Path, files: dict[str, str]) -> FakeSys:
+    for path, content in files.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(content.encode("latin-1"))
+    return FakeSys(root)
+
+
+def test_acs_is_judged_on_switches_not_on_root_ports(tmp_path: Path) -> None:
+    row = BY_ID["pcie.acs"]
+    states = {}
+    for name, port in (("on", acs(0x1D)), ("off", acs(0x01)), ("root", acs(0x1D, port=4)), ("short", acs(0x1D)[:64])):
+        sys = planted(tmp_path / name, gpus_below(port))
+        states[name] = [judge(sys, row, place, "latency").state for place in row.places(sys)]
+    assert states == {"on": ["drift"], "off": ["ok"], "root": [], "short": ["unknown"]}
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({}, "4"),
+        ({"sys/fs/cgroup/cpu.max": "200000 100000\n"}, "2"),
+        ({"sys/fs/cgroup/cpu.max": "max 100000\n"}, "4"),
+        ({"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "300000\n", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n"}, "3"),
+        ({"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n"}, "4"),
+    ],
+)
+def test_a_quota_counts_as_so_many_cores(tmp_path: Path, files: dict[str, str], cores: str) -> None:
+    """Eight threads of four cores, one GPU."""
+    topology = "sys/devices/system/cpu"
+    box = {f"{topology}/cpu{n}/topology/thread_siblings_list": f"{n % 4},{n % 4 + 4}\n" for n in range(8)}
+    found = judged(tmp_path, "cpu.cores_for_engine", box | files | {f"{topology}/online": "0-7\n", "dev/nvidia0": ""})
+    assert (found.value, found.want and found.want.written) == (cores, "3")
 
 
 def test_a_missing_capability_blocks(tmp_path: Path) -> None:

@@ -12,7 +12,14 @@ from tests.node.gpu_boxes import eight_gpus, one_node
 
 @pytest.mark.parametrize(
     ("speed", "expected"),
-    [("2.5 GT/s PCIe", 1), ("16.0 GT/s PCIe", 4), ("64.0 GT/s PCIe", 6), ("8 GT/s", 3), ("Unknown", None), (None, None)],
+    [
+        ("2.5 GT/s PCIe", 1),
+        ("16.0 GT/s PCIe", 4),
+        ("64.0 GT/s PCIe", 6),
+        ("8 GT/s", 3),
+        ("Unknown", None),
+        (None, None),
+    ],
 )
 def test_generation_of_a_speed(speed: str | None, expected: int | None) -> None:
     assert generation(speed) == expected
@@ -23,7 +30,9 @@ def test_gpus_cards_and_disks_with_their_nodes_and_links(tmp_path: Path) -> None
     assert [device.kind for device in devices].count("gpu") == 8
     assert {device.names: device.node for device in devices if device.kind == "nvme"} == {("nvme0",): 0, ("nvme1",): 1}
     narrow = [device for device in devices if device.link.narrow]
-    assert [(device.address, device.link.width, device.link.width_max) for device in narrow] == [("0000:61:00.0", 8, 16)]
+    assert [(device.address, device.link.width, device.link.width_max) for device in narrow] == [
+        ("0000:61:00.0", 8, 16)
+    ]
     assert narrow[0].path == ("0000:60:01.0", "0000:61:00.0")
 
 

@@ -103,7 +103,9 @@ def test_ctrl_c_ends_it_and_tells_how_far_it_got(model: Path, tmp_path: Path) ->
         "print(done.interrupted, done.read)\n"
     )
     mark = tmp_path / "started"
-    with subprocess.Popen([sys.executable, "-c", script, str(model), str(mark)], stdout=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(model), str(mark)], stdout=subprocess.PIPE, text=True
+    ) as child:
         while not mark.exists() and child.poll() is None:
             time.sleep(0.01)
         child.send_signal(signal.SIGINT)

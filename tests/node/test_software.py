@@ -29,7 +29,9 @@ def test_the_stack_as_it_is_installed(tmp_path: Path) -> None:
 
 
 def test_the_open_module_and_the_compiler_when_there_is_no_list_of_versions(tmp_path: Path) -> None:
-    plant(tmp_path, {"proc/driver/nvidia/version": "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05"})
+    plant(
+        tmp_path, {"proc/driver/nvidia/version": "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05"}
+    )
     plant(tmp_path, {"usr/local/cuda/version.json": "{}"})
     box = Box(commands={"nvcc --version": (0, "Cuda compilation tools, release 12.8, V12.8.93\n")})
     found = software_facts(FakeSys(tmp_path, box), {})

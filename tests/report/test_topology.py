@@ -58,7 +58,9 @@ def test_nothing_lies_outside_or_on_something_else(eight: Fact) -> None:
 def test_long_names_are_cut(tmp_path: Path) -> None:
     root = eight_gpus(tmp_path)
     plant(root, {"sys/devices/system/node/node0/cpulist": ",".join(str(cpu) for cpu in range(0, 512, 2))})
-    svg = topology_svg(node_facts(FakeSys(root), nvml_of(EIGHT, DeviceGetName="NVIDIA RTX PRO 6000 Blackwell Server Edition")))
+    svg = topology_svg(
+        node_facts(FakeSys(root), nvml_of(EIGHT, DeviceGetName="NVIDIA RTX PRO 6000 Blackwell Server Edition"))
+    )
     assert max(len(word) * 6.2 for word in words(svg, "small") if word.startswith("RTX")) <= TILE_W
     assert any(word.startswith("CPUs 0,2,4") and word.endswith("…") for word in words(svg))
 
@@ -83,6 +85,8 @@ def test_a_box_that_tells_nothing(tmp_path: Path) -> None:
 def test_it_follows_light_and_dark(eight: Fact) -> None:
     svg = topology_svg(eight)
     light, dark = svg.split("@media (prefers-color-scheme:dark)")
-    colours = [re.findall(r"fill:(#\w+)", part.partition("</style>")[0].rpartition(".ground{")[2]) for part in (light, dark)]
+    colours = [
+        re.findall(r"fill:(#\w+)", part.partition("</style>")[0].rpartition(".ground{")[2]) for part in (light, dark)
+    ]
     assert len(colours[0]) == len(colours[1]) > 5
     assert not set(colours[0]) & set(colours[1])

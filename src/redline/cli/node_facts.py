@@ -62,6 +62,8 @@ def _print(parts: list[Part]) -> None:
         for name, text in part.lines:
             table.add_row(f"[dim]{escape(name)}[/]", escape(text))
         for place, row in enumerate(part.rows):
-            cells = [f"[red]{escape(cell)}[/]" if (place, at) in part.bad else escape(cell) for at, cell in enumerate(row)]
+            cells = [
+                f"[red]{escape(cell)}[/]" if (place, at) in part.bad else escape(cell) for at, cell in enumerate(row)
+            ]
             table.add_row(*cells)
         console.print(table)

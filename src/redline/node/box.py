@@ -57,9 +57,15 @@ def opened(place: Path) -> FakeSys:
 
 def root_of(sys: Sys) -> Path:
     """The folder that stands for / of this box."""
-    inner = getattr(sys, "inner", sys)
-    root = getattr(inner, "root", Path("/"))
+    root = getattr(_innermost(sys), "root", Path("/"))
     return root if isinstance(root, Path) else Path("/")
+
+
+def _innermost(sys: Sys) -> Sys:
+    """Without what records or remembers."""
+    while (inner := getattr(sys, "inner", None)) is not None:
+        sys = inner
+    return sys
 
 
 def _answers(sys: Sys, nvml_library: Any) -> Fact:
@@ -67,7 +73,7 @@ def _answers(sys: Sys, nvml_library: Any) -> Fact:
     if kept is not None and nvml_library is None:
         found: Fact = json.loads(kept)
         return found
-    if getattr(sys, "inner", sys).kind == "live":
+    if _innermost(sys).kind == "live":
         return asked(root_of(sys), nvml_library)
     gpu = gpu_facts(nvml_library) if nvml_library is not None else skipped("this copy has no answers of NVML", _HOW)
     nothing = skipped("this copy does not hold it", _HOW)
@@ -89,7 +95,9 @@ def _nodes(sys: Sys, root: Path, devices: list[tuple[PciDevice, int | None]]) ->
         number = node["node"]
         node["hugepages"] = _hugepages(sys, number)
         for kind in ("gpu", "nic", "nvme"):
-            node[kind] = [called(device, index) for device, index in devices if (device.kind, device.node) == (kind, number)]
+            node[kind] = [
+                called(device, index) for device, index in devices if (device.kind, device.node) == (kind, number)
+            ]
     return list(nodes)
 
 
@@ -118,5 +126,7 @@ def _nearest(devices: list[tuple[PciDevice, int | None]]) -> dict[str, Mapping[s
     for card, index in devices:
         if card.kind == "gpu":
             pairs = [(relation(card, other), called(other)) for other in others]
-            found[called(card, index)] = {name: how for how, name in sorted(pairs, key=lambda pair: order.index(pair[0]))}
+            found[called(card, index)] = {
+                name: how for how, name in sorted(pairs, key=lambda pair: order.index(pair[0]))
+            }
     return found

@@ -93,12 +93,14 @@ class FakeSys(LiveSys):
         rule = rule_for(self._as_class_path(path))
         word = value.decode(errors="replace").strip()
         old = self.at(path).read_text()
-        new = _chosen(path, old, word) if _BRACKETED.search(old) else self._taken(path, rule, word)
-        self.at(path).write_text(new + "\n")
+        new = _chosen(path, old, word) if _BRACKETED.search(old) else self._taken(path, rule, word) + "\n"
+        self.at(path).write_text(new)
         for effect in rule.effects:
             sibling = posixpath.join(posixpath.dirname(path), effect.sibling)
             if effect.value in ("", word) and self.at(sibling).exists():
                 self.at(sibling).write_text(effect.becomes + "\n")
+        if rule.form == "integers" and len(word.split()) > rule.count and path.startswith("/proc/sys/"):
+            raise fault(path, errno.EIO, "the kernel took a part of it")
 
     def _refuse(self, path: str, refused: dict[str, str]) -> None:
         for pattern, name in refused.items():
@@ -132,8 +134,10 @@ class FakeSys(LiveSys):
             numbers = [int(part) for part in word.split()]
         except ValueError:
             raise fault(path, errno.EINVAL) from None
-        if len(numbers) != rule.count or any(not rule.low <= number <= rule.high for number in numbers):
+        if any(not rule.low <= number <= rule.high for number in numbers[: rule.count]) or not numbers:
             raise fault(path, errno.EINVAL)
+        old = [int(part) for part in self.at(path).read_text().split()[: rule.count]]
+        numbers = (numbers + old[len(numbers) :])[: rule.count]  # those not given stay, those too many are not read
         if rule.count == 2 and numbers[0] > numbers[1]:
             raise fault(path, errno.EINVAL)
         if rule.step == 0:
@@ -161,10 +165,10 @@ class FakeSys(LiveSys):
 
 def _chosen(path: str, old: str, word: str) -> str:
     """`always [madvise] never` with another word in brackets."""
-    words = _BRACKETED.sub(r"\1", old).split()
-    if word not in words:
+    bare = _BRACKETED.sub(r"\1", old)
+    if word not in bare.split():
         raise fault(path, errno.EINVAL)
-    return " ".join(f"[{each}]" if each == word else each for each in words)
+    return re.sub(rf"(?<!\S){re.escape(word)}(?!\S)", f"[{word}]", bare)
 
 
 def _mask(path: str, word: str, digits: int) -> str:

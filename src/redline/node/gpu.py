@@ -44,6 +44,7 @@ def _device(opened: Nvml, index: int, handle: Any) -> Fact:
         "persistence": _switch(ask("DeviceGetPersistenceMode", handle)),
         "ecc": _switch(_first(ask("DeviceGetEccMode", handle))),
         "mig": _switch(_first(ask("DeviceGetMigMode", handle))),
+        "mig_devices": _mig_devices(opened, handle),
         "ecc_errors": _ecc_errors(opened, handle),
         "remapped_rows": _remapped(ask("DeviceGetRemappedRows", handle)),
         "power": _power(opened, handle),
@@ -101,6 +102,15 @@ def _pcie(opened: Nvml, handle: Any) -> Fact:
         "width": opened.ask("DeviceGetCurrPcieLinkWidth", handle),
         "width_max": opened.ask("DeviceGetMaxPcieLinkWidth", handle),
     }
+
+
+def _mig_devices(opened: Nvml, handle: Any) -> list[str]:
+    """Names of the instances that the card is cut into: `NVIDIA H100 80GB HBM3 MIG 1g.10gb`."""
+    if not _first(opened.ask("DeviceGetMigMode", handle)):
+        return []
+    most = opened.ask("DeviceGetMaxMigDeviceCount", handle) or 0
+    parts = (opened.ask("DeviceGetMigDeviceHandleByIndex", handle, place) for place in range(most))
+    return [_text(opened.ask("DeviceGetName", part)) or "?" for part in parts if part is not None]
 
 
 def _ecc_errors(opened: Nvml, handle: Any) -> Fact:

@@ -8,7 +8,7 @@ from redline.node.meets import is_met
 from redline.node.persisted import overriding
 from redline.node.sys import Sys, SysFault
 from redline.node.tunables.tunable import Place, Profile, State, Tunable, Want
-from redline.node.writable import blocked
+from redline.node.writable import blocked, locked_down
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ def judge(sys: Sys, tunable: Tunable, place: Place, profile: Profile) -> Judged:
     except SysFault as error:
         if reason or want is None:
             return Judged(tunable, place, "not applicable", None, want, reason or nothing)
+        if error.why == "denied" and (why := locked_down(sys, error.path)):
+            return Judged(tunable, place, "blocked", None, want, why)
         return Judged(tunable, place, "unknown", None, want, _unreadable(error))
     if reason or want is None:
         return Judged(tunable, place, "not applicable", value, want, reason or nothing)

@@ -107,7 +107,9 @@ def file_ways(
         ways.append(Way(name, how, size, lambda files=files: make_cold(files), _reader(files, workers)))  # type: ignore[misc]
     files = model_files(folder)
     size = sum(path.stat().st_size for path in files)
-    lazy = Way("cold, mapped", "one thread through mmap, as lazy loaders do", size, lambda: make_cold(files), _mapper(files))
+    lazy = Way(
+        "cold, mapped", "one thread through mmap, as lazy loaders do", size, lambda: make_cold(files), _mapper(files)
+    )
     warm = Way(
         "warm", f"{workers} readers, all of it in the page cache", size,
         lambda: make_warm(files, workers, root), _reader(files, workers),

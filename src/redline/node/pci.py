@@ -1,4 +1,4 @@
-"""GPUs, network cards and NVMe disks as PCI sees them: NUMA node, local CPUs, link now and at best, and the way there."""
+"""GPUs, network cards and NVMe disks as PCI sees them: NUMA node, local CPUs, link now and at best, the way there."""
 
 from __future__ import annotations
 

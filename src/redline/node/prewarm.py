@@ -117,7 +117,7 @@ def cannot_fit(size: int, resident: int, root: Path = Path("/")) -> str:
         room = int(memory["usable_bytes"] * (1 - RESERVE))
         if size - resident > room:
             return (
-                f"{(size - resident) / 1e9:.2f} GB are to be read, the control group's limit leaves {room / 1e9:.2f} GB,"
+                f"{(size - resident) / 1e9:.2f} GB are to be read, the control group leaves {room / 1e9:.2f} GB,"
                 " and cached pages are charged to the group that reads them"
             )
     return ""

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+
+from redline.node.tunables.find import engines_in
 
 _HARMLESS = re.compile(
     r"(?i)(?:localhost|localdomain|vm|host|node|cpu|gpu|eth|nvme|server|client|worker|master|box|root|admin|user|test"
@@ -18,14 +20,14 @@ _HARMLESS = re.compile(
 
 NEVER = re.compile(
     r"(?i)serial|uuid|guid|wwid|wwn|nqn|asset_tag|machine-id|hostname|domainname|^address$|^addresses$|permaddr|phys_switch_id"
-    r"|unique_id|^eui$|^vpd|^authorized_keys$|shadow$|^environ$"
+    r"|unique_id|^eui$|^vpd|^authorized_keys$|shadow$"
 )
 """Names of files whose content is left out as a whole."""
 
 _SECRET = re.compile(
     r"(?i)\b([\w.-]*(?:password|passwd|passphrase|secret|token|api[_-]?key|credential)[\w.-]*\s*[=:]\s*)(?:\"[^\"\n]*\"|'[^'\n]*'|\S+)"
 )
-_SERIAL = re.compile(r"(?im)\b((?:serial|board part|board id|asset tag)[\w ]*?\s*[=:]\s*)(\S[^\n,;]*)")
+_SERIAL = re.compile(r"(?im)\b((?:serial|board part|board id|asset tag)[\w }\])]*?\s*[=:]=?\s*)(\S[^\n,;]*)")
 _UUID = re.compile(r"(?i)(?<![0-9a-f])[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}(?![0-9a-f])")
 _SHORT_UUID = re.compile(r"(?i)\b((?:PART)?UUID=)[^\s,]+")
 _LONG_HEX = re.compile(r"(?i)(?<![0-9a-z])(?:0x)?[0-9a-f]{32,}(?![0-9a-z])")
@@ -37,9 +39,32 @@ _IPV4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w.])")
 _IPV6 = re.compile(r"(?i)(?<![0-9a-f:])[0-9a-f:]*:[0-9a-f:]*:[0-9a-f:]*(?:\d+(?:\.\d+){3})?")
 _URL_HOST = re.compile(r"(?<=://)[^/\s\"',]+")
 _HOME = re.compile(r"(?<=/home/)[^/\s:\"',]+")
-_REMOTE = re.compile(r"(?m)^([\w.-]+)(?=:/)")
-"""`server:/export` at the beginning of a line of /proc/mounts."""
+_REMOTE = re.compile(r"(?m)(?<!\S)(?:\[?[\w.:-]+\]?:/(?!/)|//[\w.-]+/)\S*")
+"""`server:/export` and `//server/share` as /proc/mounts has them."""
 _DOMAIN = re.compile(r"(?i)\b[\w-]+(?:\.[\w-]+)*\.(?:local|lan|internal|intra|corp|home|cluster|compute)\b")
+
+
+def _engines(out: str) -> str:
+    """Of all processes only the engines, by their kind: command lines hold secrets."""
+    return "\n".join(f"{pid} {name}" for pid, name in engines_in(out))
+
+
+def _of_the_driver(out: str) -> str:
+    return "\n".join(line for line in out.splitlines() if re.search("NVRM|NVSwitch|BAR1", line))
+
+
+def _all(out: str) -> str:
+    return out
+
+
+KEPT: dict[str, Callable[[str], str]] = {
+    "ps": _engines,
+    "dmesg": _of_the_driver,
+    **dict.fromkeys(
+        ("nvidia-smi", "nvcc", "nv-fabricmanager", "nvidia-ctk", "docker", "podman", "containerd", "ss"), _all
+    ),
+}
+"""What is kept of a command's answer before the rest of this module looks at it."""
 
 
 @dataclass
@@ -61,8 +86,16 @@ class Redactor:
         content = _SERIAL.sub(r"\1redacted", content)
         content = _SHORT_UUID.sub(r"\1...", content)
         content = self._each(_URL_HOST, "server", content)
-        content = self._each(_REMOTE, "server", content)
         return self.named(self._each(_DOMAIN, "host", self.path(content)))
+
+    def mounts(self, content: str) -> str:
+        """Of /proc/mounts and its like: also servers and what they export."""
+        return self.text(_REMOTE.sub(lambda found: self._placeholder("server", found[0]) + ":/", content))
+
+    def command(self, line: str, out: str) -> str | None:
+        """A command's answer; None for one that this module does not know, which may say anything."""
+        keep = KEPT.get(line.split(" ", 1)[0])
+        return None if keep is None else self.text(keep(out))
 
     def named(self, text: str) -> str:
         """Without the box's own names. Not for files of single words: a box may be called `performance`."""

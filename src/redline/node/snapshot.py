@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -17,11 +18,13 @@ from typing import Any
 from redline.errors import DiskFull, EnvironmentFault, UsageError
 from redline.node.audit import audit
 from redline.node.box import ANSWERS, node_facts, opened, root_of
+from redline.node.containers import DOCKER_CONFIG, kept
 from redline.node.facts import asked
 from redline.node.fake import BOX_FILE, Box
 from redline.node.kernel import told_kernel
 from redline.node.recording import RecordingSys
 from redline.node.redact import NEVER, Redactor
+from redline.node.remember import Remembering
 from redline.node.sys import Sys, SysFault, text
 from redline.node.tunables.table import TUNABLES
 from redline.node.tunables.tunable import PROFILES
@@ -29,10 +32,14 @@ from redline.node.tunables.tunable import PROFILES
 MOST_BYTES = 256 << 20
 """Of an opened snapshot: it comes from somebody else."""
 
-_GROUPS = ("cpu.max", "cpu.stat", "cpu.cfs_*", "cpu.weight", "cpu.shares", "cpuset.*", "memory.*", "pids.max", "hugetlb.*")
+_MEMORY = ("max", "high", "low", "current", "stat", "swap.max", "limit_in_bytes", "usage_in_bytes")
+_GROUPS = (
+    *("cpu.max", "cpu.stat", "cpu.cfs_*", "cpu.weight", "cpu.shares", "cpuset.*", "pids.max", "hugetlb.*"),
+    *(f"memory.{name}" for name in _MEMORY),
+)
 FILES = (
     *("/proc/cpuinfo", "/proc/meminfo", "/proc/cmdline", "/proc/loadavg", "/proc/uptime", "/proc/pressure/*"),
-    *("/proc/self/status", "/proc/self/cgroup", "/proc/1/cgroup", "/proc/sys/vm/swappiness"),
+    *("/proc/self/status", "/proc/self/cgroup", "/proc/1/cgroup", "/proc/1/environ", "/proc/sys/vm/swappiness"),
     *("/proc/sys/vm/overcommit_memory", "/proc/sys/kernel/numa_balancing", "/proc/sys/kernel/osrelease"),
     *("/proc/sys/kernel/version", "/proc/sys/net/ipv4/tcp_congestion_control", "/proc/sys/net/core/somaxconn"),
     *("/etc/os-release", "/sys/devices/system/cpu/online", "/sys/devices/system/cpu/smt/control"),
@@ -42,11 +49,11 @@ FILES = (
     *("/sys/devices/system/cpu/cpufreq/policy*/scaling_*", "/sys/devices/system/cpu/intel_pstate/no_turbo"),
     "/sys/devices/system/cpu/cpufreq/policy*/energy_performance_preference",
     *("/sys/devices/system/node/node[0-9]*/meminfo", "/sys/devices/system/node/node[0-9]*/cpulist"),
-    *("/sys/devices/system/node/node[0-9]*/distance", "/sys/kernel/mm/transparent_hugepage/*"),
+    *("/sys/devices/system/node/node[0-9]*/distance", "/sys/kernel/mm/transparent_hugepage/enabled"),
     *("/sys/kernel/mm/hugepages/hugepages-*/nr_hugepages", "/sys/kernel/mm/hugepages/hugepages-*/free_hugepages"),
     *("/sys/class/dmi/id/sys_vendor", "/sys/class/dmi/id/product_name", "/sys/class/dmi/id/bios_vendor"),
     *("/sys/hypervisor/type", "/sys/devices/system/clocksource/clocksource0/current_clocksource"),
-    "/sys/kernel/debug/sched/preempt",
+    *("/sys/kernel/debug/sched/preempt", "/sys/kernel/mm/transparent_hugepage/defrag"),
 )
 """What the facts read without a `Sys`, which alone can be recorded."""
 PLACES = ("/.dockerenv", "/run/.containerenv", "/var/run/secrets/kubernetes.io", "/sys/fs/cgroup/unified")
@@ -86,9 +93,10 @@ def _record(sys: Sys, into: Path, nvml_library: Any) -> None:
                 recording.read(path)
     for path in PLACES:
         recording.exists(path)
-    node_facts(recording, nvml_library)
+    once = Remembering(recording)
+    node_facts(once, nvml_library)
     for profile in PROFILES:
-        audit(recording, profile)
+        audit(once, profile)
     recording.save()
     (into / ANSWERS.lstrip("/")).write_text(answers)
     (into / ROWS.lstrip("/")).write_text(json.dumps([tunable.id for tunable in TUNABLES]))
@@ -105,16 +113,26 @@ def _group_files(sys: Sys) -> Iterator[str]:
     for line in (text(sys, "/proc/self/cgroup") or "").splitlines():
         _, _, rest = line.partition(":")
         controllers, _, group = rest.partition(":")
-        mounts = ["", "/unified"] if not controllers else [f"/{controllers}", *(f"/{one}" for one in controllers.split(","))]
+        mounts = (
+            ["", "/unified"] if not controllers else [f"/{controllers}", *(f"/{one}" for one in controllers.split(","))]
+        )
         parts = PurePosixPath(group.lstrip("/"))
         for folder in (parts, *parts.parents):
             for mount in mounts:
-                yield from (f"/sys/fs/cgroup{mount}/{folder}/{name}" for name in _GROUPS if ".." not in folder.parts)
+                yield from (
+                    f"/sys/fs/cgroup{mount}{_inside(folder)}/{name}" for name in _GROUPS if ".." not in folder.parts
+                )
+
+
+def _inside(folder: PurePosixPath) -> str:
+    return "" if str(folder) == "." else f"/{folder}"
 
 
 def names_of(sys: Sys) -> set[str]:
     """Names of this box and of the people who have an account on it."""
-    found = {text(sys, path) or "" for path in ("/proc/sys/kernel/hostname", "/etc/hostname", "/proc/sys/kernel/domainname")}
+    found = {
+        text(sys, path) or "" for path in ("/proc/sys/kernel/hostname", "/etc/hostname", "/proc/sys/kernel/domainname")
+    }
     found |= {name.partition(".")[0] for name in found}
     for line in (text(sys, "/etc/passwd") or "").splitlines():
         fields = line.split(":")
@@ -140,15 +158,25 @@ def _redact(copy: Path, redactor: Redactor) -> None:
             path.write_bytes(b"")
             continue
         content = path.read_bytes().decode(errors="replace")
-        path.write_text(redactor.text(content) if _is_free_text(inside) else redactor.path(content))
+        path.write_text(_redacted(inside, content, redactor))
     _redact_box(copy, redactor)
     # deepest first, so that a folder is renamed after what is in it
     for path in sorted(copy.rglob("*"), key=lambda path: len(path.parts), reverse=True):
         path.rename(path.with_name(_name(redactor, f"/{path.relative_to(copy)}").rsplit("/", 1)[-1]))
 
 
-def _is_free_text(path: str) -> bool:
-    return path.startswith("/sys/fs/cgroup/") or not path.startswith(("/sys/", "/proc/sys/"))
+def _redacted(path: str, content: str, redactor: Redactor) -> str:
+    name = path.rsplit("/", 1)[-1]
+    if name == "environ":  # of all that stands there only this says what kind of container it is
+        return "\0".join(entry for entry in content.split("\0") if entry.startswith("container="))
+    if name in ("mounts", "mountinfo", "fstab"):
+        return redactor.mounts(content)
+    if path == DOCKER_CONFIG:
+        with suppress(ValueError, AttributeError):
+            return json.dumps(kept(json.loads(content)))
+    # the kernel's own files hold single words, and a box may be called like one of them
+    is_word = path.startswith(("/sys/", "/proc/sys/")) and not path.startswith("/sys/fs/cgroup/")
+    return redactor.path(content) if is_word else redactor.text(content)
 
 
 def _name(redactor: Redactor, path: str) -> str:
@@ -158,7 +186,8 @@ def _name(redactor: Redactor, path: str) -> str:
 
 def _redact_box(copy: Path, redactor: Redactor) -> None:
     box = Box.of(copy)
-    box.commands = {line: (rc, redactor.text(out)) for line, (rc, out) in box.commands.items()}
+    told = {line: (rc, redactor.command(line, out)) for line, (rc, out) in box.commands.items()}
+    box.commands = {line: (rc, out) for line, (rc, out) in told.items() if out is not None}
     box.links = {_name(redactor, path): redactor.path(target) for path, target in box.links.items()}
     box.unreadable = {_name(redactor, path): why for path, why in box.unreadable.items()}
     box.save(copy)
@@ -173,12 +202,13 @@ def _pack(copy: Path, output: Path) -> None:
         member.mode = 0o755 if member.isdir() else 0o644
         return member
 
-    import gzip
-
-    with output.open("wb") as raw, gzip.GzipFile("", "wb", mtime=0, fileobj=raw) as packed:
-        with tarfile.open(fileobj=packed, mode="w") as archive:
-            for path in sorted(copy.rglob("*")):
-                archive.add(path, str(path.relative_to(copy)), recursive=False, filter=plain)
+    with (
+        output.open("wb") as raw,
+        gzip.GzipFile("", "wb", mtime=0, fileobj=raw) as packed,
+        tarfile.open(fileobj=packed, mode="w") as archive,
+    ):
+        for path in sorted(copy.rglob("*")):
+            archive.add(path, str(path.relative_to(copy)), recursive=False, filter=plain)
 
 
 @contextmanager

@@ -18,9 +18,8 @@ def blocked(sys: Sys, tunable: Tunable, place: Place) -> str:
         return why
     if tunable.write == "none":
         return ""
-    lockdown = chosen(text(sys, "/sys/kernel/security/lockdown"))
-    if lockdown in ("integrity", "confidentiality") and place.path.startswith(_LOCKED):
-        return f"kernel lockdown ({lockdown}) keeps it shut"
+    if why := locked_down(sys, place.path):
+        return why
     if mount := readonly_mount(sys, place.path):
         return f"{mount} is mounted read-only here" + (": set it on the host" if in_container(sys) else "")
     stat = sys.stat(place.path)
@@ -29,6 +28,13 @@ def blocked(sys: Sys, tunable: Tunable, place: Place) -> str:
     if sys.user_is_root() and not has_capability(sys, "SYS_ADMIN") and place.path.startswith("/sys/"):
         return "root without CAP_SYS_ADMIN: set it on the host"
     return ""
+
+
+def locked_down(sys: Sys, path: str) -> str:
+    """Why the kernel keeps `path` shut even for root; '' when it does not. Debugfs is shut for reading, too."""
+    lockdown = chosen(text(sys, "/sys/kernel/security/lockdown"))
+    shut = lockdown in ("integrity", "confidentiality") and path.startswith(_LOCKED)
+    return f"kernel lockdown ({lockdown}) keeps it shut" if shut else ""
 
 
 def readonly_mount(sys: Sys, path: str) -> str:

@@ -113,15 +113,17 @@ def _gpus(facts: Facts) -> Part:
         device = by_address.get(card.get("pci_address"), {})
         link, reasons = card["pcie"], card["clock_event_reasons"]
         faults = _faults(card)
+        used = f"{size(card['memory_used_bytes'])} of {size(card['memory_bytes'])}"
+        watts = f"{_known(card['power']['now_w'])} of {_known(card['power']['limit_w'])}"
         now = f"{link['generation']}×{link['width']}"
         best = f"{link.get('generation_device_max') or link['generation_max']}×{link['width_max']}"
         rows.append(
             (
                 str(card["index"]), str(card["name"]), _known(device.get("node")), f"{now} of {best}",
-                f"{size(card['memory_used_bytes'])} of {size(card['memory_bytes'])}", _on(card["ecc"]), _on(card["mig"]),
+                used, _on(card["ecc"]), _mig(card),
                 f"{card['nvlinks']}" if card["nvlinks"] else "none", _on(card["persistence"]),
                 f"{card['clocks_mhz']['sm']} of {card['clocks_mhz']['sm_max']}", ", ".join(reasons) or "none",
-                f"{_known(card['power']['now_w'])} of {_known(card['power']['limit_w'])}", _known(card["temperature_c"]),
+                watts, _known(card["temperature_c"]),
                 faults or "none",
             )
         )  # fmt: skip
@@ -135,6 +137,10 @@ def _gpus(facts: Facts) -> Part:
     driver = facts["gpu"].get("driver")
     title = f"GPUs (driver {driver}, CUDA up to {facts['gpu'].get('cuda')})" if driver else "GPUs"
     return Part(title, (), columns, tuple(rows), frozenset(bad))
+
+
+def _mig(card: Facts) -> str:
+    return f"{len(card['mig_devices'])} parts" if card.get("mig_devices") else _on(card["mig"])
 
 
 def _faults(card: Facts) -> str:
@@ -166,7 +172,9 @@ def _disks(facts: Facts) -> Part:
         if disk["bytes"]:
             ahead = f"{disk['read_ahead_kb']} kB"
             kind = " ".join(filter(None, (disk["kind"], disk["model"])))
-            rows.append((disk["name"], _known(disk["node"]), size(disk["bytes"]), kind, disk["scheduler"] or "?", ahead))
+            rows.append(
+                (disk["name"], _known(disk["node"]), size(disk["bytes"]), kind, disk["scheduler"] or "?", ahead)
+            )
     return Part("Disks", (), ("disk", "node", "size", "kind", "scheduler", "read-ahead"), tuple(rows))
 
 
@@ -196,7 +204,10 @@ def _missing(facts: Facts) -> Part:
     for name, fact in skipped_facts(facts):
         found.setdefault((fact["skipped"], fact.get("how", "")), []).append(name)
     lines = [
-        (names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more", f"{why}" + (f" → {how}" if how else ""))
+        (
+            names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more",
+            f"{why}" + (f" → {how}" if how else ""),
+        )
         for (why, how), names in found.items()
     ]
     return Part("Not told by this box", tuple(lines))

@@ -105,7 +105,9 @@ def _cards(facts: Facts) -> list[Card]:
         cards.append(_card(f"node {node['node']}", (cpus, memory), there, tiles))
     unknown = [device for device in devices if device["node"] is None]
     if unknown or not cards:
-        cards.append(_card("node not told" if cards else "the box", ("the firmware does not say (-1)",), unknown, tiles))
+        cards.append(
+            _card("node not told" if cards else "the box", ("the firmware does not say (-1)",), unknown, tiles)
+        )
     return cards
 
 
@@ -117,7 +119,8 @@ def _card(title: str, lines: tuple[str, ...], devices: list[Facts], tiles: Mappi
             port = device["path"][0] if len(device["path"]) > 1 else device["address"]
             ports.setdefault(port, []).append(device)
     order = list(_ACCENTS)
-    columns, loose = [], []
+    columns: list[tuple[Tile, ...]] = []
+    loose: list[Tile] = []
     for group in ports.values():
         group.sort(key=lambda device: (order.index(device["kind"]), device["address"]))
         found = tuple(tiles[device["address"]] for device in group)
@@ -159,13 +162,16 @@ def _titles(facts: Facts) -> tuple[str, str]:
     for card in cards:
         models[_short(card.get("name"))] = models.get(_short(card.get("name")), 0) + 1
     gpus = ", ".join(f"{count} × {name}" for name, count in models.items())
-    gpus = gpus or f"{sum(1 for device in _listed(facts.get('devices')) if device['kind'] == 'gpu') or 'no'} GPUs"
+    drawn = sum(1 for device in _listed(facts.get("devices")) if device["kind"] == "gpu")
+    gpus = gpus or f"{drawn or 'no'} GPU{'s' if drawn != 1 else ''}"
     threads = f"{cpu.get('cores', '?')} cores, {cpu.get('threads', '?')} threads"
     memory = facts["memory"].get("total_bytes", 0) / 1e9
     driver = facts["gpu"].get("driver")
     subtitle = f"{cpu.get('sockets', '?')} × {cpu.get('model', '?')} · {threads} · {memory:,.0f} GB"
     nodes = len(_listed(facts.get("nodes")))
-    return f"{gpus} · {nodes} NUMA node{'s' if nodes != 1 else ''}", subtitle + (f" · driver {driver}" if driver else "")
+    return f"{gpus} · {nodes} NUMA node{'s' if nodes != 1 else ''}", subtitle + (
+        f" · driver {driver}" if driver else ""
+    )
 
 
 def _nvlink(facts: Facts) -> str:
@@ -303,7 +309,7 @@ def _document(width: float, height: float, parts: list[str], said: str) -> str:
     style = f"{_SHAPES}{_style(False)}@media (prefers-color-scheme:dark){{{_style(True)}}}"
     body = "\n".join(part for part in parts if part)
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}"'
-        f' role="img" aria-label="{escape(said)}">\n<style>{style}</style>\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}"'
+        f' height="{height:g}" role="img" aria-label="{escape(said)}">\n<style>{style}</style>\n'
         f'<rect class="ground" width="{width:g}" height="{height:g}"/>\n{body}\n</svg>\n'
     )

@@ -13,7 +13,9 @@ from redline.spec.model import ModelSpec
 from redline.tune.preflight import adapter
 from redline.tune.serve import serve
 
-STRATEGIES: dict[str, tuple[str, tuple[str, ...]]] = {"vllm": ("safetensors-load-strategy", ("lazy", "eager", "prefetch"))}
+STRATEGIES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "vllm": ("safetensors-load-strategy", ("lazy", "eager", "prefetch"))
+}
 """Per kind of engine the flag that chooses how files are read, and its values."""
 PHASES = ("weights", "load")
 """What adapters call the phase in which weights are read."""
@@ -29,7 +31,13 @@ def engine_ways(model: ModelSpec, folder: Path, engines: Sequence[EngineSpec]) -
         "warm": lambda: make_warm(files),
     }
     return [
-        Way(f"{spec.label}, {state}", "from the engine's log: its phase of loading weights", size, prepare, _start(model, spec))
+        Way(
+            f"{spec.label}, {state}",
+            "from the engine's log: its phase of loading weights",
+            size,
+            prepare,
+            _start(model, spec),
+        )
         for engine in engines
         for spec in _strategies(engine)
         for state, prepare in states.items()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -14,19 +12,12 @@ from redline.node.judge import Judged
 from redline.node.tunables.table import BY_ID, TUNABLES
 from redline.node.tunables.tunable import PROFILES, Tunable
 from redline.testing.tunable_suite import AdviceSuite, TunableSuite
-from tests.node.fake_boxes import BOXES
-
-_FOLDER = TemporaryDirectory(prefix="redline-boxes-")
-
-
-@cache
-def box_of(name: str) -> FakeSys:
-    return BOXES[name](Path(_FOLDER.name) / name)
+from tests.node.fake_boxes import BOXES, built
 
 
 @cache
 def judgements(name: str) -> tuple[Judged, ...]:
-    return tuple(judged for profile in PROFILES for judged in audit(box_of(name), profile))
+    return tuple(judged for profile in PROFILES for judged in audit(built(name), profile))
 
 
 def has(name: str, tunable: Tunable) -> bool:
@@ -51,7 +42,7 @@ class OneBox:
     def box(cls, tunable: Tunable) -> FakeSys:
         names = [name for name in BOXES if name != "kubernetes_pod" and has(name, tunable)]
         assert names, f"no fake box has {tunable.id}"
-        return box_of(names[0])
+        return built(names[0])
 
 
 @pytest.mark.parametrize("tunable", WRITTEN, ids=lambda row: row.id, indirect=True, scope="class")

@@ -8,7 +8,6 @@ from redline.node.daemons import tuned_profiles
 from redline.node.sys import Sys, text
 from redline.node.tunables.find import (
     CPUS,
-    cgroup_value,
     cores,
     cpus_of_process,
     each,
@@ -44,10 +43,11 @@ _HYPERVISOR = "no frequency driver: the hypervisor or the firmware sets the cloc
 def _cores_here(sys: Sys, _place: Place) -> str:
     """Physical cores that this process may use; a quota counts as so many."""
     allowed = cores(sys, cpus_of_process(sys))
-    quota = cgroup_value(sys, "cpu.max")
-    if quota and quota.split()[0].isdigit():
-        limit, period = (int(part) for part in quota.split()[:2])
-        allowed = min(allowed, limit // period)
+    quota = of_cgroup("cpu.max", "cpu/cpu.cfs_quota_us")(sys)
+    limit, *rest = (text(sys, quota[0].path) or "max").split() if quota else ["max"]
+    period = rest[0] if rest else text(sys, quota[0].path.replace("quota", "period")) if quota else None
+    if limit.isdigit() and period:
+        allowed = min(allowed, int(limit) // int(period))
     return str(allowed)
 
 
@@ -329,7 +329,7 @@ CPU: tuple[Tunable, ...] = (
         Source("kernel", "commit 7dadeaa6: only full and lazy are left since the 7.0 cycle", "2026-04"),
         GRACE,
         group="cpu",
-        places=lambda sys: [Place("/sys/kernel/debug/sched/preempt")] if sys.names("/sys/kernel") else [],
+        places=lambda _sys: [Place("/sys/kernel/debug/sched/preempt")],
         read=lambda sys, place: word(sys, place).partition("(")[2].partition(")")[0],
         advice="boot with preempt=lazy (voluntary before 6.13)",
         severity="info",

@@ -146,9 +146,13 @@ def fastest_nic_mbit(sys: Sys) -> int:
 
 def engines(sys: Sys) -> list[tuple[int, str]]:
     """(pid, name) of running inference engines, by their command lines."""
-    ran = sys.run(["ps", "-eo", "pid=,args="])
+    return engines_in(sys.run(["ps", "-eo", "pid=,args="]).out)
+
+
+def engines_in(processes: str) -> list[tuple[int, str]]:
+    """The same of the answer of `ps -eo pid=,args=`."""
     found = []
-    for line in ran.out.splitlines():
+    for line in processes.splitlines():
         pid, _, arguments = line.strip().partition(" ")
         words = arguments.lower().split()[:4]
         name = next((engine for engine in ENGINES if any(engine in posixpath.basename(each) for each in words)), "")
@@ -236,9 +240,3 @@ def of_cgroup(file: str, old: str = "") -> Finder:
         return [Place(path) for path in (limiting or there)[:1]]
 
     return find
-
-
-def cgroup_value(sys: Sys, file: str) -> str | None:
-    """What `of_cgroup` finds, as text."""
-    found = of_cgroup(file)(sys)
-    return text(sys, found[0].path) if found else None

@@ -13,8 +13,9 @@ from redline.node.tunables.tunable import Fit, Place, Source, Tunable, Want
 from redline.node.writable import is_virtual
 
 _ACS_CAPABILITY = 0x000D
-_REDIRECT = 0b0101_1100
-"""ACS control: request redirect (bit 2), completion redirect (3), upstream forwarding (4), direct translated (6)."""
+_REDIRECT = 0b1_1100
+"""ACS control: request redirect (bit 2), completion redirect (3), upstream forwarding (4)."""
+_EXPRESS_CAPABILITY, _DOWNSTREAM_PORT = 0x10, 6
 _NCCL = Source("vendor", "NCCL troubleshooting: PCI access control services", "2026-11")
 
 
@@ -32,18 +33,44 @@ def _acs_control(config: bytes) -> int | None:
     return None
 
 
-def _bridges(sys: Sys) -> list[Place]:
-    """Bridges above GPUs, once there are two GPUs that could talk."""
-    if len(gpus(sys)) < 2:
-        return []
-    return [Place(f"{folder}/config", posixpath.basename(folder)) for folder in pci(sys, "0x0604")]
+def _port_type(config: bytes) -> int | None:
+    """What kind of port a function is; None when its PCI Express capability cannot be read."""
+    at = config[0x34] if len(config) > 0x34 else 0
+    for _ in range(48):
+        if at < 0x40 or at + 4 > len(config):
+            return None
+        if config[at] == _EXPRESS_CAPABILITY:
+            return config[at + 2] >> 4
+        at = config[at + 1]
+    return None
+
+
+def _above_gpus(sys: Sys) -> set[str]:
+    """Addresses of the bridges above GPUs, from where their links lead; empty when nothing tells."""
+    return {part for folder in gpus(sys) for part in (sys.link(folder) or "").split("/")[:-1] if part.count(":") == 2}
+
+
+def _ports(sys: Sys) -> list[Place]:
+    """Downstream ports of PCI Express switches above GPUs, once two GPUs could talk below one. Root ports are left out:
+    traffic between two of them goes through the root anyway."""
+    above = _above_gpus(sys)
+    found = []
+    for folder in pci(sys, "0x0604") if len(gpus(sys)) > 1 else []:
+        address = posixpath.basename(folder)
+        try:
+            kind = _port_type(sys.read(f"{folder}/config"))
+        except SysFault:
+            kind = None
+        if kind in (_DOWNSTREAM_PORT, None) and (not above or address in above):
+            found.append(Place(f"{folder}/config", address))
+    return found
 
 
 def _redirects(sys: Sys, place: Place) -> str:
     config = sys.read(place.path)
     if len(config) <= 64:
         raise SysFault("denied", place.path, 0, "only root may read more than 64 bytes of it")
-    return "on" if (_acs_control(config) or 0) & _REDIRECT & 0b1_1100 else "off"
+    return "on" if (_acs_control(config) or 0) & _REDIRECT else "off"
 
 
 def _in_guest(sys: Sys, _place: Place) -> str:
@@ -124,16 +151,16 @@ _AER = kernel_doc("ABI/testing/sysfs-bus-pci-devices-aer_stats")
 PCIE: tuple[Tunable, ...] = (
     advice(
         "pcie.acs",
-        "bridges send GPU to GPU traffic up to the root (ACS)",
+        "switches send GPU to GPU traffic up to the root (ACS)",
         everywhere("equals", "off"),
         _NCCL,
         Source("tool", "GPUd components/pci: judged on bare metal only", "2026-08"),
         group="pcie",
         scope="device",
-        places=_bridges,
+        places=_ports,
         read=_redirects,
         applies=_in_guest,
-        absent="fewer than two GPUs on PCI buses here",
+        absent="no two GPUs behind a PCI Express switch",
         advice="switch ACS off in the firmware, or with setpci at every boot (single tenant only)",
         severity="high",
         effect="Peer-to-peer copies cross the CPU's root complex: a fraction of the rate, or hangs.",

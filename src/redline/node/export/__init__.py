@@ -1,0 +1,1 @@
+"""A plan as something that other tools carry out: one module per form, all from the same changes."""
