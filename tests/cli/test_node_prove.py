@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from tests.tune.prove.boxes import PLANTED, Obeying, box, value
 def prove(tmp_path: Path, url: str, *more: str, code: int = 0) -> str:
     return node(
         "prove", "--measure", "http", "--url", url, "--rounds", "4",
-        "--burst", "4", "--duration", "0.1", "--settle", "0",
+        "--burst", "4", "--duration", "0.2", "--settle", "0", "--pid", str(os.getpid()),
         "--root", str(tmp_path / "box"), "--db", str(tmp_path / "r.db"), "--output", str(tmp_path / "out"), *more,
         code=code,
     ).stdout  # fmt: skip
@@ -33,7 +34,7 @@ def test_a_verdict_on_the_terminal_as_json_as_a_page_and_as_a_profile(tmp_path: 
     assert [one["verdict"] for one in told["settings"]] == ["helps", "not testable here"]
     assert (told["useful"], told["left"]) == ([PLANTED], [])
     assert names([f"@{profile}"]) == [PLANTED]
-    assert value(tmp_path / "box", PLANTED) == "3\n"
+    assert value(tmp_path / "box", PLANTED) == "8\n"
 
 
 def test_nothing_testable_is_exit_code_6_and_a_profile_that_names_nothing(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ from redline.node.sys import Sys, text
 from redline.node.tree import cpu_list, fields
 from redline.observe.proc import Tree
 
-Kind = Literal["rate", "gauge"]
+Kind = Literal["rate", "gauge", "first"]
+"""first: as it was at the beginning, since the round itself changes it."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ SIGNALS: tuple[Signal, ...] = (
     Signal("nr_throttled", "times the CPU quota was used up", "1/s"),
     Signal("psi", "share of the time in which something waited for a CPU", "%"),
     Signal("cpu_mhz", "CPU clock", "MHz", "gauge"),
-    Signal("resident_share", "model files in the page cache", "%", "gauge"),
+    Signal("resident_share", "model files in the page cache", "%", "first"),
 )
 BY_NAME = {signal.name: signal for signal in SIGNALS}
 _VMSTAT = {
@@ -106,7 +107,8 @@ def moved(before: Reading, after: Reading) -> dict[str, float]:
     result = {}
     for name in before.values.keys() & after.values.keys():
         first, last = before.values[name], after.values[name]
-        result[name] = (first + last) / 2 if BY_NAME[name].kind == "gauge" else (last - first) / seconds
+        kinds = {"rate": (last - first) / seconds, "gauge": (first + last) / 2, "first": first}
+        result[name] = kinds[BY_NAME[name].kind]
     if after.threads:
         # a thread that ended in between took its counts along; one that is new counts from nothing
         pairs = [(before.threads.get(thread, (0.0, 0.0)), now) for thread, now in after.threads.items()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,7 +24,7 @@ PLANTED = "vm.stat_interval"
 OTHER = "vm.vfs_cache_pressure"
 """Nobody looks at it."""
 FILES = {
-    "/proc/sys/vm/stat_interval": "3",
+    "/proc/sys/vm/stat_interval": "8",
     "/proc/sys/vm/vfs_cache_pressure": "100",
     "/proc/sys/vm/swappiness": "60",
     "/proc/sys/vm/max_map_count": "3",
@@ -60,12 +61,12 @@ def experiment(flags: dict[str, Any], **load: Any) -> Experiment:
 
 
 class Obeying:
-    """A plain HTTP listener whose answers take 4 ms times the planted number."""
+    """A plain HTTP listener whose answers take 5 ms times the planted number."""
 
     def __init__(self, root: Path) -> None:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                time.sleep(0.004 * float(Path(planted(root)).read_text().strip() or 1))
+                time.sleep(0.005 * float(Path(planted(root)).read_text().strip() or 1))
                 self.send_response(200)
                 self.send_header("Content-Length", "2")
                 self.end_headers()
@@ -93,14 +94,14 @@ def prove_http(tmp_path: Path, *settings: str, events: Events | None = None, **m
     sys = more.pop("sys", None) or box(root)
     with Obeying(root) as listener:
         spec = EngineSpec(kind="url", url=listener.url)
-        target = Target(listener.url, burst=4, seconds=0.1)
+        target = Target(listener.url, burst=4, seconds=0.2)
         usual = {
             "measure": "http",
             "rounds": 4,
             "settle_s": 0.0,
             "http": target,
             "metrics": ("e2e_ms.p50",),
-            "pids": (1,),
+            "pids": (os.getpid(),),
         }
         return prove(
             experiment({}).model_copy(update={"engines": [spec]}), settings, Options(**{**usual, **more}),

@@ -37,9 +37,9 @@ def test_one_engine_serves_both_values_and_each_has_prompts_of_its_own(tmp_path:
     done = run(tmp_path, {"speed-file": planted(tmp_path / "box"), "prefix-cache": True}, f"{PLANTED}=1")
     assert (done.status, done.errors, done.left) == ("done", [], [])
     assert done.proofs[0].verdict == "helps"
-    assert done.proofs[0].effects[0].effect.ratio == pytest.approx(1 / 3, rel=0.4)
+    assert done.proofs[0].effects[0].effect.ratio < 0.5
     assert len(PacedEngine.started) == 1
-    assert value(tmp_path / "box", PLANTED) == "3\n"
+    assert value(tmp_path / "box", PLANTED) == "8\n"
     with Reader.open(tmp_path / "r.db") as reader:
         trials = reader.run(done.run_id).trials
         assert [len(trial.points) for trial in trials] == [3, 3]

@@ -31,18 +31,18 @@ def holding(tmp_path: Path) -> list[str]:
 
 
 def test_helps_hurts_nothing_and_not_testable_are_told_apart(tmp_path: Path) -> None:
-    done = prove_http(tmp_path, f"{PLANTED}=1", f"{PLANTED}=9", f"{OTHER}=50", "vm.swappiness", "vm.zone_reclaim_mode")
+    done = prove_http(tmp_path, f"{PLANTED}=1", f"{PLANTED}=40", f"{OTHER}=50", "vm.swappiness", "vm.zone_reclaim_mode")
     assert (done.status, done.errors, done.left) == ("done", [], [])
     assert [(one.id, one.wanted, one.verdict) for one in done.proofs] == [
         (PLANTED, "1", "helps"),
-        (PLANTED, "9", "hurts"),
+        (PLANTED, "40", "hurts"),
         (OTHER, "50", "no measurable effect"),
         ("vm.swappiness", "10", "not testable here"),
         ("vm.zone_reclaim_mode", "", "not testable here"),
     ]
     assert "no swap device" in done.proofs[3].why
     assert done.useful == [PLANTED]
-    assert value(tmp_path / "box", PLANTED) == "3\n"
+    assert value(tmp_path / "box", PLANTED) == "8\n"
     assert list((tmp_path / "state").glob("*.jsonl")) == []
 
 
@@ -54,7 +54,7 @@ def test_the_report_and_the_profile_say_what_was_found(tmp_path: Path) -> None:
     assert (row.status, report.missing) == ("done", ())
     sections = {section.key: section for section in report.sections}
     assert [line[:3] for line in sections["node-proof"].rows] == [
-        (PLANTED, "3 → 1", "▲ helps"),
+        (PLANTED, "8 → 1", "▲ helps"),
         ("vm.swappiness", "60 → 10", "? not testable here"),
     ]
     assert "rounds" not in sections
@@ -94,7 +94,7 @@ def test_ctrl_c_puts_the_value_back_and_keeps_what_was_measured(tmp_path: Path) 
     assert done.status == "interrupted"
     assert [one.id for one in done.proofs] == [PLANTED]
     assert done.proofs[0].rounds == 3
-    assert value(tmp_path / "box", PLANTED) == "3\n"
+    assert value(tmp_path / "box", PLANTED) == "8\n"
     assert holding(tmp_path) == []
 
 
@@ -106,7 +106,7 @@ def test_a_fault_in_the_middle_puts_the_value_back(tmp_path: Path) -> None:
     done = prove_http(tmp_path, f"{PLANTED}=1", f"{OTHER}=50", events=_Interfering(2, fail), rounds=3)
     assert [error.what for error in done.errors] == ["the disk is full"]
     assert done.proofs[0].why == "the disk is full"
-    assert value(tmp_path / "box", PLANTED) == "3\n"
+    assert value(tmp_path / "box", PLANTED) == "8\n"
 
 
 def test_a_value_that_somebody_else_writes_ends_the_trial_and_is_left_alone(tmp_path: Path) -> None:
@@ -133,14 +133,14 @@ def test_kill_9_leaves_a_journal_that_the_next_trial_points_to_and_revert_undoes
     assert value(tmp_path / "box", PLANTED) == "1\n"
     sys = FakeSys(tmp_path / "box")
     with pytest.raises(NodeBusy, match="another redline is trying"):
-        prove_http(tmp_path, f"{PLANTED}=9", sys=sys)
+        prove_http(tmp_path, f"{PLANTED}=40", sys=sys)
     monkeypatch.setattr(switching, "start_ticks", lambda pid: 0)  # its process is gone
     with pytest.raises(NodeBusy, match="was killed") as caught:
         prove_http(tmp_path, f"{PLANTED}=1", sys=sys)
     (txn,) = holding(tmp_path)
     assert caught.value.fix == f"redline node revert {txn}"
     revert(sys, tmp_path / "state")
-    assert value(tmp_path / "box", PLANTED) == "3\n"
+    assert value(tmp_path / "box", PLANTED) == "8\n"
 
 
 def test_a_box_that_refuses_the_value_is_a_fault_of_that_setting_alone(tmp_path: Path) -> None:

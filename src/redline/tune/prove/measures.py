@@ -187,6 +187,7 @@ class Load(_Measure):
         self.arms.stand_for(candidate, switch)
         for number, job in self.in_turns(self.arranged(candidate, switch)):
             with ExitStack() as up:
+                switch.to(self.arms.values[job.spec.label][1])  # before the signals are read
                 with SignalWatch(self.arms.sys, (), self.arms.files) as watch:
                     server = up.enter_context(_started(self.context, job, number))
                 numbers = _load_numbers(server.endpoint.startup_ms)
