@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,22 +21,40 @@ NOTHING_TESTABLE = 6
 _MODEL = "bundled:tiny"
 _CLIENTS = "8"
 """One load point: every round costs it twice."""
-_PANEL = "What is proved"
 _LEFT_OUT = (
     *("--engines", "--url", "--repeats", "--keep-up", "--rounds", "--threshold"),
     *("--search", "--search-over", "--search-low", "--search-high", "--search-budget", "--search-precision"),
     *("--price-gpu-hour", "--price-gpus", "--price-currency"),
 )
+_option = functools.partial(typer.Option, rich_help_panel="What is proved")
 Settings = Annotated[
     list[str] | None,
-    typer.Option(
-        "--setting",
-        "-s",
-        metavar="ID[@PLACE][=VALUE]",
+    _option(
+        "--setting", "-s", metavar="ID[@PLACE][=VALUE]",
         help="repeatable; the value that --profile wants when none is given. Also: load.prewarm, numa.pin[=NODE], "
         "control (changes nothing). Without any: all that drift",
-        rich_help_panel=_PANEL,
     ),
+]  # fmt: skip
+Measure = Annotated[
+    Literal["bench", "http", "load"],
+    _option(help="bench: TTFT, ITL, throughput; http: short connections; load: start of the engine"),
+]
+Engine = Annotated[str, _option("--engine", "-e", help="engine to start", show_default="redline")]
+Url = Annotated[str, _option(help="a server that runs already")]
+Restart = Annotated[
+    str, _option(metavar="COMMAND", help="starts the server at --url again, for settings that act at its start")
+]
+Rounds = Annotated[int, _option(help="how often each value is measured")]
+Metrics = Annotated[list[str] | None, _option("--metric", metavar="NAME", help="such as ttft_ms.p99; repeatable")]
+Burst = Annotated[int, _option(min=1, help="http: connections opened together")]
+Pids = Annotated[
+    list[int] | None, _option("--pid", help="of the engine, for its signals; found by its port when not given")
+]
+Settle = Annotated[float, _option(min=0, help="seconds after each change")]
+MaxRisk = Annotated[int, _option(min=0, max=3, help="of settings that are tried")]
+Inert = Annotated[bool, _option("--inert", help="try also what the audit says has no effect here")]
+DropUseless = Annotated[
+    Path | None, _option(metavar="FILE", help="write the ids that help: `redline node plan --only @FILE`")
 ]
 
 
@@ -45,46 +65,18 @@ def register(app: typer.Typer) -> None:
 @with_flags(*_LEFT_OUT)
 def command(
     setting: Settings = None,
-    measure: Annotated[
-        Literal["bench", "http", "load"],
-        typer.Option(
-            help="bench: TTFT, ITL, throughput; http: short connections; load: start of the engine",
-            rich_help_panel=_PANEL,
-        ),
-    ] = "bench",
-    engine: Annotated[
-        str, typer.Option("--engine", "-e", help="engine to start", show_default="redline", rich_help_panel=_PANEL)
-    ] = "",
-    url: Annotated[str, typer.Option(help="a server that runs already", rich_help_panel=_PANEL)] = "",
-    restart: Annotated[
-        str,
-        typer.Option(metavar="COMMAND", help="starts the server at --url again, for settings that act at its start",
-                     rich_help_panel=_PANEL),
-    ] = "",
-    rounds: Annotated[int, typer.Option(help="how often each value is measured", rich_help_panel=_PANEL)] = 8,
-    metric: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="such as ttft_ms.p99; repeatable", rich_help_panel=_PANEL)
-    ] = None,
-    burst: Annotated[
-        int, typer.Option(min=1, help="http: connections opened together", rich_help_panel=_PANEL)
-    ] = 256,
-    pid: Annotated[
-        list[int] | None,
-        typer.Option(help="of the engine, for its signals; found by its port when not given", rich_help_panel=_PANEL),
-    ] = None,
-    settle: Annotated[float, typer.Option(min=0, help="seconds after each change", rich_help_panel=_PANEL)] = 0.5,
-    max_risk: Annotated[
-        int, typer.Option(min=0, max=3, help="of settings that are tried", rich_help_panel=_PANEL)
-    ] = 2,
-    inert: Annotated[
-        bool,
-        typer.Option("--inert", help="try also what the audit says has no effect here", rich_help_panel=_PANEL),
-    ] = False,
-    drop_useless: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="write the ids that help: `redline node plan --only @FILE`",
-                     rich_help_panel=_PANEL),
-    ] = None,
+    measure: Measure = "bench",
+    engine: Engine = "",
+    url: Url = "",
+    restart: Restart = "",
+    rounds: Rounds = 8,
+    metric: Metrics = None,
+    burst: Burst = 256,
+    pid: Pids = None,
+    settle: Settle = 0.5,
+    max_risk: MaxRisk = 2,
+    inert: Inert = False,
+    drop_useless: DropUseless = None,
     profile: ProfileOption = "latency",
     file: File = None,
     root: Root = None,
@@ -94,33 +86,46 @@ def command(
     as_json: Json = False,
     *,
     values: dict[str, Any],
-) -> None:  # fmt: skip
+) -> None:
     """Measure a setting's present and wanted value in turn, and put the box back.
 
     Exit code 0 when verdicts were reached, 6 when nothing could be tested here, 4 when the engine failed, 130 after
     Ctrl-C. After kill -9 `redline node revert last` puts the box back.
     """
-    from redline.cli.node_options import box, journals
-    from redline.cli.show import TerminalEvents
     from redline.tune.prove.http import Target
-    from redline.tune.prove.prove import Options, prove
+    from redline.tune.prove.prove import Options
 
     experiment = _experiment(file, values, engine, url)
     target = Target(_listener(url), burst, experiment.load.duration_s) if measure == "http" else None
     options = Options(
-        measure, profile, rounds, restart, target, tuple(metric or ()), max_risk, settle, tuple(pid or ()), inert
-    )
-    with TerminalEvents() as events:
-        done = prove(
-            experiment, setting or (), options, sys=box(root), state_dir=journals(root, state_dir), db=db,
-            argv=["redline", *sys.argv[1:]], events=events,
-        )  # fmt: skip
-    _show(done, options, db, output, as_json)
+        measure=measure, profile=profile, rounds=rounds, restart=restart, http=target, metrics=tuple(metric or ()),
+        max_risk=max_risk, settle_s=settle, pids=tuple(pid or ()), inert=inert,
+    )  # fmt: skip
+    done = _prove(experiment, setting or (), options, root, state_dir, db)
     if drop_useless is not None:
         from redline.tune.prove.prove import worth_keeping
 
         drop_useless.write_text(worth_keeping(done.proofs))
+    _show(done, db, output, as_json)
     _leave(done)
+
+
+def _prove(
+    experiment: Experiment,
+    settings: Sequence[str],
+    options: Options,
+    root: Path | None,
+    state_dir: Path | None,
+    db: Path | None,
+) -> Proven:
+    from redline.cli.node_options import box, journals
+    from redline.cli.show import TerminalEvents
+    from redline.tune.prove.prove import prove
+
+    where = journals(root, state_dir)
+    argv = ["redline", *sys.argv[1:]]
+    with TerminalEvents() as events:
+        return prove(experiment, settings, options, sys=box(root), state_dir=where, db=db, argv=argv, events=events)
 
 
 def _experiment(file: Path | None, values: dict[str, Any], engine: str, url: str) -> Experiment:
@@ -152,7 +157,7 @@ def _listener(url: str) -> str:
     return parts._replace(path=path).geturl()
 
 
-def _show(done: Proven, options: Options, db: Path | None, output: Path | None, as_json: bool) -> None:
+def _show(done: Proven, db: Path | None, output: Path | None, as_json: bool) -> None:
     from redline.cli.report import render
     from redline.cli.show import print_json, show_error, stderr
 
