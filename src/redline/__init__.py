@@ -1,7 +1,7 @@
 """redline takes a GPU box and a model from bare metal to a proven LLM serving configuration.
 
-The verbs of the command line, as functions: `compare`, `compare_runs` (of stored ones), `bench`, `serve`, `doctor`,
-`sql`; and what they take and give:
+The verbs of the command line, as functions: `compare`, `compare_runs` (of stored ones), `bench`, `serve`, `prove` (of
+settings of the box), `doctor`, `sql`; and what they take and give:
 `load_experiment`, `Experiment`, `Reader` (the results file), `load_report`, `write_files`.
 They are imported when they are first used.
 """
@@ -18,6 +18,7 @@ _EXPORTS = {
     "compare_runs": "redline.report.versus:compare_runs",
     "bench": "redline.tune.bench:bench",
     "serve": "redline.tune.serve:serve",
+    "prove": "redline.tune.prove.prove:prove",
     "doctor": "redline.node.doctor:doctor",
     "sql": "redline.store.sql:query",
     "load_experiment": "redline.spec.load_file:load_experiment",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from redline.analyse.summary import PointSummary
@@ -20,6 +21,7 @@ from redline.spec.model import ModelSpec
 from redline.tune.events import Events
 
 PLANNED = {"slots", "ttft-ms", "itl-ms", "fail-start", "interrupt-start", "die-after", "missing"}
+PLANNED |= {"speed-file", "start-file", "prefix-cache"}
 
 
 class Running:
@@ -28,7 +30,8 @@ class Running:
         self.stops = 0
         assert server.process is not None
         process = server.process
-        self.endpoint: Endpoint = replace(server.endpoint, startup_ms={"total": 12.0}, pids=(process.pid,))
+        took = {"total": server.pace.ttft_ms}
+        self.endpoint: Endpoint = replace(server.endpoint, startup_ms=took, pids=(process.pid,))
 
     def alive(self) -> bool:
         return self.server.alive
@@ -74,10 +77,14 @@ class PacedEngine:
             raise EngineStartFailed("it died", log_tail="out of memory", diagnosis="out-of-memory")
         pace = Pace(
             ttft_ms=flags.get("ttft-ms", 5.0), itl_ms=flags.get("itl-ms", 2.0), model=start.model.served_name,
-            slots=flags.get("slots", 0),
+            slots=flags.get("slots", 0), speed_file=flags.get("speed-file", ""),
+            prefix_cache=flags.get("prefix-cache", False),
             # in the middle of an answer, not of a time; only the first start, so that what is left can go on
             die_after=0 if PacedEngine.started else flags.get("die-after", 0),
         )  # fmt: skip
+        if at_start := flags.get("start-file"):
+            factor = float(Path(at_start).read_text())
+            pace = replace(pace, ttft_ms=pace.ttft_ms * factor, itl_ms=pace.itl_ms * factor)
         running = Running(PacedServer(pace).start())
         PacedEngine.started.append(running)
         return running

@@ -22,7 +22,8 @@ ProfileOption = Annotated[
     Literal["latency", "throughput", "shared", "vm"], typer.Option("--profile", help="what the box is for")
 ]
 Only = Annotated[
-    list[str] | None, typer.Option("--only", metavar="ID", help="these settings alone: ids, beginnings of ids, groups")
+    list[str] | None,
+    typer.Option("--only", metavar="ID", help="these settings alone: ids, beginnings of ids, groups; @FILE holds such"),
 ]
 Skip = Annotated[list[str] | None, typer.Option("--skip", metavar="ID", help="without this setting")]
 NoPersist = Annotated[bool, typer.Option("--no-persist", help="live values only, nothing that outlives a reboot")]
@@ -51,8 +52,24 @@ def journals(root: Path | None, state_dir: Path | None) -> Path:
 
 
 def names(given: list[str] | None) -> list[str]:
-    """Ids, with commas or one by one."""
-    return [name.strip() for entry in given or () for name in entry.split(",") if name.strip()]
+    """Ids, with commas or one by one. `@FILE` stands for those in a file, one a line, with remarks after #. UsageError
+    without that file, and when it names none: no id at all would mean every setting."""
+    from redline.errors import UsageError
+
+    ids: list[str] = []
+    for name in (name.strip() for entry in given or () for name in entry.split(",")):
+        if not name.startswith("@"):
+            ids += [name] if name else []
+            continue
+        try:
+            lines = Path(name[1:]).read_text().splitlines()
+        except OSError as error:
+            raise UsageError(f"{name[1:]} cannot be read: {error.strerror}") from error
+        found = [word for line in lines if (word := line.partition("#")[0].strip())]
+        if not found:
+            raise UsageError(f"{name[1:]} names no setting", why="nothing was found to be worth keeping")
+        ids += found
+    return ids
 
 
 def planned(sys: Sys, profile: Any, only: list[str] | None, skip: list[str] | None, no_persist: bool) -> Plan:

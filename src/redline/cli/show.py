@@ -97,6 +97,11 @@ class TerminalEvents(Events):
         many = f"{points} load points" if points else "a search"
         self.console.print(f"run [bold]{run_id}[/]: {len(able)} engine configurations × {many}")
 
+    def proof(self, run_id: str, settings: int, rounds: int) -> None:
+        self.console.print(
+            f"run [bold]{run_id}[/]: {settings} setting{'' if settings == 1 else 's'}, both values in {rounds} rounds"
+        )
+
     def trial(self, job: Job, repeat: int) -> None:
         self.begin(job.label + (f" · repeat {repeat + 1}" if repeat else ""))
 

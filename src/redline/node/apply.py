@@ -25,12 +25,19 @@ COMMAND_S = 600.0
 
 
 def apply(
-    sys: Sys, changes: Sequence[Change], state_dir: Path = STATE_DIR, *, confirm_s: float = 0.0, arm: Arm | None = None
+    sys: Sys,
+    changes: Sequence[Change],
+    state_dir: Path = STATE_DIR,
+    *,
+    confirm_s: float = 0.0,
+    arm: Arm | None = None,
+    purpose: dict[str, Any] | None = None,
 ) -> Transaction:
     """Makes `changes` in order, as one transaction. Either all of them hold afterwards, or none (ApplyFailed), or the
     process was ended in between: then the next one asks for `revert` or `resume`.
 
     `confirm_s` > 0: unless confirmed within so many seconds, everything is undone by the process that `arm` starts.
+    `purpose` is kept with the transaction: what it is for, when it is not meant to stay.
     """
     if not changes:
         raise UsageError("there is nothing to apply")
@@ -52,6 +59,7 @@ def apply(
             redline=__version__,
             changes=[change.to_json() for change in changes],
             before=[to_json(found, keep=True) for found in planned],
+            purpose=purpose or {},
         )
         if confirm_s > 0 and arm is not None:
             # before the first write: whatever ends this process cannot end the promise

@@ -10,7 +10,7 @@ from collections.abc import Collection
 
 from redline.errors import Unsupported
 
-MPOL_BIND = 2
+MPOL_DEFAULT, MPOL_BIND = 0, 2
 _NUMBERS = {"x86_64": 238, "aarch64": 237, "riscv64": 237, "ppc64le": 261, "s390x": 270}
 _LONG_BITS = 8 * ctypes.sizeof(ctypes.c_ulong)
 
@@ -44,3 +44,12 @@ def _meaning(number: int) -> dict[str, str]:
     if number == errno.ENOSYS:
         return {"why": "this kernel was built without NUMA", "fix": "--cpus-only"}
     return {}
+
+
+def usual_memory() -> None:
+    """Takes `bind_memory` back for this thread: pages come from the node that it runs on, as by default."""
+    number = _NUMBERS.get(platform.machine())
+    if number is not None:
+        ctypes.CDLL(None).syscall(
+            *(ctypes.c_long(number), ctypes.c_int(MPOL_DEFAULT), ctypes.c_void_p(), ctypes.c_ulong(0))
+        )

@@ -50,6 +50,8 @@ class Transaction:
     confirmed: bool = False
     watchdog: dict[str, Any] = field(default_factory=dict)
     foreign_left: list[str] = field(default_factory=list)
+    purpose: dict[str, Any] = field(default_factory=dict)
+    """Empty for changes that are meant to stay."""
 
     @property
     def status(self) -> Status:
@@ -73,6 +75,7 @@ def of(journal: Journal) -> Transaction:
         step = found.steps[index] if 0 <= index < len(found.steps) else None
         if what == "begin":
             found.at, found.boot = record["at"], record["boot"]
+            found.purpose = record.get("purpose", {})
             planned = [_images(fields) for fields in record["before"]]
             changes = [Change.from_json(fields) for fields in record["changes"]]
             found.steps = [Step(change, images) for change, images in zip(changes, planned, strict=True)]

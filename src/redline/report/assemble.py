@@ -16,6 +16,7 @@ from redline.analyse.finding import Verdict
 from redline.analyse.latency import latencies_of
 from redline.analyse.summary import summarise_point
 from redline.report.model import EngineReport, Measured, ModelReport, Report, RunInfo, Start, load_label
+from redline.report.proof import is_proof
 from redline.report.sections import sections
 from redline.spec.dump import dump_experiment
 from redline.spec.experiment import Experiment
@@ -221,6 +222,8 @@ def _missing(row: RunRow) -> list[str]:
     """Load points that the experiment names and that were not measured, engines that were skipped or failed aside."""
     if (row.experiment.get("search") or {}).get("goal", "off") != "off":
         return []  # a search says itself why it ended
+    if is_proof(row):
+        return []  # its section says how many rounds of each setting count
     engines = [str(one.get("name") or one.get("kind")) for one in row.experiment.get("engines", [])]
     models = [_served_name(one) for one in row.experiment.get("models", [])]
     loads = _loads(row.experiment.get("load") or {})

@@ -17,6 +17,7 @@ from redline.analyse.comparison import (
 )
 from redline.report.model import ModelReport, Report, load_label
 from redline.report.numbers import NAMES, ratio_text
+from redline.report.proof import KEY as PROOF
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,10 @@ class Claim:
 
 
 def claims(report: Report) -> list[Claim]:
-    """One claim for every engine but the first, model by model."""
+    """One claim for every engine but the first, model by model; none where pairs of a setting's values were measured,
+    which say it themselves."""
+    if any(section.key == PROOF for section in report.sections):
+        return []
     return [
         _claim(model.comparison, engine.label, report)
         for model in report.models

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from redline.report.model import ModelReport
+from redline.report.proof import is_proof
 from redline.report.section import Section
 from redline.report.versus import set_against
 from redline.report.versus_text import HEADS, effect_rows, footnotes
@@ -13,8 +14,9 @@ from redline.store.rows import RunRow
 
 
 def rounds_section(reader: Reader, rows: Sequence[RunRow], models: Sequence[ModelReport]) -> Section | None:
-    """None unless one run with rounds is shown, since pairing across runs has no meaning."""
-    if len(rows) != 1 or int(rows[0].experiment.get("rounds") or 1) < 2:
+    """None unless one run with rounds is shown, since pairing across runs has no meaning; a proof of settings has pairs
+    of its own."""
+    if len(rows) != 1 or int(rows[0].experiment.get("rounds") or 1) < 2 or is_proof(rows[0]):
         return None
     found = [
         (model.name, engine.label, set_against(reader, rows[0], model.name, model.comparison.reference, engine.label))

@@ -9,6 +9,7 @@ from redline.report.client import client_section
 from redline.report.costs import cost_section
 from redline.report.imported import imported_section
 from redline.report.model import ModelReport
+from redline.report.proof import detail_section, verdict_section
 from redline.report.quality import quality_section, warmup_section
 from redline.report.rounds import rounds_section
 from redline.report.search import search_section
@@ -23,6 +24,8 @@ from redline.store.rows import RunRow
 
 MAKERS: tuple[Maker, ...] = (
     imported_section,
+    verdict_section,
+    detail_section,
     search_section,
     rounds_section,
     thresholds_section,

@@ -20,6 +20,9 @@ class Events:
     def run(self, run_id: str, jobs: list[Job], points: int) -> None:
         """The run has its id; everything from here on is kept. `points` 0: a search decides how many."""
 
+    def proof(self, run_id: str, settings: int, rounds: int) -> None:
+        """As `run`, for settings of the box: each is measured at two values in so many rounds."""
+
     def trial(self, job: Job, repeat: int) -> None:
         """An engine is about to start."""
 

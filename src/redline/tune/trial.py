@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,14 @@ from redline.tune.stop import Stop
 STARTS_PER_TRIAL = 2  # an engine that dies under load is started once more for the points that are left
 
 
+@contextmanager
+def _as_it_is(job: Job, server: Server) -> Iterator[dict[str, Any]]:
+    yield {}
+
+
+Around = Callable[[Job, Server], AbstractContextManager[dict[str, Any]]]
+
+
 @dataclass
 class Context:
     """What every trial of one run shares."""
@@ -51,6 +59,11 @@ class Context:
     """What went wrong so far: Ctrl-C must not lose it."""
     part: str = ""
     """Which part of a resumed run this is: a server that outlived the part before may hold its prompts."""
+    around: Around = _as_it_is
+    """Around every load point: makes the box what this job is measured on. What it yields, filled by its end, is kept
+    with the point."""
+    apart: bool = False
+    """One server stands for several jobs: each gets prompts of its own, which no other has put into its cache."""
 
 
 def context_of(experiment: Experiment, store: Store, run_id: str, stop: Stop, events: Events) -> Context:
@@ -82,7 +95,7 @@ def run_trial(context: Context, job: Job, repeat: int, plan: Plan) -> None:
 def _start_and_push(context: Context, job: Job, repeat: int, plan: Plan) -> EngineError | None:
     """Every load point that is left, until the engine dies or the user has had enough."""
     try:
-        with _up(context, job, repeat) as (server, trial, watch):
+        with up(context, job, repeat) as (server, trial, watch):
             under_load = _UnderLoad(context, job, server, trial, _prompts(context, job, server), watch, plan)
             while not context.stop.asked and (following := plan.next()) is not None:
                 index, point = following
@@ -93,7 +106,7 @@ def _start_and_push(context: Context, job: Job, repeat: int, plan: Plan) -> Engi
 
 
 @contextmanager
-def _up(context: Context, job: Job, repeat: int) -> Iterator[tuple[Server, int, Watch]]:
+def up(context: Context, job: Job, repeat: int) -> Iterator[tuple[Server, int, Watch]]:
     """The engine, started, with the trial that it is and what samples it. Raises EngineError; the trial is closed, with
     the reason in it, and the engine gone in any case."""
     store = context.store
@@ -177,7 +190,9 @@ class _UnderLoad:
 
     def _run(self, point_id: int, point: LoadPoint, seed: int) -> tuple[PointOutcome, dict[str, Any]]:
         store, experiment, stop = self.context.store, self.context.experiment, self.context.stop
-        with stop.orderly(), self._server_watch() as server, BoxWatch(self.server.endpoint.pids) as box:
+        around = self.context.around(self.job, self.server)
+        pids = self.server.endpoint.pids
+        with stop.orderly(), around as found, self._server_watch() as server, BoxWatch(pids) as box:
             outcome = run_point(
                 self.server.endpoint,
                 experiment.workload,
@@ -193,7 +208,8 @@ class _UnderLoad:
                 before_measuring=server.mark,
             )
         slowed = store.peak(self.trial, "gpu.slowed", outcome.measured_from_ns, outcome.ended_ns)
-        return outcome, {"server": server.as_dict(), "box": box.as_dict(outcome.client_cpu_s) | {"gpu_slowed": slowed}}
+        box_said = box.as_dict(outcome.client_cpu_s) | {"gpu_slowed": slowed}
+        return outcome, {"server": server.as_dict(), "box": box_said} | found
 
     def _server_watch(self) -> ServerWatch:
         key = _api_key(self.job)
@@ -230,9 +246,15 @@ def _prompts(context: Context, job: Job, server: Server) -> PromptSource:
         needed=needed,
         api_key=_api_key(job),
         # a server that outlives the run may still hold the prompts of the run before in its cache
-        salt_key=f"{context.run_id}{context.part}" if job.spec.kind == "url" else "",
+        salt_key=_salt_key(context, job),
         recorded=lambda what: recorded(what, context.store),
     )
+
+
+def _salt_key(context: Context, job: Job) -> str:
+    if context.apart:
+        return f"{context.run_id} {job.spec.label}"
+    return f"{context.run_id}{context.part}" if job.spec.kind == "url" else ""
 
 
 def _api_key(job: Job) -> str | None:
@@ -266,7 +288,7 @@ def _death(job: Job, server: Server) -> EngineDied:
 def kept_up(context: Context, job: Job, repeat: int) -> Iterator[Callable[[LoadPoint, int, int], None]]:
     """An engine that stays up while others take turns. What is yielded measures one load point: (point, its place in
     the experiment, number of the round). Raises EngineError."""
-    with _up(context, job, repeat) as (server, trial, watch):
+    with up(context, job, repeat) as (server, trial, watch):
         yield _in_turn(context, job, server, trial, watch)
 
 

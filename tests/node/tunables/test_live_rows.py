@@ -50,6 +50,8 @@ class TestLive(TunableSuite):
         return LiveSys()
 
 
+ALONE = ("unshare", "--net", "--pid", "--fork", "--mount-proc")
+"""Without the processes of the box: an engine in another namespace is a reason of its own."""
 NAMESPACE = """
 import json, socket
 from redline.node.audit import audit
@@ -76,7 +78,7 @@ def test_somaxconn_is_proved_inert_by_a_real_listener_in_a_namespace_of_its_own(
     """The host's own value stays as it is: each network namespace has one."""
     before = LiveSys().read("/proc/sys/net/core/somaxconn")
     done = subprocess.run(
-        ["unshare", "--net", sys.executable, "-c", NAMESPACE], capture_output=True, text=True, timeout=50, check=False
+        [*ALONE, sys.executable, "-c", NAMESPACE], capture_output=True, text=True, timeout=50, check=False
     )
     if "Operation not permitted" in done.stderr:
         pytest.skip("this box gives no network namespace")

@@ -107,6 +107,8 @@ class Pace:
     cold_factor: float = 1.0
     idle_cold_s: float = 0.0
     """After so long without a request the next answers are cold again; 0 is never."""
+    speed_file: str = ""
+    """A file with a number by which both times are multiplied, read anew for every request: a planted setting."""
     faults: dict[Fault, float] = field(default_factory=dict)
 
 

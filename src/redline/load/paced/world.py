@@ -8,6 +8,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from redline.load.paced.cache import PrefixCache
 from redline.load.paced.metrics import Account, Done
@@ -22,7 +23,7 @@ class World:
         self._answers = self._newest_ns = 0
         self._cold = pace.cold_requests
         self._plain = pace.cached_usage and not (
-            pace.prefix_cache or pace.by_prompt or pace.damage or pace.cold_requests
+            pace.prefix_cache or pace.by_prompt or pace.damage or pace.cold_requests or pace.speed_file
         )
         self.cache = PrefixCache(pace.block_tokens, pace.cache_blocks) if pace.prefix_cache else None
         self.account = Account()
@@ -40,6 +41,9 @@ class World:
         if self._cold:
             left, self._cold = self._cold / pace.cold_requests, self._cold - 1
             ttft, itl = ttft * (1 + (pace.cold_factor - 1) * left), itl * (1 + (pace.cold_factor - 1) * left)
+        if pace.speed_file:
+            factor = float(Path(pace.speed_file).read_text().strip() or 1)
+            ttft, itl = ttft * factor, itl * factor
         if self.cache is not None:
             ids = tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
             cached = self.cache.look_up(ids, now_ns)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from redline.node.sys import Sys, text
 from redline.node.tunables.find import boot_argument, engines, kernel_log, no_gpu, number, of_cgroup, one, rdma, word
 from redline.node.tunables.rows import GRACE, advice, everywhere, kernel_doc, only_for, sysctl, want
-from redline.node.tunables.tunable import Place, Reader, Reason, Source, Tunable
+from redline.node.tunables.tunable import AT_START, Place, Reader, Reason, Source, Tunable
 from redline.node.writable import has_capability, in_container
 
 _FS = kernel_doc("admin-guide/sysctl/fs.rst")
@@ -168,6 +168,7 @@ LIMITS: tuple[Tunable, ...] = (
         everywhere("at least", 1 << 20),
         _FS,
         group="limits",
+        tags=frozenset({AT_START}),
         severity="low",
         effect="LimitNOFILE above it makes a unit fail to start.",
     ),

@@ -7,7 +7,7 @@ import posixpath
 from redline.node.sys import Sys, text
 from redline.node.tunables.find import bracketed, each, memory_kib, number, one
 from redline.node.tunables.rows import advice, everywhere, kernel_doc, only_for, sysctl, sysfs, tuned, want
-from redline.node.tunables.tunable import Place, Reason, Source, Tunable, Want
+from redline.node.tunables.tunable import AT_START, Place, Reason, Source, Tunable, Want
 
 _THP = "/sys/kernel/mm/transparent_hugepage"
 _SYSCTL_VM = kernel_doc("admin-guide/sysctl/vm.rst")
@@ -57,6 +57,7 @@ def _huge(size: str, kib: int) -> Tunable:
         severity="medium",
         effect="Only DPDK- and SPDK-like stacks map them today; for everything else they are memory that is gone.",
         signal="free_hugepages",
+        tags=frozenset({AT_START}),
     )
 
 
@@ -113,6 +114,7 @@ MEMORY: tuple[Tunable, ...] = (
         severity="medium",
         effect="always: page faults stall while pages are zeroed and memory bloats; never: pools that ask get none.",
         signal="thp_faults",
+        tags=frozenset({AT_START}),
     ),
     sysfs(
         "thp.defrag",
@@ -137,6 +139,7 @@ MEMORY: tuple[Tunable, ...] = (
         severity="medium",
         effect="With madvise every fault of a big pinned pool may compact memory: GB/s become GB/min.",
         signal="compact_stall",
+        tags=frozenset({AT_START}),
     ),
     sysfs(
         "thp.khugepaged_defrag",
@@ -240,6 +243,7 @@ MEMORY: tuple[Tunable, ...] = (
         everywhere("at least", 1048576),
         _SYSCTL_VM,
         group="memory",
+        tags=frozenset({AT_START}),
         severity="medium",
         effect="Many mapped shards, CUDA's allocator and many workers run out of 65530: ENOMEM.",
     ),
@@ -249,6 +253,7 @@ MEMORY: tuple[Tunable, ...] = (
         everywhere("one of", 0, 1),
         _SYSCTL_VM,
         group="memory",
+        tags=frozenset({AT_START}),
         severity="high",
         effect="2 refuses the terabytes of address space that CUDA reserves without using: engines do not start.",
     ),

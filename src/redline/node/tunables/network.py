@@ -5,7 +5,7 @@ from __future__ import annotations
 from redline.node.sys import Sys, text
 from redline.node.tunables.find import engines, fastest_nic_mbit, nics, number, of_nics, rdma, word
 from redline.node.tunables.rows import everywhere, kernel_doc, only_for, sysctl, tuned, want
-from redline.node.tunables.tunable import Fit, Place, Reason, Source, Tunable, Want
+from redline.node.tunables.tunable import AT_START, Fit, Place, Reason, Source, Tunable, Want
 
 _IP = kernel_doc("networking/ip-sysctl.rst")
 _NET = kernel_doc("admin-guide/sysctl/net.rst")
@@ -115,6 +115,7 @@ NETWORK: tuple[Tunable, ...] = (
         Source("measured", "NovaSky-AI/SkyRL #2163: 109k of 131072 requests refused at backlog 2048", "2026-11"),
         scope="netns",
         effective=_backlog,
+        tags=frozenset({AT_START}),
         severity="low",
         effect="Bursts of new connections are not refused, where the server asks for such a backlog, too.",
         signal="listen_overflows",
@@ -157,6 +158,7 @@ NETWORK: tuple[Tunable, ...] = (
         Source("vendor", "ESnet fasterdata: host tuning", "2026-11"),
         applies=_slow,
         fit=_third(16 << 20),
+        tags=frozenset({AT_START}),
         severity="low",
         effect=f"One model pull from far away fills the link: {_LATENT}.",
         signal="load_s",
@@ -169,6 +171,7 @@ NETWORK: tuple[Tunable, ...] = (
         Source("vendor", "ESnet fasterdata: host tuning", "2026-11"),
         applies=_slow,
         fit=_third(16 << 20),
+        tags=frozenset({AT_START}),
         severity="low",
         effect=f"KV transfer and checkpoints over TCP fill the link: {_LATENT}.",
         signal="load_s",
@@ -205,6 +208,7 @@ NETWORK: tuple[Tunable, ...] = (
         everywhere("at most", 0),
         _NET,
         tuned("network-latency (50), which knows no engine that needs the core"),
+        tags=frozenset({AT_START}),
         severity="low",
         effect="Spinning threads take the cores that the engine needs.",
         signal="run_queue_ms",

@@ -18,6 +18,8 @@ State = Literal["ok", "drift", "inert", "blocked", "not applicable", "overridden
 Severity = Literal["info", "low", "medium", "high"]
 Op = Literal["equals", "at least", "at most", "one of", "contains", "within"]
 """`within`: a list of CPUs that lies inside of the wanted one."""
+AT_START = "at start"
+"""Tag of a row whose value a process takes when it starts, allocates or listens: one that runs does not feel it."""
 Persist = Literal["sysctl", "tmpfiles", "udev", "cmdline", "module", "unit", "nic", "limits", "none"]
 
 
