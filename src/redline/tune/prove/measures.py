@@ -106,7 +106,8 @@ class Bench(_Measure):
                 run_trial(self.context, job, number, plan_of(self.context.experiment))
             return
         server = self._running()
-        run_rounds(self.context, self.jobs(candidate, lambda _: HeldEngine(self.engine, server)), 0)
+        jobs = self.jobs(candidate, lambda _: HeldEngine(self.engine, server))
+        run_rounds(self.context, jobs, 0, range(self.context.experiment.load.rounds))
 
     def _running(self) -> Server:
         if self._server is None:
