@@ -28,7 +28,7 @@ from redline.tune.prove.candidate import Candidate
 from redline.tune.prove.engines import ArrangedEngine, HeldEngine
 from redline.tune.prove.http import Target, storm
 from redline.tune.prove.switch import Switch
-from redline.tune.rounds import in_turn, run_rounds
+from redline.tune.rounds import in_turn, numbers_of, run_rounds
 from redline.tune.serve import serve
 from redline.tune.trial import Context, run_trial
 
@@ -107,7 +107,7 @@ class Bench(_Measure):
             return
         server = self._running()
         jobs = self.jobs(candidate, lambda _: HeldEngine(self.engine, server))
-        run_rounds(self.context, jobs, 0, range(self.context.experiment.load.rounds))
+        run_rounds(self.context, jobs, 0, numbers_of(self.context.experiment, 0))
 
     def _running(self) -> Server:
         if self._server is None:
