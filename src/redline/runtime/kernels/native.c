@@ -44,11 +44,11 @@ typedef struct {
 
 /* Room that the caller gives: rows x the width in the comment; `scores` is heads / kv_heads x the longest context. */
 typedef struct {
-    float *residual;        /* hidden */
-    float *query, *seen;    /* heads x dim */
+    float *residual;     /* hidden */
+    float *query, *seen; /* heads x dim */
     float *scores;
-    bf16 *in;               /* max(hidden, heads x dim, inner) */
-    bf16 *out;              /* max((heads + 2 kv_heads) x dim, 2 inner, hidden) */
+    bf16 *in;  /* max(hidden, heads x dim, inner) */
+    bf16 *out; /* max((heads + 2 kv_heads) x dim, 2 inner, hidden) */
 } Room;
 
 INLINE float widened(bf16 x) {
@@ -204,46 +204,57 @@ static void rotate_and_keep(const Model *m, const Layer *l, const Step *s, const
     }
 }
 
-/* One row's query heads of one key head: `group` of them, which share every key and value that is read. */
-static void attend(const Model *m, const Layer *l, const Step *s, int64_t row, int64_t kv_head, const float *query,
-                   float *scores, float *seen) {
-    const int64_t dim = m->dim, group = m->heads / m->kv_heads, stride = 2 * m->kv_heads * dim;
-    const int64_t end = s->positions[row] + 1, size = m->page_size;
-    const int64_t begin = l->window && end > l->window ? end - l->window : 0;
+INLINE void softmax(float *x, int64_t n) {
+    float largest = x[0], total = 0;
+    for (int64_t i = 0; i < n; i++) largest = x[i] > largest ? x[i] : largest;
+#pragma omp simd reduction(+ : total)
+    for (int64_t i = 0; i < n; i++) total += x[i] = exponential(x[i] - largest);
+    const float share = 1.0f / total;
+    for (int64_t i = 0; i < n; i++) x[i] *= share;
+}
+
+/* One row's query heads of one key head: they share every key and value that is read. `dim` is a constant where it is
+ * called, which is worth a third. */
+INLINE void attend(const Model *m, const Layer *l, const Step *s, int64_t row, int64_t kv_head, const float *query,
+                   float *scores, float *seen, const int64_t dim) {
+    const int64_t group = m->heads / m->kv_heads, stride = 2 * m->kv_heads * dim, size = m->page_size;
+    const int64_t end = s->positions[row] + 1, begin = l->window && end > l->window ? end - l->window : 0;
     const int32_t *table = s->tables + s->sequence[row] * s->table_width;
     const float *keys = l->kv + kv_head * dim, *values = keys + m->kv_heads * dim;
-    for (int64_t t = begin; t < end; t++) {
+    for (int64_t t = begin, last; t < end; t = last) {
+        last = (t / size + 1) * size < end ? (t / size + 1) * size : end;
         const float *key = keys + ((int64_t)table[t / size] * size + t % size) * stride;
-        for (int64_t g = 0; g < group; g++) {
-            float sum = 0;
+        for (int64_t u = t; u < last; u++, key += stride)
+            for (int64_t g = 0; g < group; g++) {
+                float sum = 0;
 #pragma omp simd reduction(+ : sum)
-            for (int64_t i = 0; i < dim; i++) sum += query[g * dim + i] * key[i];
-            scores[g * end + t] = sum * m->scale;
-        }
+                for (int64_t i = 0; i < dim; i++) sum += query[g * dim + i] * key[i];
+                scores[g * end + u] = sum * m->scale;
+            }
     }
-    for (int64_t g = 0; g < group; g++) {
-        float *own = scores + g * end, largest = own[begin], total = 0;
-        for (int64_t t = begin; t < end; t++) largest = own[t] > largest ? own[t] : largest;
-#pragma omp simd reduction(+ : total)
-        for (int64_t t = begin; t < end; t++) total += own[t] = exponential(own[t] - largest);
-        const float share = 1.0f / total;
-        for (int64_t t = begin; t < end; t++) own[t] *= share;
-    }
+    for (int64_t g = 0; g < group; g++) softmax(scores + g * end + begin, end - begin);
     memset(seen, 0, group * dim * sizeof *seen);
-    for (int64_t t = begin; t < end; t++) {
+    for (int64_t t = begin, last; t < end; t = last) {
+        last = (t / size + 1) * size < end ? (t / size + 1) * size : end;
         const float *value = values + ((int64_t)table[t / size] * size + t % size) * stride;
-        for (int64_t g = 0; g < group; g++) {
-            const float share = scores[g * end + t];
-            for (int64_t i = 0; i < dim; i++) seen[g * dim + i] += share * value[i];
-        }
+        for (int64_t u = t; u < last; u++, value += stride)
+            for (int64_t g = 0; g < group; g++) {
+                const float share = scores[g * end + u];
+                for (int64_t i = 0; i < dim; i++) seen[g * dim + i] += share * value[i];
+            }
     }
 }
 
 static void attention(const Model *m, const Layer *l, const Step *s, Room *room) {
     const int64_t width = m->heads * m->dim, shared = width / m->kv_heads;
     for (int64_t r = 0; r < s->rows; r++)
-        for (int64_t h = 0; h < m->kv_heads; h++)
-            attend(m, l, s, r, h, room->query + r * width + h * shared, room->scores, room->seen + r * width + h * shared);
+        for (int64_t h = 0; h < m->kv_heads; h++) {
+            const float *query = room->query + r * width + h * shared;
+            float *seen = room->seen + r * width + h * shared;
+            if (m->dim == 64) attend(m, l, s, r, h, query, room->scores, seen, 64);
+            else if (m->dim == 128) attend(m, l, s, r, h, query, room->scores, seen, 128);
+            else attend(m, l, s, r, h, query, room->scores, seen, m->dim);
+        }
     for (int64_t i = 0; i < s->rows * width; i++) room->in[i] = rounded(room->seen[i]);
 }
 
