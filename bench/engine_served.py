@@ -119,7 +119,9 @@ def show(cells: Cells, starts: dict[str, list[float]], versions: dict[str, str])
         base = cells.get((load, REFERENCE))
         rate, ttft, itl = (spread(numbers[name]) for name in NUMBERS)
         ratios = [ratio(numbers, base, name) for name in (NUMBERS[0], "cpu_ms")]
-        print(f"| {load} | {engine} | {rate} | {ratios[0]} | {ttft} | {itl} | {spread(numbers['cpu_ms'])} | {ratios[1]} |")
+        print(
+            f"| {load} | {engine} | {rate} | {ratios[0]} | {ttft} | {itl} | {spread(numbers['cpu_ms'])} | {ratios[1]} |"
+        )
     print("\n| engine | version | start-up s |\n|---|---|---|")
     for engine, seconds in starts.items():
         print(f"| {engine} | {versions[engine]} | {spread(seconds)} |")

@@ -18,7 +18,7 @@ from redline.runtime.choose_tokens import Chooser
 from redline.runtime.config import EngineConfig
 from redline.runtime.cpu_limits import SMALL_MODEL_BYTES, choose_dtypes, choose_limits, choose_threads
 from redline.runtime.kernels.compiled import NoCompiler
-from redline.runtime.kernels.native import ROWS, NativePass, Unfit
+from redline.runtime.kernels.native import NativePass, Unfit
 from redline.runtime.kernels.torch import TorchKernels
 from redline.runtime.request import Request, Sampling
 from redline.runtime.step import Chunk, Launched, Limits, Sampled, Step
@@ -84,7 +84,7 @@ class CpuRunner:
             return _Done(step, self._chooser.choose(logits, places) if len(logits) else [])
 
     def _logits(self, batch: Batch) -> torch.Tensor:
-        if self._native is not None and batch.ids.shape[0] <= ROWS:
+        if self._native is not None and self._native.suits(batch):
             return self._native.logits(batch)
         return self._model.logits(self._model.forward(batch, self._kv))
 
@@ -107,7 +107,7 @@ class CpuRunner:
         if self._threads > 1 or weight_bytes > SMALL_MODEL_BYTES:
             return None, "torch (several threads)" if self._threads > 1 else "torch (the model is not small)"
         try:
-            return NativePass(self._model, self._kv), f"compiled for steps of up to {ROWS} tokens, torch beyond"
+            return NativePass(self._model, self._kv), "compiled for this CPU; torch for long prompts"
         except (NoCompiler, Unfit) as why:
             return None, f"torch ({why})"
 

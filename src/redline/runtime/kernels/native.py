@@ -11,15 +11,17 @@ from collections.abc import Iterable
 
 import torch
 
-from redline.runtime.batch import Batch
+from redline.runtime.batch import Batch, host
 from redline.runtime.kernels import KV
 from redline.runtime.kernels.compiled import library
 from redline.runtime.linear import Packed, Plain, Weight
 from redline.runtime.model import Model
 
 LANES = 16
-ROWS = 128
-"""A step of more tokens is better off with the library's matrix products."""
+ROWS = 512
+PAIRS = 32_768
+"""Pairs of a prompt's token and one that it sees, up to which this is the quicker way: it reads K and V once per token,
+where a library's attention multiplies blocks."""
 _POINTERS = ctypes.c_void_p
 
 
@@ -69,10 +71,11 @@ class NativePass:
         lib.forward.restype = None
         self._call = lib.forward
         c = model.config
-        self._vocab = model.head.dequantized().shape[0]
+        head = packed(model.head.dequantized())
+        self._vocab, self._columns = c.vocab_size, head.shape[0] * LANES
         layers = (_Layer * c.num_layers)(*(self._layer(model, i, kv[i]) for i in range(c.num_layers)))
-        sizes = (c.hidden_size, c.num_heads, c.num_kv_heads, c.head_dim, c.intermediate_size, self._vocab)
-        pointers = (model.embedding, model.norm.float(), packed(model.head.dequantized()), model.cos_sin)
+        sizes = (c.hidden_size, c.num_heads, c.num_kv_heads, c.head_dim, c.intermediate_size, self._columns)
+        pointers = (model.embedding, model.norm.float(), head, model.cos_sin)
         self._model = _Model(
             *sizes,
             c.num_layers,
@@ -85,22 +88,28 @@ class NativePass:
         self._layers = layers
         self._room = self._made_room(model)
 
+    def suits(self, batch: Batch) -> bool:
+        """Whether the step is small enough; else `Model.forward` is to compute it."""
+        if batch.ids.shape[0] > ROWS:
+            return False
+        starts, lengths = host(batch)
+        news = (last - first for first, last in zip(starts, starts[1:], strict=False))
+        return sum(new * length for new, length in zip(news, lengths, strict=True) if new > 1) <= PAIRS
+
     def logits(self, batch: Batch) -> torch.Tensor:
-        """[L, vocab] float32 of `batch.logits_at`; writes the step's K and V. At most `ROWS` tokens."""
-        starts = batch.host_starts if batch.host_starts is not None else batch.starts.tolist()
+        """[L, vocab] float32 of `batch.logits_at`; writes the step's K and V. For batches that suit."""
+        starts, _ = host(batch)
         rows, wanted = batch.ids.shape[0], batch.logits_at.shape[0]
         if len(starts) == rows + 1:
             of_row = torch.arange(rows, dtype=torch.int32)
         else:
             counts = torch.tensor([last - first for first, last in zip(starts, starts[1:], strict=False)])
             of_row = torch.repeat_interleave(torch.arange(len(counts), dtype=torch.int32), counts)
-        found = torch.empty(wanted, self._vocab, dtype=torch.bfloat16)
+        found = torch.empty(wanted, self._columns, dtype=torch.bfloat16)
         parts = (batch.ids, batch.positions, batch.slots, batch.logits_at, of_row, batch.page_tables)
         step = _Step(rows, wanted, batch.page_tables.shape[1], *(part.data_ptr() for part in parts))
-        self._call(
-            ctypes.byref(self._model), ctypes.byref(step), ctypes.byref(self._room), _POINTERS(found.data_ptr())
-        )
-        return found.float()
+        self._call(ctypes.byref(self._model), ctypes.byref(step), ctypes.byref(self._room), _POINTERS(found.data_ptr()))
+        return found[:, : self._vocab].float()
 
     def _layer(self, model: Model, i: int, kv: KV) -> _Layer:
         layer = model.layers[i]
@@ -131,8 +140,11 @@ class NativePass:
 
 
 def packed(weight: torch.Tensor) -> torch.Tensor:
-    """[out, in] -> [out / LANES, in / 2, LANES, 2]."""
+    """[out, in] -> [out / LANES, in / 2, LANES, 2]; outputs that fill the last vector are zero."""
     out, inputs = weight.shape
+    if out % LANES:
+        weight = torch.cat([weight, weight.new_zeros(-out % LANES, inputs)])
+        out = weight.shape[0]
     return weight.view(out // LANES, LANES, inputs // 2, 2).transpose(1, 2).contiguous()
 
 
@@ -141,18 +153,18 @@ def _bias(weight: Weight) -> torch.Tensor | None:
     return bias
 
 
-def _weights(model: Model) -> Iterable[Weight]:
+def _layered(model: Model) -> Iterable[Weight]:
     for layer in model.layers:
         yield from (layer.qkv, layer.o, layer.gate_up, layer.down)
-    yield model.head
 
 
 def _check(model: Model) -> None:
     if model.dtype != torch.float32 or model.embedding.dtype != torch.bfloat16:
         raise Unfit("it takes weights in bfloat16 and activations in float32")
-    for weight in _weights(model):
+    for weight in (*_layered(model), model.head):
         if not isinstance(weight, Packed | Plain):
             raise Unfit(f"it takes no {type(weight).__name__} weights")
+    for weight in _layered(model):
         out, inputs = weight.dequantized().shape
         if out % LANES or inputs % 2:
             raise Unfit(f"it takes no matrix of {out} x {inputs}")
