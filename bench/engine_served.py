@@ -4,8 +4,8 @@
                                   [--engines vllm,redline,transformers-continuous,transformers-plain] [--out FILE.json]
 
 A repeat starts every engine, keeps all of them up and lets them take turns at each load (`redline compare`, keep_up and
-rounds), so a box that is busier for a while is busier for all. Prompts are 32 tokens, answers 64, end-of-sequence ignored,
-all prompts different. A ratio is of one round of one repeat; the table has the median over all rounds and, in brackets,
+rounds), so a box that is busier for a while is busier for all. Prompts are 32 tokens and all different, answers 64,
+end-of-sequence ignored. A ratio is of one round of one repeat; the table has the median over all rounds and, in brackets,
 the smallest and the largest. CPU per token is what the engine's processes used while the load ran, front end included:
 it depends less than a rate does on what else the box is doing. Engines that are not there are named and left out.
 """
@@ -66,7 +66,7 @@ def one_repeat(
     file = folder / "experiment.yaml"
     file.write_text(yaml.safe_dump(experiment(asked, engines)))
     command = [sys.executable, "-m", "redline", "compare", "-f", str(file), "--json"]
-    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if not done.stdout.startswith("{"):
         sys.exit(f"redline compare ended with {done.returncode}:\n{done.stderr[-3000:]}")
     report = json.loads(done.stdout)["models"][0]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterable
+from itertools import pairwise
 
 import torch
 
@@ -93,7 +94,7 @@ class NativePass:
         if batch.ids.shape[0] > ROWS:
             return False
         starts, lengths = host(batch)
-        news = (last - first for first, last in zip(starts, starts[1:], strict=False))
+        news = (last - first for first, last in pairwise(starts))
         return sum(new * length for new, length in zip(news, lengths, strict=True) if new > 1) <= PAIRS
 
     def logits(self, batch: Batch) -> torch.Tensor:
@@ -103,7 +104,7 @@ class NativePass:
         if len(starts) == rows + 1:
             of_row = torch.arange(rows, dtype=torch.int32)
         else:
-            counts = torch.tensor([last - first for first, last in zip(starts, starts[1:], strict=False)])
+            counts = torch.tensor([last - first for first, last in pairwise(starts)])
             of_row = torch.repeat_interleave(torch.arange(len(counts), dtype=torch.int32), counts)
         found = torch.empty(wanted, self._columns, dtype=torch.bfloat16)
         parts = (batch.ids, batch.positions, batch.slots, batch.logits_at, of_row, batch.page_tables)
