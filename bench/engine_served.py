@@ -5,9 +5,9 @@
 
 A repeat starts every engine, keeps all of them up and lets them take turns at each load (`redline compare`, keep_up and
 rounds), so a box that is busier for a while is busier for all. Prompts are 32 tokens and all different, answers 64,
-end-of-sequence ignored. A ratio is of one round of one repeat; the table has the median over all rounds and, in brackets,
-the smallest and the largest. CPU per token is what the engine's processes used while the load ran, front end included:
-it depends less than a rate does on what else the box is doing. Engines that are not there are named and left out.
+end-of-sequence ignored. A ratio is of one round of one repeat; the table has the median over all rounds and, in
+brackets, the smallest and the largest. CPU per token is what the engine's processes used while the load ran, front end
+included: it depends less than a rate does on what else the box does. Engines that are not there are named and left out.
 """
 
 from __future__ import annotations

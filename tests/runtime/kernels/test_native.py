@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -132,7 +133,7 @@ def test_without_a_compiler_torch_does_the_work(tmp_path: Path, monkeypatch: pyt
     config = EngineConfig(model=tmp_path / "model", kv_cache_tokens=64, dtype="bfloat16")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for found, why in ((None, "no C compiler"), ("/bin/false", "/bin/false")):
-        monkeypatch.setattr(compiled.shutil, "which", lambda name, found=found: found)
+        monkeypatch.setattr(shutil, "which", lambda name, found=found: found)
         runner = CpuRunner(config)
         assert why in runner.resolved()["kernels"]
         one = asked(prompt(5), range(1, 5))
