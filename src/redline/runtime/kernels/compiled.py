@@ -13,12 +13,15 @@ import platform
 import shutil
 import subprocess
 import tempfile
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("native.c")
 FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math")
 LIMIT_S = 60.0
 ENOUGH = 200
+_one_at_a_time = threading.Lock()
 
 
 class NoCompiler(Exception):
@@ -35,11 +38,22 @@ def library(folder: Path | None = None) -> ctypes.CDLL:
         version = _run([compiler, "--version"])
         key = hashlib.sha256("\0".join((SOURCE.read_text(), version, *FLAGS, cpu())).encode()).hexdigest()[:16]
         file = folder / f"native-{key}.so"
-        if not file.exists():
-            _compile(compiler, file)
+        with _one_at_a_time:
+            if not file.exists():
+                _compile(compiler, file)
         return ctypes.CDLL(str(file))
     except OSError as error:
         raise NoCompiler(f"{compiler}: {error}") from error
+
+
+def begin() -> None:
+    """Compiles in a thread of its own, while the caller imports torch, which takes as long."""
+
+    def quietly() -> None:
+        with suppress(NoCompiler):
+            library()
+
+    threading.Thread(target=quietly, name="redline-compile", daemon=True).start()
 
 
 def cache() -> Path:
