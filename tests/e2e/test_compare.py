@@ -1,4 +1,4 @@
-"""The main job on real engines: transformers on the CPU with the bundled model, in every run."""
+"""The main job on real engines: transformers and redline's own on the CPU with the bundled model, in every run."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from tests.e2e.program import SHORT, all_gone, answered, engine_pids, run, start
 pytestmark = pytest.mark.timeout(300)
 
 
-def test_transformers_plain_against_continuous(tmp_path: Path) -> None:
-    flags = ["--model", "bundled:tiny", "--engines", "transformers", "--concurrency", "1,8", *SHORT]
+def test_transformers_against_our_own_engine(tmp_path: Path) -> None:
+    flags = ["--model", "bundled:tiny", "--engines", "transformers-continuous,redline", "--concurrency", "1,8", *SHORT]
     done = run(tmp_path, "compare", *flags)
-    assert "transformers-plain" in done.stdout
+    assert re.search(r"redline +▲|redline +▼|redline +≈|redline +\d", done.stdout), done.stdout
     assert "transformers-continuous" in done.stdout
     page = Path(re.search(r"report: (\S+)", done.stderr).group(1))  # type: ignore[union-attr]
     page = tmp_path / page
@@ -34,7 +34,7 @@ def test_transformers_plain_against_continuous(tmp_path: Path) -> None:
     assert row.provenance["cpu"]["usable_cores"] > 0
     with Reader.open(tmp_path / "redline-results" / "redline.db") as reader:
         for trial in row.trials:
-            assert trial.flags["batching"] in ("plain", "continuous")
+            assert trial.flags["batching" if trial.engine_kind == "transformers" else "kernels"]
             assert trial.hashes
             assert trial.startup_ms["total"] > 0
             assert (reader.peak(trial.id, "engine.rss_bytes") or 0) > 50e6
@@ -57,7 +57,7 @@ def test_transformers_plain_against_continuous(tmp_path: Path) -> None:
 
 def test_several_models_in_one_experiment(tmp_path: Path) -> None:
     flags = ["--model", "bundled:tiny", "--model", "bundled:tiny-draft", "--model", "shape:tiny-random"]
-    done = run(tmp_path, "compare", *flags, "--engines", "transformers-continuous", "--concurrency", "4", *SHORT)
+    done = run(tmp_path, "compare", *flags, "--engines", "redline", "--concurrency", "4", *SHORT)
     for name in ("tiny", "tiny-draft", "tiny-random"):
         assert re.search(rf"^{name}$", done.stdout, re.M), done.stdout
     row = stored(tmp_path)
@@ -93,6 +93,26 @@ def test_kill_9_leaves_no_engine_and_loses_nothing(tmp_path: Path) -> None:
     assert answered(tmp_path) >= before
     done = run(tmp_path, "report", "last", "--format", "md")
     assert "interrupted" in done.stdout
+
+
+def test_our_engine_killed_under_load_is_started_again_for_what_is_left(tmp_path: Path) -> None:
+    flags = ["--model", "bundled:tiny", "--engines", "redline", "--concurrency", "1,2", *SHORT, "--duration", "6"]
+    process = start(tmp_path, "compare", *flags)
+    wait_for(lambda: answered(tmp_path) > 3)
+    server = next(one for one in engine_pids(process) if one.cmdline()[1:3] == ["-m", "redline.runtime.serve"])
+    server.kill()
+    assert process.wait(90) in (0, 4)
+    row = stored(tmp_path)
+    assert row is not None
+    first, again = row.trials
+    assert first.status == "failed"
+    assert "signal 9" in first.error or "SIGKILL" in first.error, first.error
+    assert again.status == "done"
+    assert [point.label for point in again.points] == ["2 clients"]
+    with Reader.open(tmp_path / "redline-results" / "redline.db") as reader:
+        kept, later = (reader.requests(trial.points[0].id) for trial in (first, again))
+    assert np.count_nonzero(kept.status == "ok") > 3
+    assert set(later.status) == {"ok"}
 
 
 def test_an_engine_that_hangs_is_found_and_the_run_kept(tmp_path: Path) -> None:

@@ -28,8 +28,6 @@ from redline.runtime.inbox import Inbox
 from redline.runtime.params import Constraint as Constraint
 from redline.runtime.params import SamplingParams as SamplingParams
 from redline.runtime.request import Matcher, Output, Sink, TokenLogprob
-from redline.spec.model import ModelSpec
-from redline.spec.resolve import resolve_model
 
 __all__ = ["LLM", "Answer", "Choice", "Constraint", "SamplingParams", "build"]
 
@@ -77,6 +75,10 @@ class LLM:
     """
 
     def __init__(self, model: str | Path, *, progress: Progress = lambda line: None, **options: Any) -> None:
+        # here, since the server finds its folder itself, and their models of data take a tenth of its start-up
+        from redline.spec.model import ModelSpec
+        from redline.spec.resolve import resolve_model
+
         found = resolve_model(ModelSpec(id=str(model)))
         if found.path is None:
             raise ValueError(f"{model} is not on this machine: download it first (hf download {found.hub_id})")

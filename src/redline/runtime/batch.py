@@ -35,3 +35,10 @@ class Batch:
     @property
     def decode_only(self) -> bool:
         return self.max_query == 1
+
+
+def host(batch: Batch) -> tuple[list[int], list[int]]:
+    """`starts` and `seq_lens` as Python lists."""
+    if batch.host_starts is not None and batch.host_seq_lens is not None:
+        return batch.host_starts, batch.host_seq_lens
+    return batch.starts.tolist(), batch.seq_lens.tolist()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from redline.engines.hf_server.fault import bad
 from redline.runtime.config import EngineConfig
 from redline.runtime.engine import Engine, eos_ids, sampling_defaults
+from redline.runtime.kernels import compiled
 from redline.runtime.params import Constraint
 from redline.runtime.request import Matcher
 from redline.runtime.tokenizer import Tokenizer
@@ -30,6 +31,8 @@ Progress = Callable[[str], None]
 def build(config: EngineConfig, progress: Progress) -> EngineLoop:
     """Slow: loads the model. The loop is not started. Raises RedlineError for what this box or model cannot do."""
     progress("importing torch")
+    if config.device != "cuda" and config.kernels == "auto":
+        compiled.begin()
     from redline.runtime.loop import EngineLoop
 
     runner = _runner(config, progress)

@@ -13,9 +13,12 @@ import torch
 from redline.errors import Unsupported, UsageError
 from redline.runtime.architecture import read_config
 from redline.runtime.assemble import assemble
+from redline.runtime.batch import Batch
 from redline.runtime.choose_tokens import Chooser
 from redline.runtime.config import EngineConfig
-from redline.runtime.cpu_limits import choose_dtypes, choose_limits, choose_threads
+from redline.runtime.cpu_limits import SMALL_MODEL_BYTES, choose_dtypes, choose_limits, choose_threads
+from redline.runtime.kernels.compiled import NoCompiler
+from redline.runtime.kernels.native import NativePass, Unfit
 from redline.runtime.kernels.torch import TorchKernels
 from redline.runtime.request import Request, Sampling
 from redline.runtime.step import Chunk, Launched, Limits, Sampled, Step
@@ -54,10 +57,11 @@ class CpuRunner:
         self._limits = choose_limits(config, model, dtypes.activations.itemsize)
         self._chooser = Chooser()
         self._kv = self._model.allocate_kv(self._limits.pages, self._limits.page_size, "cpu")
+        self._native, kernels = self._compiled(config, weight_bytes)
         stored = model.quantization.layout if model.quantization else "none"
         self._resolved = {
             "device": "cpu",
-            "kernels": "torch",
+            "kernels": kernels,
             "weights": f"{str(dtypes.weights).removeprefix('torch.')} ({dtypes.why})",
             "activations": str(dtypes.activations).removeprefix("torch."),
             "quantization": stored if config.quantization == "auto" else config.quantization,
@@ -76,8 +80,13 @@ class CpuRunner:
             self._set_threads()
         with torch.inference_mode():
             batch, places = assemble(step, self._limits.page_size)
-            hidden = self._model.forward(batch, self._kv)
-            return _Done(step, self._chooser.choose(self._model.logits(hidden), places) if len(hidden) else [])
+            logits = self._logits(batch)
+            return _Done(step, self._chooser.choose(logits, places) if len(logits) else [])
+
+    def _logits(self, batch: Batch) -> torch.Tensor:
+        if self._native is not None and self._native.suits(batch):
+            return self._native.logits(batch)
+        return self._model.logits(self._model.forward(batch, self._kv))
 
     def collect(self, launched: Launched) -> list[Sampled]:
         return cast(_Done, launched).sampled
@@ -89,7 +98,18 @@ class CpuRunner:
         return dict(self._resolved)
 
     def close(self) -> None:
-        del self._kv, self._model
+        del self._kv, self._model, self._native
+
+    def _compiled(self, config: EngineConfig, weight_bytes: int) -> tuple[NativePass | None, str]:
+        """(the compiled pass, what computes). It has one thread, so it is for models that need no more."""
+        if config.kernels == "torch":
+            return None, "torch"
+        if self._threads > 1 or weight_bytes > SMALL_MODEL_BYTES:
+            return None, "torch (several threads)" if self._threads > 1 else "torch (the model is not small)"
+        try:
+            return NativePass(self._model, self._kv), "compiled for this CPU; torch for long prompts"
+        except (NoCompiler, Unfit) as why:
+            return None, f"torch ({why})"
 
     def _set_threads(self) -> None:
         """OpenMP keeps the number per calling thread, and the engine's thread is not the one that made us."""

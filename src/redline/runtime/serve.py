@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import dataclasses
+import gc
 import os
 import resource
 import sys
@@ -32,6 +33,8 @@ from redline.runtime.http.service import Service, Settings
 
 SWITCH_S = 0.001
 """Between the engine's thread and the event loop. Python's 5 ms are several steps of a small model."""
+GARBAGE_AFTER = 20_000
+"""New containers between two looks of the garbage collector: a request makes some hundred, and hardly ever a cycle."""
 CLOSE_S = 1.0
 WARM_UP_TOKENS = 4
 
@@ -46,6 +49,7 @@ def main(argv: list[str] | None = None) -> int:
         life = RedlineLife(args)
     except ImportError as error:
         return refuse(f"{error.name} is not installed here: pip install 'redline[engine]'")
+    gc.disable()  # hundreds of thousands of objects are about to be made for good
     sys.setswitchinterval(SWITCH_S)
     allow_files()
     return live(life, listener)
@@ -129,6 +133,7 @@ class RedlineLife(Life):
         engine.loop.start()
         self.phase("warming up")
         await asyncio.to_thread(warm_up, engine)
+        keep_what_is_there()
         self.versions["flags"] = self._flags(engine)
         return {
             "model": self.service.name,
@@ -192,6 +197,14 @@ class RedlineLife(Life):
             ending = threading.Thread(target=self.service.engine.loop.stop, daemon=True)
             ending.start()
             ending.join(CLOSE_S)
+
+
+def keep_what_is_there() -> None:
+    """What the start-up made stays: the garbage collector, off until now, need not walk it in the middle of a step."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GARBAGE_AFTER, 10, 10)
+    gc.enable()
 
 
 def warm_up(engine: Engine) -> None:

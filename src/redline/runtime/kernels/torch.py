@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from redline.runtime.batch import Batch
+from redline.runtime.batch import Batch, host
 from redline.runtime.kernels import KV
 from redline.runtime.linear import Weight
 
@@ -172,8 +172,7 @@ def _whole(plan: _Plan, rotated: int, kept: int) -> tuple[torch.Tensor, torch.Te
 
 
 def _sequences(batch: Batch, page_size: int) -> list[_Sequence]:
-    starts = batch.host_starts if batch.host_starts is not None else batch.starts.tolist()
-    lengths = batch.host_seq_lens if batch.host_seq_lens is not None else batch.seq_lens.tolist()
+    starts, lengths = host(batch)
     sequences = []
     for row, (ids, length) in enumerate(zip(batch.page_tables.tolist(), lengths, strict=True)):
         count = -(-length // page_size)
