@@ -153,7 +153,9 @@ def test_an_engine_that_dies_before_it_is_looked_after_has_died() -> None:
     with PacedServer(fast(die_after=4)) as mortal:
         result = push(mortal, closed(1), requests=6, alive=lambda: mortal.alive)
     assert result.outcome.stopped_by == "engine-died"
-    assert (result.count(Status.OK), len(result.measured)) == (1, 6)
+    # all six where nobody looked in between, which a busy box may
+    assert result.count(Status.OK) == 1
+    assert 2 <= len(result.measured) <= 6
 
 
 def test_an_engine_that_nobody_watches_is_found_dead_by_its_refusals() -> None:
