@@ -96,7 +96,7 @@ def test_kill_9_leaves_no_engine_and_loses_nothing(tmp_path: Path) -> None:
 
 
 def test_our_engine_killed_under_load_is_started_again_for_what_is_left(tmp_path: Path) -> None:
-    flags = ["--model", "bundled:tiny", "--engines", "redline", "--concurrency", "1,2", *SHORT, "--duration", "6"]
+    flags = ["--model", "bundled:tiny", "--engines", "redline", "--concurrency", "1,2", *SHORT, "--duration", "15"]
     process = start(tmp_path, "compare", *flags)
     wait_for(lambda: answered(tmp_path) > 3)
     server = next(one for one in engine_pids(process) if one.cmdline()[1:3] == ["-m", "redline.runtime.serve"])
