@@ -21,6 +21,16 @@ from redline.spec.engine import EngineSpec, FlagValue
 from redline.spec.model import ModelSpec
 from redline.spec.resolve import ResolvedModel
 
+FIELDS = {
+    "host": "the engine's field `host`",
+    "port": "the engine's field `port`",
+    "model": "the model's field `id`",
+    "served-model-name": "the model's field `name`",
+    "tokenizer": "the model's field `tokenizer`",
+    "revision": "the model's field `revision`",
+}
+"""Flags that fields of the experiment set, with that field: a second source would let the record lie."""
+
 
 class PythonServer(ABC):
     """The questions that an adapter answers before anything is started."""

@@ -16,6 +16,7 @@ from redline.engines.engine import Progress, Start
 from redline.engines.flags import FlagTable, normal
 from redline.engines.launch import LaunchedServer, Plan, engine_env, interpreter, launch
 from redline.engines.of_python import (
+    FIELDS,
     PythonServer,
     api_key,
     log_variables,
@@ -43,16 +44,10 @@ DIALECT = Dialect(
     priority=True,
 )
 OURS = {
-    "host": "the engine's field `host`",
-    "port": "the engine's field `port`",
-    "model": "the model's field `id`",
-    "served-model-name": "the model's field `name`",
-    "tokenizer": "the model's field `tokenizer`",
-    "revision": "the model's field `revision`",
+    **FIELDS,
     "load-format": "the model's field `random_weights`",
     "api-key-env": "the engine's field `api_key_env`",
 }
-"""Flags that fields of the experiment set; a second source would let the record lie."""
 
 PHASES = (
     Phase("import", "importing torch", re.compile("^redline-engine-phase importing")),

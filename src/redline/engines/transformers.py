@@ -18,6 +18,7 @@ from redline.engines.flags import FlagTable, normal
 from redline.engines.hf_server import flags as server_flags
 from redline.engines.launch import LaunchedServer, Plan, engine_env, interpreter, launch
 from redline.engines.of_python import (
+    FIELDS,
     PythonServer,
     log_variables,
     model_flags,
@@ -42,15 +43,9 @@ DIALECT = Dialect(
     continuous_usage=True,
 )
 OURS = {
-    "host": "the engine's field `host`",
-    "port": "the engine's field `port`",
-    "model": "the model's field `id`",
-    "served-model-name": "the model's field `name`",
-    "tokenizer": "the model's field `tokenizer`",
-    "revision": "the model's field `revision`",
+    **FIELDS,
     "random-weights": "the model's field `random_weights`",
 }
-"""Flags that fields of the experiment set; a second source would let the record lie."""
 
 PHASES = (
     Phase("import", "importing torch and transformers", re.compile("^redline-hf-phase importing")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -42,12 +43,12 @@ class Chooser:
                 to_sample.append((first, sampled))
             elif place.draws:
                 row = self._row(sampled.request)
-                _take(sampled, _sampler().verify(logits[first:last], row, place.chunk.draft, None))
+                take(sampled, _sampler().verify(logits[first:last], row, place.chunk.draft, None))
         if to_sample:
             at = torch.tensor([row for row, _ in to_sample])
             drawn = _sampler().sample(logits[at], [self._row(sampled.request) for _, sampled in to_sample])
             for (_, sampled), one in zip(to_sample, drawn, strict=True):
-                _take(sampled, [one])
+                take(sampled, [one])
         return found
 
     def release(self, request: Request) -> None:
@@ -85,7 +86,8 @@ def _prompt(logits: torch.Tensor, place: Place) -> list[Any]:
     return told
 
 
-def _take(sampled: Sampled, drawn: list[Any]) -> None:
+def take(sampled: Sampled, drawn: Sequence[Any]) -> None:
+    """What the sampler drew, up to the first fault."""
     for one in drawn:
         if one.fault:
             sampled.fault = one.fault

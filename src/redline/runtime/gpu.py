@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from redline.runtime.choose_tokens import take
 from redline.runtime.config import EngineConfig
 from redline.runtime.gpu_setup import Setup
 from redline.runtime.graph import Decoder, Graphs, buckets_upto
@@ -106,9 +107,9 @@ class GpuRunner:
             request = chunk.request
             told = launched.prompts.get(request) or Sampled(request, [])
             if request in launched.chosen:
-                _take(told, launched.chosen[request])
+                take(told, launched.chosen[request])
             elif chunk.samples:
-                _take(told, [Drawn(by_device[request], None, "nan" if by_device[request] < 0 else "")])
+                take(told, [Drawn(by_device[request], None, "nan" if by_device[request] < 0 else "")])
             elif request not in launched.prompts:
                 continue
             sampled.append(told)
@@ -236,13 +237,3 @@ def is_device_fault(error: RuntimeError) -> bool:
     return isinstance(error, kinds) or any(
         word in str(error) for word in ("CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS")
     )
-
-
-def _take(told: Sampled, drawn: Sequence[Drawn]) -> None:
-    for one in drawn:
-        if one.fault:
-            told.fault = one.fault
-            return
-        told.tokens.append(one.token)
-        if one.logprob is not None:
-            told.logprobs.append(one.logprob)

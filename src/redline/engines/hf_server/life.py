@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 import traceback
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from typing import Any, ClassVar, TextIO, cast
@@ -29,7 +30,7 @@ GRACE_S = 3.0
 LOOK_S = 0.2
 
 
-class Life:
+class Life(ABC):
     """From the first phase to the exit code. Subclasses say what is started (`begin`), asked (`failure`), ended."""
 
     prefix: ClassVar[str]
@@ -39,22 +40,22 @@ class Life:
         self.code = 0
         self.phases: list[tuple[str, float]] = []
 
+    @abstractmethod
     async def begin(self) -> dict[str, Any]:
         """Starts it; what came of it goes to the line that says ready. LoadError says why not."""
-        raise NotImplementedError
 
+    @abstractmethod
     def failure(self) -> str:
         """Why it will never answer again; '' while it works."""
-        raise NotImplementedError
 
+    @abstractmethod
     def tell(self, failure: str) -> None:
         """Says so to everybody who waits."""
-        raise NotImplementedError
 
-    def close(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def close(self) -> None: ...
 
-    def look(self) -> None:
+    def look(self) -> None:  # noqa: B027  (a hook: there may be nothing to look at)
         """Called every `LOOK_S`."""
 
     def stop(self) -> None:

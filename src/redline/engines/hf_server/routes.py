@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
@@ -33,7 +34,7 @@ def reply(value: Any, status: int = 200) -> Response:
     return Response(dumps(value), status, media_type="application/json")
 
 
-class Routes:
+class Routes(ABC):
     """Subclasses say how a prompt is rendered, encoded, decoded and answered."""
 
     owner = ""
@@ -44,27 +45,27 @@ class Routes:
         self.max_body = max_body
         self.versions = versions
 
+    @abstractmethod
     def max_model_len(self) -> int:
         """Raises 503 while there is no model."""
-        raise NotImplementedError
 
+    @abstractmethod
     def page(self) -> str:
         """Metrics."""
-        raise NotImplementedError
 
+    @abstractmethod
     def render(self, body: dict[str, Any], options: dict[str, Any]) -> str:
         """The text of a chat."""
-        raise NotImplementedError
 
-    def encode(self, prompt: str | tuple[int, ...], special: bool) -> list[int]:
-        raise NotImplementedError
+    @abstractmethod
+    def encode(self, prompt: str | tuple[int, ...], special: bool) -> list[int]: ...
 
-    def decode(self, ids: list[int]) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def decode(self, ids: list[int]) -> str: ...
 
+    @abstractmethod
     async def answer(self, request: Request, body: dict[str, Any], chat: bool) -> Any:
         """An ASGI response to a completion."""
-        raise NotImplementedError
 
     async def health(self, _: Request) -> Response:
         trouble = self.served.trouble()

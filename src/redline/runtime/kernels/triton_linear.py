@@ -39,6 +39,7 @@ class Around(NamedTuple):
 
 NOTHING = Around()
 Product = Callable[[torch.Tensor, "Plain | Fp8", Around], torch.Tensor]
+PREFETCH = not without("prefetch")
 COUNTERS = 1 << 14
 
 
@@ -207,9 +208,7 @@ def _counters(device: torch.device) -> torch.Tensor:
 
 def _lines(weight: torch.Tensor, columns: int, most: int) -> int:
     """Cache lines of a row that are asked for ahead, a power of two."""
-    if without("prefetch"):
-        most = 1
-    return min(most, 1 << max(0, -(-columns * weight.element_size() // 128) - 1).bit_length())
+    return min(most if PREFETCH else 1, 1 << max(0, -(-columns * weight.element_size() // 128) - 1).bit_length())
 
 
 def _target(x: torch.Tensor, n: int, around: Around) -> torch.Tensor:
