@@ -71,19 +71,24 @@ def gemv_kernel(
     row = rows_of(n, gated, block_n)
     start = row.to(tl.int64)[:, None] * k
     column = tl.arange(0, block_k)
+    mask = (row < n)[:, None] & (column < k)[None, :]
+    # weights are constant, so the first of them are on their way while the predecessor still runs
+    value = tl.load(weight + start + column[None, :], mask=mask, other=0.0, eviction_policy="evict_first")
     if pdl:
         begin(weight, row, 0, n, k, lines)
     acc = tl.zeros([block_n, block_k], tl.float32)
     squares = tl.zeros([block_k], tl.float32)
     for base in range(0, k, block_k):
         at = base + column
+        after = at + block_k
+        mask = (row < n)[:, None] & (after < k)[None, :]
+        coming = tl.load(weight + start + after[None, :], mask=mask, other=0.0, eviction_policy="evict_first")
         part = tl.load(x + at, mask=at < k, other=0.0).to(tl.float32)
         if normed:
             squares += part * part
             part *= tl.load(gain + at, mask=at < k, other=0.0).to(tl.float32)
-        mask = (row < n)[:, None] & (at < k)[None, :]
-        value = tl.load(weight + start + at[None, :], mask=mask, other=0.0, eviction_policy="evict_first")
         acc += value.to(tl.float32) * part[None, :]
+        value = coming
     result = tl.sum(acc, axis=1)
     if normed:
         result *= tl.rsqrt(tl.sum(squares, axis=0) / k + eps)
@@ -208,7 +213,7 @@ def _counters(device: torch.device) -> torch.Tensor:
 
 def _lines(weight: torch.Tensor, columns: int, most: int) -> int:
     """Cache lines of a row that are asked for ahead, a power of two."""
-    return min(most if PREFETCH else 1, 1 << max(0, -(-columns * weight.element_size() // 128) - 1).bit_length())
+    return 0 if not PREFETCH else min(most, 1 << max(0, -(-columns * weight.element_size() // 128) - 1).bit_length())
 
 
 def _target(x: torch.Tensor, n: int, around: Around) -> torch.Tensor:

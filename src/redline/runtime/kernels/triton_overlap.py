@@ -21,6 +21,14 @@ def wait():
 @triton.jit
 def begin(weight, row, low, n, k, lines: tl.constexpr):
     """`wait`; meanwhile `lines` cache lines of rows of a weight [n, k], from column `low` on, come into the L2."""
+    if lines > 0:
+        ask(weight, row, low, n, k, lines)
+    wait()
+
+
+@triton.jit
+def ask(weight, row, low, n, k, lines: tl.constexpr):
+    """Asks for cache lines, without waiting for them."""
     line: tl.constexpr = 1024 // weight.dtype.element_ty.primitive_bitwidth
     at = low + tl.arange(0, lines) * line
     there = (row < n)[:, None] & (at < k)[None, :]
@@ -33,5 +41,3 @@ def begin(weight, row, low, n, k, lines: tl.constexpr):
         is_pure=False,
         pack=1,
     )
-    gdc_launch_dependents()
-    gdc_wait()
