@@ -32,7 +32,7 @@ from redline.runtime.kernels.draw import TorchDraw
 from redline.runtime.kernels.torch import TorchKernels
 from redline.runtime.kernels.triton import TritonKernels
 from redline.runtime.kernels.triton_decode import TritonDraw
-from redline.runtime.kernels.triton_linear import Around, Product, candidates
+from redline.runtime.kernels.triton_linear import Around, Way, candidates
 from redline.runtime.kernels.warm import run_all
 from redline.runtime.linear import Fp8, Plain
 from redline.runtime.loop import EngineLoop
@@ -186,7 +186,7 @@ def products() -> None:
         hold(f"silu_quantize {rows}x{columns}", error_of(rounded.float() * scales, right), 5e-2)
 
 
-Case = tuple[str, Product, torch.Tensor, Plain | Fp8, torch.Tensor, torch.Tensor]
+Case = tuple[str, Way, torch.Tensor, Plain | Fp8, torch.Tensor, torch.Tensor]
 
 
 def product_cases() -> Iterator[Case]:
@@ -207,22 +207,32 @@ def product_cases() -> Iterator[Case]:
 
 
 def around(
-    _: str, way: Product, x: torch.Tensor, weight: Plain | Fp8, residual: torch.Tensor, gain: torch.Tensor
+    _: str, way: Way, x: torch.Tensor, weight: Plain | Fp8, residual: torch.Tensor, gain: torch.Tensor
 ) -> list[torch.Tensor]:
     """Alone, added to a residual, gated; the last one normed too where it can be."""
     start = Around(pdl=True)
-    few = x.shape[0] <= 16
-    gated = start._replace(gated=True, gain=gain if few else None, eps=1e-5)
-    return [way(x, weight, start), way(x, weight, start._replace(residual=residual.clone())), way(x, weight, gated)]
+    if way.rounds:
+        rounded, scales = TritonKernels().quantize_rows(x)
+        start, x = start._replace(scales=scales, dtype=x.dtype), rounded
+    gated = start._replace(gated=True, gain=gain if norms(way, x) else None, eps=1e-5)
+    added = start._replace(residual=residual.clone())
+    return [way.product(x, weight, one) for one in (start, added, gated)]
+
+
+def norms(way: Way, x: torch.Tensor) -> bool:
+    return x.shape[0] <= 16 and not way.rounds
 
 
 def check_product(*case: Any) -> None:
     """Twice, since counters must be left as they were found."""
-    what, _, x, weight, residual, gain = case
+    what, way, x, weight, residual, gain = case
     bias = None if weight.bias is None else weight.bias.float()
     dense, plain = weight.dequantized().float(), TorchKernels()
+    if way.rounds:
+        rounded, scales = TritonKernels().quantize_rows(x)
+        x = rounded.float() * scales
     alone = torch.nn.functional.linear(x.float(), dense, bias)
-    normed = plain.rms_norm(x.float(), gain.float(), 1e-5) if x.shape[0] <= 16 else x.float()
+    normed = plain.rms_norm(x.float(), gain.float(), 1e-5) if norms(way, x) else x.float()
     gated = plain.silu_mul(torch.nn.functional.linear(normed, dense, bias))
     right = [alone, alone + residual.float(), gated] * 2
     found = around(*case) + around(*case)

@@ -57,7 +57,7 @@ def kind(kernel: str, name: str) -> str:
     return "i32"
 
 
-AROUND = {"biased": False, "pdl": True, "lines": 32}
+AROUND = {"biased": False, "pdl": True}
 
 CASES: list[tuple[Any, dict[str, Any], dict[str, str], int, int]] = [
     *(
@@ -87,7 +87,7 @@ CASES: list[tuple[Any, dict[str, Any], dict[str, str], int, int]] = [
         (
             triton_decode_attention.decode_attention_kernel,
             {**ATTENTION, "dim": dim, "block_d": dim, "normed": normed, "split_up": split, "windowed": win}
-            | {"block_m": 16, "block_n": block_n},
+            | {"joined": split, "most": 64, "block_m": 16, "block_n": block_n},
             {},
             4,
             3,
@@ -112,7 +112,7 @@ CASES: list[tuple[Any, dict[str, Any], dict[str, str], int, int]] = [
         (
             triton_linear.gemv_kernel,
             {**AROUND, "biased": biased, "scaled": scaled, "normed": normed, "gated": gated, "added": added}
-            | {"lines": 64, "block_n": 8, "block_k": 1024},
+            | {"block_n": 4, "block_k": 2048},
             {"weight": "*fp8e4nv"} if scaled else {},
             4,
             3,
@@ -126,17 +126,17 @@ CASES: list[tuple[Any, dict[str, Any], dict[str, str], int, int]] = [
     *(
         (
             triton_linear.skinny_kernel,
-            {**AROUND, "scaled": scaled, "normed": normed, "gated": gated, "added": added, "split_up": split}
-            | {"block_m": m, "block_n": 64, "block_k": 128, "precision": "tf32"},
-            {"weight": "*fp8e4nv"} if scaled else {},
+            {**AROUND, "scaled": rounded, "rounded": rounded, "normed": normed, "gated": gated, "added": added}
+            | {"split_up": split, "block_m": m, "block_n": 64, "block_k": 256 if rounded else 128, "precision": "tf32"},
+            {"weight": "*fp8e4nv", "x": "*fp8e4nv"} if rounded else {},
             4,
-            4,
+            3,
         )
-        for m, scaled, normed, gated, added, split in (
+        for m, rounded, normed, gated, added, split in (
             (16, False, True, False, False, True),
-            (16, True, True, True, False, False),
-            (64, True, False, True, False, True),
-            (64, False, False, False, True, True),
+            (16, True, False, True, False, False),
+            (64, True, False, False, True, True),
+            (64, False, False, True, False, False),
         )
     ),
     (triton_draw.prepare_kernel, {"page_size": 32, "block": 256}, {}, 2, 3),

@@ -16,7 +16,7 @@ from redline.runtime.kernels.choose import Call, Chooser
 from redline.runtime.kernels.triton import TritonKernels, few
 from redline.runtime.kernels.triton_decode import TritonDraw
 from redline.runtime.kernels.triton_linear import candidates
-from redline.runtime.kernels.triton_step import DecodeStep, Way, suits
+from redline.runtime.kernels.triton_step import DecodeStep, suits
 from redline.runtime.kernels.warm import first_launches, run_all
 from redline.runtime.linear import Plain
 from redline.runtime.model import Model
@@ -105,11 +105,10 @@ def test_a_decode_step_is_the_models_forward_pass(rows: int, own: str, tmp_path:
     for what in ("qkv", "o", "gate_up", "down", "head"):
         weight = model.head if what == "head" else getattr(model.layers[0], what)
         assert isinstance(weight, Plain)
-        *_, product = candidates(rows, weight).values()
+        *_, way = candidates(rows, weight).values()
         if own in ("all", "without norms") or what in own:
-            step.ways[what, few(rows)] = Way(
-                product, what not in ("o", "down") and rows < 17 and own != "without norms"
-            )
+            norms = what not in ("o", "down") and rows < 17 and own != "without norms"
+            step.ways[what, few(rows)] = way._replace(norms=norms)
     decoder = Decoder(model, runner.setup.draw, runner.tables, runner.setup.kv, 64)
     batch = decoder.batch(rows)
     batch.ids.copy_(torch.arange(rows))

@@ -20,8 +20,8 @@ from redline.runtime.kernels import KV
 from redline.runtime.kernels.flashinfer import FlashInferKernels
 from redline.runtime.kernels.plan import MOST_SPLITS, Plan, splits_for
 from redline.runtime.kernels.triton import Attending, TritonKernels, few
-from redline.runtime.kernels.triton_linear import Around, candidates
-from redline.runtime.kernels.triton_step import DecodeStep, Residual, Way
+from redline.runtime.kernels.triton_linear import Around, Way, candidates
+from redline.runtime.kernels.triton_step import DecodeStep, Residual
 from redline.runtime.kernels.warm import run_all
 from redline.runtime.linear import Fp8, Plain, Weight
 
@@ -209,12 +209,12 @@ class Operation:
         self.key = (few(tokens), *first.weight.shape, first.weight.dtype)
         self.x = self._random(first.weight.shape[1])
         self.out = self._random(first.weight.shape[0])
-        for label, product in candidates(tokens, first, step.kernels.processors).items():
-            normed = what not in ("o", "down") and tokens <= MOST_NORMED
+        for label, way in candidates(tokens, first, step.kernels.processors).items():
+            normed = what not in ("o", "down") and tokens <= MOST_NORMED and not way.rounds
             if normed:
-                self.ways[label + "+norm"] = Way(product, norms=True)
+                self.ways[label + "+norm"] = way._replace(norms=True)
             if not normed or (tokens > 1 and "64x" in label):
-                self.ways[label] = Way(product)
+                self.ways[label] = way
 
     def _random(self, columns: int) -> torch.Tensor:
         model = self.step.model
@@ -234,7 +234,7 @@ class Operation:
         elif self.what not in ("o", "down"):
             gated = way is not None and self.what == "gate_up"
             y = step.norm_product(way, stream, gain, weight, Around(gated=gated, pdl=step.kernels.pdl))
-            if way is None and self.what == "gate_up":
+            if way is None and self.what == "gate_up" and not isinstance(weight, Fp8):
                 step.kernels.silu_mul(y)
         elif way is None:
             step.library(self.x, weight)
@@ -245,7 +245,7 @@ class Operation:
         way = self.ways[name]
         if way is not None:
             self.step.ways[self.what, few(self.tokens)] = way
-            self.step.kernels.products[self.key] = way.product
+            self.step.kernels.products[self.key] = way
 
     def _code(self, name: str) -> object:
         return {"down": "o", "head": "qkv"}.get(self.what, self.what), few(self.tokens), name

@@ -20,16 +20,9 @@ if TYPE_CHECKING:
 
 def without(part: str) -> bool:
     """Whether REDLINE_WITHOUT, a comma-separated list, names this part. For finding out what one is worth, or whether
-    it is to blame: `step` (products with what stands around them), `rope` (rotation as a part of attention),
-    `prefetch` (weights that come into the cache while a kernel waits)."""
+    it is to blame: `step` (products with what stands around them), `rope` (rotation as a part of attention), `pdl`
+    (kernels that start while others run)."""
     return part in os.environ.get("REDLINE_WITHOUT", "").split(",")
-
-
-def asked_for(part: str) -> bool:
-    """Whether REDLINE_WITH, a comma-separated list, names this part. These order memory between programs that run at
-    the same time, which only a GPU can prove right, and no run of `bench/engine.py --check` has yet: `pdl` (kernels
-    that start while others run), `splits` (products whose last program adds up the others' parts)."""
-    return part in os.environ.get("REDLINE_WITH", "").split(",")
 
 
 @dataclass
@@ -83,8 +76,8 @@ def _why_alone(device: torch.device) -> str:
     """Why kernels start only when their predecessors have ended; empty when they overlap."""
     if device.type != "cuda":
         return "no GPU"
-    if not asked_for("pdl"):
-        return "one after the other: REDLINE_WITH=pdl lets them overlap"
+    if without("pdl"):
+        return "one after the other, as asked for"
     if torch.cuda.get_device_capability(device) < (9, 0):
         return "this GPU cannot start kernels early"
     from redline.runtime.kernels.overlap import why_not_overlap

@@ -18,10 +18,12 @@ from redline.runtime.kernels import triton_attention as attention_kernels
 from redline.runtime.kernels import triton_pointwise as pointwise
 from redline.runtime.kernels.plan import MOST_SPLITS, Plan, plan_of, splits_for
 from redline.runtime.kernels.triton_decode_attention import decode_attention_kernel
-from redline.runtime.kernels.triton_linear import Around, Product
+from redline.runtime.kernels.triton_linear import COUNTERS, Around, Way, counters_of
 from redline.runtime.linear import FP8, FP8_MAX, Fp8, Plain
 
 LOG2E = 1.4426950408889634
+MOST_JOINED = 8
+"""Heads of a group whose splits the attention itself joins."""
 
 
 def power_of_two(n: int) -> int:
@@ -52,7 +54,7 @@ class TritonKernels:
         self.processors, self.pdl = processors, pdl
         self.attending: dict[int, Attending] = {}
         """Measured choice, by the rows of a decode batch."""
-        self.products: dict[tuple[int, int, int, torch.dtype], Product] = {}
+        self.products: dict[tuple[int, int, int, torch.dtype], Way] = {}
         """Measured choice: (`few` tokens, out, in, dtype of the weight) to a way. Others go to the library."""
         self._planned: tuple[Batch, Plan] | None = None
 
@@ -169,15 +171,16 @@ class TritonKernels:
         partial, logs = self._partial(rows, kv_heads * group, splits, dim, out)
         gains = norms or (out, out)
         block_d = max(16, power_of_two(dim))
+        joined = splits > 1 and group <= MOST_JOINED and rows * kv_heads <= COUNTERS
         decode_attention_kernel[(rows, kv_heads, splits)](
-            heads, *gains, cos_sin, kv[0], kv[1], out, partial, logs, batch.seq_lens, batch.page_tables,
-            scale * LOG2E, eps, heads.stride(0), kv[0].stride(1), batch.page_tables.stride(0), window or 0, splits,
-            group, kv_heads, dim, kv[0].shape[1], norms is not None, splits > 1, window is not None,
-            "ieee" if heads.dtype == torch.float32 else "tf32", max(16, power_of_two(group)),
-            how.block_n if block_d <= 128 else 32, block_d, self.pdl,
+            heads, *gains, cos_sin, kv[0], kv[1], out, partial, logs, counters_of(out.device) if joined else out,
+            batch.seq_lens, batch.page_tables, scale * LOG2E, eps, heads.stride(0), kv[0].stride(1), batch.page_tables.stride(0), window or 0, splits,
+            group, kv_heads, dim, kv[0].shape[1], norms is not None, splits > 1, joined,
+            window is not None, "ieee" if heads.dtype == torch.float32 else "tf32", max(16, power_of_two(group)),
+            how.block_n if block_d <= 128 else 32, block_d, self.pdl, MOST_SPLITS,
             num_warps=how.warps, num_stages=how.stages, launch_pdl=self.pdl,
         )  # fmt: skip
-        if splits > 1:
+        if splits > 1 and not joined:
             self._join(partial, logs, out, splits, dim)
         return out
 
@@ -220,8 +223,11 @@ class TritonKernels:
     def linear(self, x: torch.Tensor, weight: Any) -> torch.Tensor:
         if isinstance(weight, Plain | Fp8):
             way = self.products.get((few(x.shape[0]), *weight.weight.shape, weight.weight.dtype))
+            if way is not None and way.rounds:
+                rounded, scales = self.quantize_rows(x.contiguous())
+                return way.product(rounded, weight, Around(scales=scales, dtype=x.dtype, pdl=self.pdl))
             if way is not None:
-                return way(x.contiguous(), weight, Around(pdl=self.pdl))
+                return way.product(x.contiguous(), weight, Around(pdl=self.pdl))
             if isinstance(weight, Fp8) and weight.native and weight.bias is None:
                 return scaled_product(*self.quantize_rows(x.contiguous()), weight, x.dtype)
         result: torch.Tensor = weight.apply(x)
@@ -260,8 +266,11 @@ class TritonKernels:
         return out, scales
 
 
-def scaled_product(rounded: torch.Tensor, scales: torch.Tensor, weight: Fp8, dtype: torch.dtype) -> torch.Tensor:
+def scaled_product(
+    rounded: torch.Tensor, scales: torch.Tensor, weight: Plain | Fp8, dtype: torch.dtype
+) -> torch.Tensor:
     """Float8 rows with their scales times a float8 weight, by the library."""
+    assert isinstance(weight, Fp8)
     return torch._scaled_mm(
         rounded,
         weight.weight.t(),

@@ -8,7 +8,7 @@ per operation and number of rows (`choose.py`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import functional as F  # noqa: N812
@@ -16,18 +16,11 @@ from torch.nn import functional as F  # noqa: N812
 from redline.runtime.batch import Batch
 from redline.runtime.kernels import KV
 from redline.runtime.kernels.triton import TritonKernels, few, scaled_product
-from redline.runtime.kernels.triton_linear import Around, Product
+from redline.runtime.kernels.triton_linear import Around, Way
 from redline.runtime.linear import Fp8, Plain, Weight
 
 if TYPE_CHECKING:
     from redline.runtime.model import Layer, Model
-
-
-class Way(NamedTuple):
-    """An own product. `norms`: it norms its input itself."""
-
-    product: Product
-    norms: bool = False
 
 
 class Residual:
@@ -96,7 +89,8 @@ class DecodeStep:
             around = Around(gated=True, pdl=self.kernels.pdl)
             return self.norm_product(way, stream, layer.post_norm, layer.gate_up, around)
         both = self.norm_product(None, stream, layer.post_norm, layer.gate_up)
-        if self._rounds(layer.down) and ("down", few(both.shape[0])) not in self.ways:
+        down = self.ways.get(("down", few(both.shape[0])))
+        if self._rounds(layer.down) if down is None else down.rounds:
             return both  # its activation is computed where it is rounded
         return self.kernels.silu_mul(both)
 
@@ -105,8 +99,6 @@ class DecodeStep:
         way = self.ways.get((what, few(x.shape[0])))
         if way is not None:
             self.add_product(way, x, weight, stream)
-        elif what == "down" and isinstance(weight, Fp8) and x.shape[1] != weight.weight.shape[1]:
-            stream.pending = scaled_product(*self.kernels.silu_quantize(x), weight, x.dtype)
         else:
             stream.pending = self.library(x, weight)
 
@@ -124,10 +116,12 @@ class DecodeStep:
         if way is not None and way.norms:
             return way.product(stream.settle(), _own(weight), around._replace(gain=gain, eps=self.eps))
         pending, stream.pending = stream.pending, None
-        if way is None and self._rounds(weight):
-            assert isinstance(weight, Fp8)
-            rounded = k.norm_quantize(pending, stream.value, gain, self.eps)
-            return scaled_product(*rounded, weight, stream.value.dtype)
+        if self._rounds(weight) if way is None else way.rounds:
+            rounded, scales = k.norm_quantize(pending, stream.value, gain, self.eps)
+            own, dtype = _own(weight), stream.value.dtype
+            if way is None:
+                return scaled_product(rounded, scales, own, dtype)
+            return way.product(rounded, own, around._replace(scales=scales, dtype=dtype))
         if pending is None:
             x = k.rms_norm(stream.value, gain, self.eps)
         else:
@@ -135,7 +129,11 @@ class DecodeStep:
         return weight.apply(x) if way is None else way.product(x, _own(weight), around)
 
     def add_product(self, way: Way, x: torch.Tensor, weight: Weight, stream: Residual) -> None:
-        way.product(x, _own(weight), Around(residual=stream.settle(), pdl=self.kernels.pdl))
+        around = Around(residual=stream.settle(), pdl=self.kernels.pdl)
+        if way.rounds:
+            x, scales = self._rounded(x, weight)
+            around = around._replace(scales=scales)
+        way.product(x, _own(weight), around)
 
     def head_product(
         self, way: Way | None, stream: Residual, gain: torch.Tensor, weight: Weight, out: torch.Tensor
@@ -155,8 +153,13 @@ class DecodeStep:
 
     def library(self, x: torch.Tensor, weight: Weight) -> torch.Tensor:
         if self._rounds(weight):
-            return scaled_product(*self.kernels.quantize_rows(x), _own(weight), x.dtype)  # type: ignore[arg-type]
+            return scaled_product(*self._rounded(x, weight), _own(weight), x.dtype)
         return weight.apply(x)
+
+    def _rounded(self, x: torch.Tensor, weight: Weight) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows as float8. What is twice as wide as the weight is first halved by the gated activation."""
+        wide = x.shape[1] != _own(weight).weight.shape[1]
+        return self.kernels.silu_quantize(x) if wide else self.kernels.quantize_rows(x)
 
     def _rounds(self, weight: Weight) -> bool:
         return isinstance(weight, Fp8) and weight.native and weight.bias is None
