@@ -198,7 +198,7 @@ def test_products_of_few_rows(tokens: int, biased: bool) -> None:
     plain = Plain(weight, random(3, 70) if biased else None)
     for one in (plain, Fp8.quantize(weight, plain.bias)):
         ways = candidates(tokens, one, 16)
-        assert ways
+        assert ways or (one is plain and tokens > 16)
         for way in ways.values():
             right = torch.nn.functional.linear(as_read(way, x), one.dequantized(), one.bias)
             near(product(way, x, one), right, 2e-6)

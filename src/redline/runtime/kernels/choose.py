@@ -213,7 +213,7 @@ class Operation:
             normed = what not in ("o", "down") and tokens <= MOST_NORMED and not way.rounds
             if normed:
                 self.ways[label + "+norm"] = way._replace(norms=True)
-            if not normed or (tokens > 1 and "64x" in label):
+            if not normed or tokens > 1:
                 self.ways[label] = way
 
     def _random(self, columns: int) -> torch.Tensor:

@@ -302,24 +302,32 @@ def skinny(x: torch.Tensor, weight: Plain | Fp8, around: Around = NOTHING, *, ti
 
 
 def candidates(tokens: int, weight: Plain | Fp8, processors: int = 132) -> dict[str, Way]:
-    """The ways of this module to multiply so few tokens, by name; none where they cannot win."""
+    """The ways of this module to multiply so few tokens, by name; none where they cannot win. Of the cuts that
+    `bench/engine_products.py` tries, those that were the fastest for some shape on an H100."""
     n, k = weight.weight.shape
     if not weight.weight.is_contiguous() or k % 16 or n % 2:
         return {}
     found: dict[str, Way] = {}
     if tokens == 1 and k <= LONGEST_ROW:
         warps = 4 if k <= 4096 else 8 if k <= 8192 else 16
-        usual = max(2, 64 * 32 * warps // triton.next_power_of_2(k))  # 64 elements for each thread
-        for rows in (usual, usual * 2 if usual == 2 and warps < 16 else 2):
-            way = partial(gemv, block_n=rows, warps=warps, programs=processors * 16 // warps)
-            found[f"gemv{rows}w{warps}"] = Way(way)
-    if tokens > 64 or (tokens == 1 and isinstance(weight, Plain)):
-        return found
-    block_k = 128 if isinstance(weight, Plain) else 256
-    blocks, whole = triton.cdiv(n, 64), max(1, k // block_k)
-    for each in (1, 3):  # programs for each processor, at least
+        for rows, each in ((2, 16), (4, 16), (4, 8))[: 1 if warps == 16 else 3]:
+            way = partial(gemv, block_n=rows, warps=warps, programs=processors * each // warps)
+            found[f"gemv{rows}w{warps}p{each}"] = Way(way)
+    for tile, each in _tiles(tokens, isinstance(weight, Fp8)):
+        blocks, whole = triton.cdiv(n, tile.block_n), max(1, k // tile.block_k)
         splits = min(1 << max(0, (each * processors - 1) // blocks).bit_length(), 16, whole)
-        tile = Tile(64, block_k, 4 if tokens <= 16 else 3, splits if blocks <= COUNTERS else 1)
-        name = f"skinny64x{block_k}" + (f"/{splits}" if splits > 1 else "")
-        found[name] = Way(partial(skinny, tile=tile), rounds=isinstance(weight, Fp8))
+        splits = splits if blocks <= COUNTERS else 1
+        name = f"skinny{tile.block_n}x{tile.block_k}s{tile.stages}" + (f"/{splits}" if splits > 1 else "")
+        found[name] = Way(partial(skinny, tile=tile._replace(splits=splits)), rounds=isinstance(weight, Fp8))
     return found
+
+
+def _tiles(tokens: int, fp8: bool) -> list[tuple[Tile, int]]:
+    """(tile, programs for each processor at least). A bf16 weight and 17 rows or more: the library was always faster;
+    and one row is `gemv`'s."""
+    if fp8 and 16 < tokens <= 64:
+        return [(Tile(64, 128, 4), 1), (Tile(64, 256, 2), 1), (Tile(128, 128, 3, warps=8), 1)]
+    if tokens > 16 or (tokens == 1 and not fp8):
+        return []
+    wide = 256 if fp8 else 128
+    return [(Tile(64, wide, 3), 1), (Tile(64, wide, 2), 2)]
