@@ -2,13 +2,15 @@
 
     python bench/engine.py [--shapes llama-3.2-1b,llama-3-8b] [--dtypes bf16,fp8] [--batch 1,8,64,256]
                            [--engines redline,vllm,transformers] [--repeats 3] [--out results.json]
+                           [--long 4096,8192,16384] [--kv fp8]
     python bench/engine.py --check            each kernel, the logits and the graphs against references
     python bench/engine.py --profile          kernels of one decode step, their times and the gaps between them
+    python bench/engine.py --cases            speculation, a shared prefix, run-ahead's waste: redline only
 
-REDLINE_WITHOUT=step,rope and REDLINE_WITH=pdl,splits switch parts of a step off and on: runtime/kernels/tiers.py.
+REDLINE_WITHOUT=step,rope,pdl switches parts of a step off: runtime/kernels/tiers.py.
 
 Every engine gets random weights of a published shape, 128 random tokens per prompt (new ones in every repeat) and makes
-256, end-of-sequence ignored. A decode step is (time for 256 tokens - time for 1) / 255, the same for all engines.
+256, end-of-sequence ignored; after that, prompts of --long tokens, one and eight at a time, and 64 tokens. A decode step is (time for 256 tokens - time for 1) / 255, the same for all engines.
 
 The floor of a step is max(weight bytes / read bandwidth, 2 parameters B / peak) + B x context x KV bytes / bandwidth;
 bandwidth and peak are measured in the same process as redline. Each engine, shape and dtype has a process of its own:
@@ -29,17 +31,31 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 CHILD = {"redline": "engine_own.py", "vllm": "engine_peers.py", "transformers": "engine_peers.py"}
-HEAD = ("engine", "shape", "dtype", "B", "step ms", "repeats", "floor ms", "share", "gpu ms", "tok/s", "prefill ms")
+HEAD = (
+    "engine",
+    "shape",
+    "dtype",
+    "prompt",
+    "B",
+    "step ms",
+    "repeats",
+    "floor ms",
+    "share",
+    "gpu ms",
+    "tok/s",
+    "prefill ms",
+)
 
 
 def main() -> int:
     asked = arguments()
-    if asked.check or asked.profile:
-        script = "engine_check.py" if asked.check else "engine_profile.py"
+    scripts = {"check": asked.check, "profile": asked.profile, "cases": asked.cases}
+    if any(scripts.values()):
+        script = next(f"engine_{name}.py" for name, wanted in scripts.items() if wanted)
         return subprocess.call([sys.executable, "-u", str(HERE / script), *passed_on(asked)], env=environment())
     document: dict[str, Any] = {"arguments": vars(asked), "rows": [], "notes": []}
     print("  ".join(HEAD), flush=True)
-    floors: dict[tuple[str, str, int], float] = {}
+    floors: dict[Any, float] = {}
     for shape in asked.shapes.split(","):
         for dtype in asked.dtypes.split(","):
             for engine in asked.engines.split(","):
@@ -81,7 +97,7 @@ def take(told: dict[str, Any], document: dict[str, Any], floors: dict[Any, float
         document["notes"].append(told)
         print(note_text(told), flush=True)
         return
-    key = (told["shape"], told["dtype"], told["batch"])
+    key = (told["shape"], told["dtype"], told["prompt"], told["batch"])
     floors.setdefault(key, told.get("floor_ms", float("nan")))
     told["floor_ms"], told["share"] = floors[key], floors[key] / told["step_ms"]
     document["rows"].append(told)
@@ -97,7 +113,15 @@ def environment() -> dict[str, str]:
 def row_text(row: dict[str, Any]) -> str:
     repeats = " ".join(f"{value:.3f}" for value in row["repeats_ms"])
     gpu = f"{row['gpu_ms']:.3f}" if "gpu_ms" in row else "-"
-    cells = (row["engine"], row["shape"], row["dtype"], str(row["batch"]), f"{row['step_ms']:.3f}", f"[{repeats}]")
+    cells = (
+        row["engine"],
+        row["shape"],
+        row["dtype"],
+        str(row["prompt"]),
+        str(row["batch"]),
+        f"{row['step_ms']:.3f}",
+        f"[{repeats}]",
+    )
     share = f"{100 * row['share']:.1f} %"
     return "  ".join(
         (*cells, f"{row['floor_ms']:.3f}", share, gpu, f"{row['tokens_s']:.0f}", f"{row['prefill_ms']:.1f}")
@@ -111,7 +135,7 @@ def note_text(told: dict[str, Any]) -> str:
 
 def passed_on(asked: argparse.Namespace) -> list[str]:
     """The arguments that children read."""
-    names = ("batch", "repeats", "tokens", "prompt", "kernels", "peer_tokens", "seed", "shapes", "dtypes")
+    names = ("batch", "repeats", "tokens", "prompt", "kernels", "peer_tokens", "seed", "shapes", "dtypes", "long", "kv")
     return [word for name in names for word in (f"--{name.replace('_', '-')}", str(getattr(asked, name)))]
 
 
@@ -127,6 +151,8 @@ def arguments(names: tuple[str, ...] = ()) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--prompt", type=int, default=128)
     parser.add_argument("--tokens", type=int, default=256)
+    parser.add_argument("--long", default="", help="longer prompts, too: 4096,8192,16384")
+    parser.add_argument("--kv", default="auto", help="fp8: keys and values of redline and vLLM in float8")
     parser.add_argument("--peer-tokens", type=int, default=64, help="tokens that transformers makes: it is slow")
     parser.add_argument("--kernels", default="auto", help="redline's: auto, triton, flashinfer, torch")
     parser.add_argument("--seed", type=int, default=0)
@@ -134,7 +160,23 @@ def arguments(names: tuple[str, ...] = ()) -> argparse.Namespace:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--cases", action="store_true")
     return parser.parse_args()
+
+
+def loads(asked: argparse.Namespace) -> list[tuple[int, int, int]]:
+    """(batch, prompt, tokens) of every measurement."""
+    usual = [(int(size), asked.prompt, asked.tokens) for size in asked.batch.split(",")]
+    return usual + [(batch, length, 64) for length in longer(asked) for batch in (1, 8)]
+
+
+def longer(asked: argparse.Namespace) -> list[int]:
+    return [int(length) for length in asked.long.split(",") if length]
+
+
+def longest(asked: argparse.Namespace) -> int:
+    """Tokens that a sequence may have."""
+    return max([asked.prompt + asked.tokens, *(length + 64 for length in longer(asked))]) + 128
 
 
 def tell(**told: Any) -> None:

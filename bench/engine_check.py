@@ -34,7 +34,7 @@ from redline.runtime.kernels.triton import TritonKernels
 from redline.runtime.kernels.triton_decode import TritonDraw
 from redline.runtime.kernels.triton_linear import Around, Way, candidates
 from redline.runtime.kernels.warm import run_all
-from redline.runtime.linear import Fp8, Plain
+from redline.runtime.linear import FP8, Fp8, Plain
 from redline.runtime.loop import EngineLoop
 from redline.runtime.request import Output, Request, Sampling
 from redline.runtime.state import Tables
@@ -57,6 +57,7 @@ def main() -> int:
         ("fp8 steps", lambda: steps(asked.kernels, "fp8")),
         ("logits", lambda: logits(asked.kernels)),
         ("fp8 logits", lambda: logits(asked.kernels, "fp8")),
+        ("fp8 KV logits", lambda: logits(asked.kernels, kv="fp8")),
         ("graphs", lambda: graphs(asked.kernels)),
     ]
     for name, part in parts:
@@ -159,10 +160,11 @@ def attention() -> None:
                 batch = ragged(queries, lengths, 32, 1024)
                 kv = half(1024, 32, kv_heads, dim), half(1024, 32, kv_heads, dim)
                 q = half(sum(queries), heads, dim)
-                right = plain.attention(q.float(), (kv[0].float(), kv[1].float()), batch, dim**-0.5, window)
-                found = own.attention(q, kv, batch, dim**-0.5, window)
-                name = f"attention {heads}/{kv_heads}x{dim} queries {queries[:4]} lengths {lengths[:4]} window {window}"
-                hold(name, error_of(found, right), 1e-2)
+                for pages in (kv, (kv[0].to(FP8), kv[1].to(FP8))):
+                    right = plain.attention(q.float(), (pages[0].float(), pages[1].float()), batch, dim**-0.5, window)
+                    found = own.attention(q, pages, batch, dim**-0.5, window)
+                    name = f"attention {heads}/{kv_heads}x{dim} {pages[0].dtype} queries {queries[:4]} "
+                    hold(name + f"lengths {lengths[:4]} window {window}", error_of(found, right), 1e-2)
 
 
 def products() -> None:
@@ -313,7 +315,7 @@ def draws() -> None:
     hold(f"draws that differ, of {total}", different, 2)
 
 
-def logits(kernels: str, quantization: str = "none") -> None:
+def logits(kernels: str, quantization: str = "none", kv: str = "auto") -> None:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
@@ -332,7 +334,7 @@ def logits(kernels: str, quantization: str = "none") -> None:
     lengths = [300, 1, 65, 128]
     ids = [torch.randint(0, 8000, (n + 16,), device=GPU) for n in lengths]
     bf16, right = (peer_logits(folder, dtype, ids) for dtype in (torch.bfloat16, torch.float32))
-    runner = make_runner(folder, kernels, quantization)
+    runner = make_runner(folder, kernels, quantization, kv=kv)
     found = teacher_forced(runner, ids, lengths)
     wanted = torch.cat([one[n - 1 : n + 16] for one, n in zip(right, lengths, strict=True)])
     peer = torch.cat([one[n - 1 : n + 16] for one, n in zip(bf16, lengths, strict=True)])
@@ -342,12 +344,10 @@ def logits(kernels: str, quantization: str = "none") -> None:
     gap = wanted.topk(2).values
     clear = (gap[:, 0] - gap[:, 1]) > 2 * worst
     missed = int(((found.argmax(-1) != wanted.argmax(-1)) & clear).sum())
-    hold(f"greedy mismatches, of {int(clear.sum())} clear places", missed, 0 if quantization == "none" else math.inf)
-    hold(
-        f"{quantization} logits, error over that of transformers",
-        own_error / peer_error,
-        1.25 if quantization == "none" else 40,
-    )
+    exact = quantization == "none" and kv == "auto"
+    hold(f"greedy mismatches, of {int(clear.sum())} clear places", missed, 0 if exact else math.inf)
+    what = f"{quantization} logits, KV {kv}, error over that of transformers"
+    hold(what, own_error / peer_error, 1.25 if exact else 40)
 
 
 @torch.inference_mode()
@@ -367,13 +367,14 @@ class KeptRunner(GpuRunner):
 
 
 def make_runner(
-    folder: Path, kernels: str, quantization: str = "none", most: int = 16, load_format: str = "auto"
+    folder: Path, kernels: str, quantization: str = "none", most: int = 16, load_format: str = "auto", kv: str = "auto"
 ) -> GpuRunner:
     config = EngineConfig(
         model=folder,
         dtype="bfloat16",
         quantization=quantization,  # type: ignore[arg-type]
         kernels=kernels,  # type: ignore[arg-type]
+        kv_cache_dtype=kv,  # type: ignore[arg-type]
         device="cuda",
         max_num_seqs=most,
         load_format=load_format,  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 import torch
-from engine import arguments, tell
+from engine import arguments, loads, longest, tell
 
 from redline.runtime.config import EngineConfig
 from redline.runtime.gpu import GpuRunner
@@ -30,9 +30,8 @@ def main() -> None:
     asked = arguments(("engine", "shape", "dtype"))
     imported = time.time() - STARTED
     ceilings = measure_ceilings(asked.dtype)
-    batches = [int(size) for size in asked.batch.split(",")]
-    length = asked.prompt + asked.tokens + 128
-    runner = start(asked.shape, asked.dtype, asked.kernels, max(batches), length, asked.seed)
+    most = max(batch for batch, _, _ in loads(asked))
+    runner = start(asked.shape, asked.dtype, asked.kernels, most, longest(asked), asked.seed, asked.kv)
     notes = runner.resolved()
     tell(versions=versions(), imports_s=round(imported, 2), ceilings=ceilings, **notes)
     loop = EngineLoop(runner, config=EngineConfig(model=Path(), enable_prefix_caching=True))
@@ -40,18 +39,19 @@ def main() -> None:
     source = random.Random(asked.seed)
     first = timed(loop, source, runner, 1, asked.prompt, 1)
     tell(first_answer_ms=round(first * 1000, 2), start_to_first_token_s=round(time.time() - STARTED, 2))
-    for batch in batches:
-        timed(loop, source, runner, batch, asked.prompt, 8)
+    for batch, prompt, tokens in loads(asked):
+        timed(loop, source, runner, batch, prompt, 8)
         steps, prefills = [], []
         for _ in range(asked.repeats):
-            one = timed(loop, source, runner, batch, asked.prompt, 1)
-            whole = timed(loop, source, runner, batch, asked.prompt, asked.tokens)
-            steps.append((whole - one) / (asked.tokens - 1) * 1000)
+            one = timed(loop, source, runner, batch, prompt, 1)
+            whole = timed(loop, source, runner, batch, prompt, tokens)
+            steps.append((whole - one) / (tokens - 1) * 1000)
             prefills.append(one * 1000)
         step = statistics.median(steps)
-        context = asked.prompt + asked.tokens / 2
+        context = prompt + tokens / 2
         tell(
             batch=batch,
+            prompt=prompt,
             step_ms=step,
             repeats_ms=steps,
             floor_ms=floor_ms(runner, batch, context, ceilings),
@@ -64,7 +64,7 @@ def main() -> None:
     loop.stop()
 
 
-def start(shape: str, dtype: str, kernels: str, most: int, length: int, seed: int) -> GpuRunner:
+def start(shape: str, dtype: str, kernels: str, most: int, length: int, seed: int, kv: str = "auto") -> GpuRunner:
     folder = shape_folder(shape)
     config = EngineConfig(
         model=folder,
@@ -72,6 +72,7 @@ def start(shape: str, dtype: str, kernels: str, most: int, length: int, seed: in
         dtype="bfloat16",
         quantization="fp8" if dtype == "fp8" else "none",
         kernels=kernels,  # type: ignore[arg-type]
+        kv_cache_dtype=kv,  # type: ignore[arg-type]
         device="cuda",
         max_num_seqs=most,
         max_model_len=length,
@@ -132,7 +133,7 @@ def floor_ms(runner: GpuRunner, batch: int, context: float, ceilings: dict[str, 
     layer_flops = 2 * batch * shape.num_layers * shape.layer_parameters
     head_flops = 2 * batch * shape.vocab_size * shape.hidden_size
     compute = layer_flops / (ceilings["linear_tflop_s"] * 1e12) + head_flops / (ceilings["bf16_tflop_s"] * 1e12)
-    kv = batch * context * shape.kv_bytes(model.dtype.itemsize) / (ceilings["read_gb_s"] * 1e9)
+    kv = batch * context * shape.kv_bytes(runner.setup.kv[0][0].dtype.itemsize) / (ceilings["read_gb_s"] * 1e9)
     return (max(read, compute) + kv) * 1000
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import json
 import os
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from engine import arguments, tell
+from engine import arguments, loads, longest, tell
 
 SHAPES = Path(__file__).resolve().parents[1] / "src/redline/recipes/shapes"
 Generate = Callable[[list[list[int]], int], None]
@@ -27,36 +28,36 @@ def main() -> None:
     config = json.loads((SHAPES / f"{asked.shape}.json").read_text())["config"]
     folder = Path(tempfile.mkdtemp(prefix="redline-shape-"))
     (folder / "config.json").write_text(json.dumps(config))
-    batches = [int(size) for size in asked.batch.split(",")]
-    length = asked.prompt + asked.tokens + 128
     started = time.perf_counter()
     if asked.engine == "vllm":
-        generate, version = with_vllm(folder, asked.dtype, max(batches), length), _version("vllm")
-        tokens, repeats = asked.tokens, asked.repeats
+        generate, version = with_vllm(folder, asked), _version("vllm")
+        repeats = asked.repeats
     else:
         if asked.dtype != "bf16":
             sys.exit("transformers is measured in bf16 only")
         generate, version = with_transformers(folder), _version("transformers")
-        tokens, repeats = asked.peer_tokens, min(2, asked.repeats)
+        repeats = min(2, asked.repeats)
     tell(version=version, start_s=round(time.perf_counter() - started, 1))
     source = random.Random(asked.seed)
 
-    def timed(batch: int, count: int) -> float:
-        prompts = [[source.randrange(config["vocab_size"]) for _ in range(asked.prompt)] for _ in range(batch)]
+    def timed(batch: int, length: int, count: int) -> float:
+        prompts = [[source.randrange(config["vocab_size"]) for _ in range(length)] for _ in range(batch)]
         began = time.perf_counter()
         generate(prompts, count)
         return time.perf_counter() - began
 
-    for batch in batches:
-        timed(batch, 8)
+    for batch, prompt, tokens in loads(asked):
+        tokens = tokens if asked.engine == "vllm" else min(tokens, asked.peer_tokens)
+        timed(batch, prompt, 8)
         steps, prefills = [], []
         for _ in range(repeats):
-            one, whole = timed(batch, 1), timed(batch, tokens)
+            one, whole = timed(batch, prompt, 1), timed(batch, prompt, tokens)
             steps.append((whole - one) / (tokens - 1) * 1000)
             prefills.append(one * 1000)
         step = statistics.median(steps)
         tell(
             batch=batch,
+            prompt=prompt,
             step_ms=step,
             repeats_ms=steps,
             tokens_s=batch / step * 1000,
@@ -67,7 +68,7 @@ def main() -> None:
     os._exit(0)  # engines that leave processes or threads behind must not keep the next one waiting
 
 
-def with_vllm(folder: Path, dtype: str, most: int, length: int) -> Generate:
+def with_vllm(folder: Path, asked: argparse.Namespace) -> Generate:
     from vllm import LLM, SamplingParams
 
     llm = LLM(
@@ -75,9 +76,10 @@ def with_vllm(folder: Path, dtype: str, most: int, length: int) -> Generate:
         load_format="dummy",
         skip_tokenizer_init=True,
         dtype="bfloat16",
-        quantization="fp8" if dtype == "fp8" else None,
-        max_model_len=length,
-        max_num_seqs=most,
+        quantization="fp8" if asked.dtype == "fp8" else None,
+        kv_cache_dtype=asked.kv,
+        max_model_len=longest(asked),
+        max_num_seqs=max(batch for batch, _, _ in loads(asked)),
         gpu_memory_utilization=0.9,
     )
 

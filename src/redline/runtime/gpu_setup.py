@@ -16,6 +16,7 @@ from redline.runtime.config import EngineConfig
 from redline.runtime.graph import buckets_upto
 from redline.runtime.kernels.tiers import pick_tier, without
 from redline.runtime.kernels.torch import TorchKernels
+from redline.runtime.linear import FP8
 from redline.runtime.state import Tables
 from redline.runtime.step import Limits
 from redline.runtime.weights import load_model
@@ -41,12 +42,11 @@ class Setup:
         cuda = self.device.type == "cuda"
         self.shape = read_config(config.model)
         self.dtype = _dtype(config, self.shape, cuda)
-        if config.kv_cache_dtype == "fp8":
-            raise Unsupported("--kv-cache-dtype fp8", why="redline's engine keeps K and V in the model's dtype so far")
+        self.kv_dtype = _kv_dtype(config, self.device, self.dtype)
         self.page_size = config.page_size or PAGE_SIZE
         longest = _longest(config, self.shape)
         with self.phase("kernels"):
-            tier = pick_tier(config.kernels, self.device, self.shape, self.page_size, self.dtype, progress)
+            tier = pick_tier(config.kernels, self.device, self.shape, self.page_size, self.kv_dtype, progress)
         self.kernels, self.draw, self.why_no_graphs = tier.kernels, tier.draw, tier.why_no_graphs
         self.graphs = cuda and not tier.why_no_graphs
         self._notes = dict(tier.notes)
@@ -60,7 +60,7 @@ class Setup:
         with self.phase("memory"):
             pages, longest = self._pages(sequences, batched, longest)
         self.limits = Limits(pages, self.page_size, sequences, batched, longest, self.shape.vocab_size)
-        self.kv = self.model.allocate_kv(pages, self.page_size, self.device)
+        self.kv = self.model.allocate_kv(pages, self.page_size, self.device, self.kv_dtype)
         self.tables = Tables(sequences, -(-longest // self.page_size), self.page_size, self.device)
         self.step = self._decode_step()
         if self.graphs:
@@ -75,7 +75,8 @@ class Setup:
             "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu",
             "dtype": str(self.dtype).removeprefix("torch."),
             "kernels": self.kernels.name,
-            "kv_cache": f"{pages * limits.page_size} tokens in {pages} pages of {limits.page_size}",
+            "kv_cache": f"{pages * limits.page_size} tokens in {pages} pages of {limits.page_size}, "
+            + str(self.kv_dtype).removeprefix("torch."),
             "max_model_len": str(limits.max_model_len),
             "max_num_seqs": str(limits.max_seqs),
             "max_num_batched_tokens": str(limits.max_batched_tokens),
@@ -120,6 +121,7 @@ class Setup:
             page_size=self.page_size,
             sequences=sequences,
             dtype=self.dtype,
+            kv_dtype=self.kv_dtype,
             device=self.device,
             fp8=fp8,
         )
@@ -151,7 +153,7 @@ class Setup:
 
     def _pages(self, sequences: int, batched: int, longest: int) -> tuple[int, int]:
         """Pages, page 0 included, and the longest sequence that they hold."""
-        per_page = self.shape.kv_bytes(self.dtype.itemsize) * self.page_size
+        per_page = self.shape.kv_bytes(self.kv_dtype.itemsize) * self.page_size
         if self.device.type == "cuda":
             left = self._left_for_kv(sequences, batched, longest)
         else:
@@ -203,7 +205,7 @@ class Setup:
             host_starts=starts,
             host_seq_lens=lengths,
         )
-        kv = self.model.allocate_kv(1, self.page_size, self.device)
+        kv = self.model.allocate_kv(1, self.page_size, self.device, self.kv_dtype)
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -226,6 +228,21 @@ def _dtype(config: EngineConfig, shape: ModelConfig, cuda: bool) -> torch.dtype:
         name = "bfloat16"
     dtype: torch.dtype = getattr(torch, name)
     return dtype
+
+
+def _kv_dtype(config: EngineConfig, device: torch.device, dtype: torch.dtype) -> torch.dtype:
+    """float8 without scales: keys and values are some tens at most, and larger ones become float8's largest, 448."""
+    if config.kv_cache_dtype == "auto":
+        return dtype
+    if config.kernels == "torch":
+        raise Unsupported("--kv-cache-dtype fp8 with --kernels torch", fix="--kernels triton")
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 9):
+        raise Unsupported(
+            "--kv-cache-dtype fp8 on this GPU",
+            why="it has no float8 units (compute capability 8.9)",
+            fix="leave it out",
+        )
+    return FP8
 
 
 def _longest(config: EngineConfig, shape: ModelConfig) -> int:

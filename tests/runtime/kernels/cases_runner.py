@@ -18,7 +18,7 @@ from redline.runtime.kernels.triton_decode import TritonDraw
 from redline.runtime.kernels.triton_linear import candidates
 from redline.runtime.kernels.triton_step import DecodeStep, suits
 from redline.runtime.kernels.warm import first_launches, run_all
-from redline.runtime.linear import Plain
+from redline.runtime.linear import FP8, Plain
 from redline.runtime.model import Model
 from tests.runtime.answers import CASES, answers, right_answers, small_checkpoint
 
@@ -125,7 +125,7 @@ def test_a_decode_step_is_the_models_forward_pass(rows: int, own: str, tmp_path:
 def test_first_launches_all_run() -> None:
     model = replace(read_config(TINY), num_layers=2, window=(None, 16), vocab_size=3000)
     cpu, seen = torch.device("cpu"), []
-    options = {"page_size": 16, "sequences": 4, "dtype": torch.float32, "device": cpu, "fp8": True}
+    options = {"page_size": 16, "sequences": 4, "dtype": torch.float32, "kv_dtype": FP8, "device": cpu, "fp8": True}
     for call in first_launches(TritonKernels(), TritonDraw(), model, **options):  # type: ignore[arg-type]
         seen.append(call)
         call()

@@ -51,7 +51,7 @@ def own_token(
     there = tl.full([1], 1, tl.int1)
     key = rotated(key_at, k_gain, angles, there, d, eps, dim, normed, 1).to(k_pages.dtype.element_ty)
     value = tl.load(qkv + (kv_heads * (group + 1) + kv_head) * dim + d, mask=d < dim, other=0.0)
-    value = value.to(v_pages.dtype.element_ty)
+    value = value.to(tl.float32).to(v_pages.dtype.element_ty)
     page = tl.load(table + position // page_size).to(tl.int64)
     slot = (page * page_size + position % page_size) * kv_stride + kv_head * dim + d
     tl.store(k_pages + slot[None, :], key, mask=(d < dim)[None, :])

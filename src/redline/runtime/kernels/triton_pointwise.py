@@ -103,8 +103,8 @@ def rope_append_kernel(
     page = slot * kv_stride + at
     tl.store(k_pages + page, (low * cos - high * sin).to(k_pages.dtype.element_ty), mask=kv_mask)
     tl.store(k_pages + page + half, (high * cos + low * sin).to(k_pages.dtype.element_ty), mask=kv_mask)
-    low = tl.load(v + token * v_stride + at, mask=kv_mask, other=0.0)
-    high = tl.load(v + token * v_stride + at + half, mask=kv_mask, other=0.0)
+    low = tl.load(v + token * v_stride + at, mask=kv_mask, other=0.0).to(tl.float32)
+    high = tl.load(v + token * v_stride + at + half, mask=kv_mask, other=0.0).to(tl.float32)
     tl.store(v_pages + page, low.to(v_pages.dtype.element_ty), mask=kv_mask)
     tl.store(v_pages + page + half, high.to(v_pages.dtype.element_ty), mask=kv_mask)
 

@@ -51,6 +51,7 @@ def first_launches(
     page_size: int,
     sequences: int,
     dtype: torch.dtype,
+    kv_dtype: torch.dtype,
     device: torch.device,
     fp8: bool,
 ) -> Iterator[Callable[[], object]]:
@@ -59,7 +60,7 @@ def first_launches(
     hidden, gain = zeros(device, dtype, 2, model.hidden_size), zeros(device, dtype, model.hidden_size)
     both = zeros(device, dtype, 2, 2 * model.intermediate_size)
     q, key, v = zeros(device, dtype, 2, h + 2 * k, d).split_with_sizes((h, k, k), 1)
-    kv = zeros(device, dtype, 2, page_size, k, d), zeros(device, dtype, 2, page_size, k, d)
+    kv = zeros(device, kv_dtype, 2, page_size, k, d), zeros(device, kv_dtype, 2, page_size, k, d)
     batch = one_sequence(2, device)
     for m, splits in ((m, splits) for m in (128, 64, 32) for splits in (2, 1)):
         tokens = -(-m // (h // k))
