@@ -1,5 +1,5 @@
-"""What a table of decode steps does not show, for `engine.py --cases`: the time to the first token after a shared prefix,
-and what n-gram speculation gains.
+"""What a table of decode steps does not show, for `engine.py --cases`: the time to the first token after a shared
+prefix, and what n-gram speculation gains.
 
 Random weights would never repeat a prompt, so the model is made to: its layers add next to nothing to the residual, and
 the head's rows are the embedding's in another order. Each token then has one successor; the text is a walk along it.
@@ -88,7 +88,9 @@ def make_walk(runner: GpuRunner) -> list[int]:
     model.embedding.normal_(0, 1)
     model.norm.fill_(1)
     # logits of token t's successor: |embedding of t|
-    model.head.weight[torch.tensor(successors, device="cuda")] = model.embedding / model.config.hidden_size**0.5  # type: ignore[attr-defined]
+    model.head.weight[torch.tensor(successors, device=model.embedding.device)] = (
+        model.embedding / model.config.hidden_size**0.5
+    )  # type: ignore[attr-defined]
     return successors
 
 
@@ -109,7 +111,13 @@ def speculation(runner: GpuRunner, successors: list[int], rows: int, share: str,
     for _ in range(repeats):
         first = [source.randrange(runner.limits.vocab_size) for _ in range(rows)]
         prompts = [
-            [one, *walk(successors, one, copied), *walk(successors, source.randrange(50000), 32), one] for one in first
+            [
+                one,
+                *walk(successors, one, copied),
+                *walk(successors, source.randrange(runner.limits.vocab_size), 32),
+                one,
+            ]
+            for one in first
         ]
         right = [walk(successors, one, COPIED) for one in first]
         for name, taken in times.items():
@@ -158,7 +166,7 @@ def ask(loop: EngineLoop, prompts: list[list[int]], tokens: int) -> tuple[float,
 
     sampling = Sampling(max_tokens=tokens, temperature=0.0)
     requests = [
-        Request(f"{time.monotonic_ns()}-{at}", ids, sampling, lambda output, at=at: sink(at, output))  # type: ignore[misc]
+        Request(f"{time.monotonic_ns()}-{at}", list(ids), sampling, lambda output, at=at: sink(at, output))  # type: ignore[misc]
         for at, ids in enumerate(prompts)
     ]
     started = time.perf_counter()

@@ -172,11 +172,12 @@ class TritonKernels:
         gains = norms or (out, out)
         block_d = max(16, power_of_two(dim))
         joined = splits > 1 and group <= MOST_JOINED and rows * kv_heads <= COUNTERS
+        counters = counters_of(out.device) if joined else out
         decode_attention_kernel[(rows, kv_heads, splits)](
-            heads, *gains, cos_sin, kv[0], kv[1], out, partial, logs, counters_of(out.device) if joined else out,
-            batch.seq_lens, batch.page_tables, scale * LOG2E, eps, heads.stride(0), kv[0].stride(1), batch.page_tables.stride(0), window or 0, splits,
-            group, kv_heads, dim, kv[0].shape[1], norms is not None, splits > 1, joined,
-            window is not None, "ieee" if heads.dtype == torch.float32 else "tf32", max(16, power_of_two(group)),
+            heads, *gains, cos_sin, kv[0], kv[1], out, partial, logs, counters, batch.seq_lens, batch.page_tables,
+            scale * LOG2E, eps, heads.stride(0), kv[0].stride(1), batch.page_tables.stride(0), window or 0, splits,
+            group, kv_heads, dim, kv[0].shape[1], norms is not None, splits > 1, joined, window is not None,
+            "ieee" if heads.dtype == torch.float32 else "tf32", max(16, power_of_two(group)),
             how.block_n if block_d <= 128 else 32, block_d, self.pdl, MOST_SPLITS,
             num_warps=how.warps, num_stages=how.stages, launch_pdl=self.pdl,
         )  # fmt: skip

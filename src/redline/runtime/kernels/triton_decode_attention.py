@@ -1,8 +1,7 @@
 """Attention of decode steps from the fused projection: norms of q and k, rotation, the page write, and the attention
 itself in one launch. For one query token per sequence; `triton_attention.py` has the general case and joins splits.
 
-With splits, the last of them to arrive joins them (`joined`), for groups of up to 8 heads; a kernel of its own does it for
-larger ones.
+With splits, the last of them to arrive joins them (`joined`); for large groups a kernel of its own does.
 
 Every program rotates the query heads of its group. The first split of a sequence also rotates the new key, writes key
 and value to their page, and takes them into account from its registers: nothing is read that this launch writes.
@@ -65,8 +64,7 @@ def join_rows(
     out, partial, logs, head, splits, group: tl.constexpr, dim: tl.constexpr, block_d: tl.constexpr,
     most: tl.constexpr,
 ):  # fmt: skip
-    """The values of all splits, each by its share of the whole weight, for `group` heads from `head` on. Eight splits at
-    a time; there are at most `most`."""
+    """The values of all splits, at most `most`, each by its share of the weight, for `group` heads from `head` on."""
     s, d = tl.arange(0, most), tl.arange(0, block_d)
     for g in tl.static_range(group):
         at = (head + g) * splits

@@ -157,7 +157,7 @@ def finish(
 def added_up(
     acc, held, value, x, gain, i, at, high, m, k, normed: tl.constexpr, precision: tl.constexpr,
 ):  # fmt: skip
-    """One step of a product: `value` [block_n, block_k] times columns `at` of rows `i` of x; `held` gets the squares."""
+    """Adds `value` [block_n, block_k] times columns `at` of rows `i` of x; `held` gets the squares of those."""
     part = tl.load(x + i[None, :] * k + at[:, None], mask=(i < m)[None, :] & (at < high)[:, None], other=0.0)
     if normed:
         wide = part.to(tl.float32)
