@@ -157,7 +157,10 @@ class Chooser:
     def _cuts(self, rows: int, context: int) -> list[Attending]:
         """Splits around the usual number; with many rows, where a tile's shape matters most, other tiles too."""
         usual = splits_for(rows * self.model.config.num_kv_heads, self.kernels.processors, context)
-        cuts = [Attending(n) for n in dict.fromkeys((usual, max(1, usual // 2), min(MOST_SPLITS, usual * 2)))]
+        cuts = [
+            Attending(n)
+            for n in dict.fromkeys((usual, max(1, usual // 2), max(1, usual // 4), min(MOST_SPLITS, usual * 2)))
+        ]
         if rows >= 16:
             cuts += [Attending(usual, *tile) for tile in ((128, 4, 2), (32, 2, 4))]
         return cuts
