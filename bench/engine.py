@@ -136,7 +136,20 @@ def note_text(told: dict[str, Any]) -> str:
 
 def passed_on(asked: argparse.Namespace) -> list[str]:
     """The arguments that children read."""
-    names = ("batch", "repeats", "tokens", "prompt", "kernels", "peer_tokens", "seed", "shapes", "dtypes", "long", "kv")
+    names = (
+        "batch",
+        "repeats",
+        "tokens",
+        "prompt",
+        "kernels",
+        "peer_tokens",
+        "seed",
+        "shapes",
+        "dtypes",
+        "long",
+        "kv",
+        "parts",
+    )
     return [word for name in names for word in (f"--{name.replace('_', '-')}", str(getattr(asked, name)))]
 
 
@@ -160,6 +173,7 @@ def arguments(names: tuple[str, ...] = ()) -> argparse.Namespace:
     parser.add_argument("--limit-s", type=float, default=240.0, help="for each process")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--check", action="store_true")
+    parser.add_argument("--parts", default="", help="of --check: those only, such as 'steps,fp8 steps,graphs'")
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--cases", action="store_true")
     return parser.parse_args()

@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     import torch
 
 
+TILE = 64
+
+
 @dataclass
 class Batch:
     """T tokens of R sequences, ragged, end to end; decodes first.
@@ -17,7 +20,8 @@ class Batch:
     `starts`: [R + 1] int32, where each sequence's tokens begin. `seq_lens`: [R] int32, context length including this
     step's tokens. `page_tables`: [R, P] int32, unused entries 0 (page 0 is never given out, so it is a safe target for
     padding). `logits_at`: [L] int64, the tokens whose logits are needed. `host_*` are the same numbers as Python
-    lists, for kernels that plan on the host; a replayed graph has none.
+    lists, for kernels that plan on the host; a replayed graph has none. `tiles` [N, 2] int32, where the step is one:
+    (sequence, first row) of every `TILE` rows of attention, a row being a query token and a head of a group.
     """
 
     ids: torch.Tensor
@@ -31,6 +35,7 @@ class Batch:
     max_seq: int
     host_starts: list[int] | None = None
     host_seq_lens: list[int] | None = None
+    tiles: torch.Tensor | None = None
 
     @property
     def decode_only(self) -> bool:

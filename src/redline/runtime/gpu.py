@@ -16,9 +16,11 @@ from dataclasses import dataclass, field
 import torch
 
 from redline.runtime.choose_tokens import take
+from redline.runtime.chunk_graphs import ChunkGraphs, ChunkStep
 from redline.runtime.config import EngineConfig
 from redline.runtime.gpu_setup import Setup
 from redline.runtime.graph import Decoder, Graphs, buckets_upto
+from redline.runtime.kernels.tiers import without
 from redline.runtime.layout import Layout, batch_of, layout_of
 from redline.runtime.request import Request
 from redline.runtime.sampler import Drawn, Row, prompt_logprobs, sample, verify_all
@@ -54,10 +56,13 @@ class GpuRunner:
         self.mirror, self.sender = Mirror(setup.tables), Sender(setup.device)
         self.decoder = Decoder(setup.model, setup.draw, setup.tables, setup.kv, setup.limits.max_model_len, setup.step)
         self.graphs = Graphs(self.decoder)
+        self.chunks = ChunkGraphs(self.decoder, setup.limits.max_batched_tokens, setup.limits.max_seqs)
         self._buckets = buckets_upto(setup.limits.max_seqs)
         if setup.graphs:
             with setup.phase("capture"):
                 self.graphs.capture(self._buckets, progress)
+                if not without("chunks"):
+                    self.chunks.capture(progress)
         self._free: list[torch.Tensor] = []
         self._broken = ""
         self._resolved: dict[str, str] = {}
@@ -69,7 +74,9 @@ class GpuRunner:
     def resolved(self) -> dict[str, str]:
         if self._resolved:
             return self._resolved
-        return self.setup.notes() | {"cuda_graphs": self.graphs.note if self.setup.graphs else self.setup.why_no_graphs}
+        none = self.setup.why_no_graphs
+        graphs = {"cuda_graphs": none or self.graphs.note, "cuda_graphs_of_prompts": none or self.chunks.note}
+        return self.setup.notes() | graphs
 
     def close(self) -> None:
         """Gives the memory back: graphs, KV, and the weights where nobody else holds them."""
@@ -78,8 +85,9 @@ class GpuRunner:
         self._resolved = self.resolved()
         self._broken = self._broken or "the runner was closed"
         self.graphs.clear()
+        self.chunks.clear()
         self.setup.kv.clear()
-        for name in ("setup", "model", "kernels", "tables", "decoder", "graphs", "mirror", "sender"):
+        for name in ("setup", "model", "kernels", "tables", "decoder", "graphs", "chunks", "mirror", "sender"):
             delattr(self, name)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -136,6 +144,9 @@ class GpuRunner:
         for chunk in step.chunks:
             self.mirror.occupy(chunk.request)
         self.sender.apply(self.mirror.take(), self.tables)
+        captured = self.chunks.fits(step.chunks, layout)
+        if captured is not None:
+            return self._prepared(step, layout, captured)
         batch, rows = batch_of(step.chunks, layout, self.tables, self.sender)
         hidden = layout.in_order(self.model.forward(batch, self.setup.kv))
         count = len(layout.plain)
@@ -145,12 +156,22 @@ class GpuRunner:
         if count:
             at = torch.tensor([chunk.start + chunk.length for chunk in layout.plain], dtype=torch.int32)
             self.setup.draw.draw(logits[:count], self.tables, rows, at.to(self.device), tokens)
-            for chunk in layout.plain:
-                self.mirror.rows[chunk.request.row].position = chunk.start + chunk.length
+        flight = self._chosen(step, layout, tokens, logits)
+        self._tell_prompts(flight, layout, hidden[chosen:])
+        return flight
+
+    def _prepared(self, step: Step, layout: Layout, captured: ChunkStep) -> Flight:
+        self.chunks.run(captured, step.chunks, layout, self.sender)
+        return self._chosen(step, layout, captured.tokens, captured.logits)
+
+    def _chosen(self, step: Step, layout: Layout, tokens: torch.Tensor, logits: torch.Tensor) -> Flight:
+        """The device has chosen for `layout.plain`; the host does for whom it must, and looks at guesses."""
+        count = len(layout.plain)
+        for chunk in layout.plain:
+            self.mirror.rows[chunk.request.row].position = chunk.start + chunk.length
         flight = self._flight(step, layout.plain, tokens)
         self._choose(flight, logits)
-        self._verify(flight, layout, logits[count:chosen])
-        self._tell_prompts(flight, layout, hidden[chosen:])
+        self._verify(flight, layout, logits[count : count + layout.drafted])
         return flight
 
     def _flight(self, step: Step, plain: Sequence[Chunk], tokens: torch.Tensor) -> Flight:

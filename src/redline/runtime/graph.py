@@ -46,6 +46,7 @@ class Decoder:
         step: DecodeStep | None = None,
     ) -> None:
         self.model, self.draw, self.tables, self.kv, self.step = model, draw, tables, kv, step
+        self.max_len = max_len
         most = tables.padding_row
         device = tables.flat.device
 

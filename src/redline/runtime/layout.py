@@ -70,60 +70,60 @@ def batch_of(chunks: Sequence[Chunk], layout: Layout, tables: Tables, sender: Se
     """The batch on the device, and the table rows of `layout.plain`, int32. Tokens that only the device knows come from
     the tables, as do the pages: the tables must be up to date.
     """
-    starts = np.cumsum([0, *(chunk.length for chunk in chunks)]).tolist()
-    lens = [chunk.start + chunk.length for chunk in chunks]
-    rows, plain = ([chunk.request.row for chunk in some] for some in (chunks, layout.plain))
-    ids, positions, slots, unknown = _numbers(chunks, starts, tables.page_size)
-    parts = (ids, positions, slots, starts, lens, rows, sorted(layout.places), plain, unknown)
-    sent = torch.split(
-        sender.send(np.concatenate([np.asarray(part, dtype=np.int32) for part in parts])), [len(part) for part in parts]
-    )
-    long = sent[0].long()
-    if unknown:
-        pairs = sent[8].view(-1, 2).long()
-        long[pairs[:, 0]] = tables.token[pairs[:, 1]].long()
+    tokens, count = sum(chunk.length for chunk in chunks), len(chunks)
+    lengths = dict.fromkeys(("ids", "source", "positions", "slots"), tokens) | {"starts": count + 1}
+    part = {name: np.zeros(n, np.int32) for name, n in (lengths | dict.fromkeys(("lens", "rows"), count)).items()}
+    part["source"][:] = tables.padding_row  # whose token is 0
+    numbers_of(chunks, tables.page_size, part)
+    part["places"] = np.array(sorted(layout.places), dtype=np.int32)
+    part["plain"] = np.array([chunk.request.row for chunk in layout.plain], dtype=np.int32)
+    sizes = [len(numbers) for numbers in part.values()]
+    sent = dict(zip(part, torch.split(sender.send(np.concatenate(list(part.values()))), sizes), strict=True))
     batch = Batch(
-        ids=long,
-        positions=sent[1].long(),
-        slots=sent[2].long(),
-        starts=sent[3].clone(),  # a part of a buffer is not aligned as kernels expect
-        seq_lens=sent[4].clone(),
-        page_tables=tables.pages.index_select(0, sent[5].long()),
-        logits_at=sent[6].long(),
+        ids=(sent["ids"] + tables.token.index_select(0, sent["source"])).long(),
+        positions=sent["positions"].long(),
+        slots=sent["slots"].long(),
+        starts=sent["starts"].clone(),  # a part of a buffer is not aligned as kernels expect
+        seq_lens=sent["lens"].clone(),
+        page_tables=tables.pages.index_select(0, sent["rows"]),
+        logits_at=sent["places"].long(),
         max_query=max(chunk.length for chunk in chunks),
-        max_seq=max(lens),
-        host_starts=starts,
-        host_seq_lens=lens,
+        max_seq=int(part["lens"].max()),
+        host_starts=part["starts"].tolist(),
+        host_seq_lens=part["lens"].tolist(),
     )
-    return batch, sent[7].clone()
+    return batch, sent["plain"].clone()
 
 
-def _numbers(
-    chunks: Sequence[Chunk], starts: list[int], page_size: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[int]]:
-    """Ids, positions and slots of all tokens; then (token, table row) of each whose id only the device knows."""
-    ids, positions, slots = (np.zeros(starts[-1], dtype=np.int32) for _ in range(3))
-    unknown: list[int] = []
-    for chunk, first in zip(chunks, starts, strict=False):
+def numbers_of(chunks: Sequence[Chunk], page_size: int, part: dict[str, np.ndarray]) -> None:
+    """Fills `ids`, `positions` and `slots` of all tokens, `starts`, `lens` and `rows` of all sequences. `source` gets
+    the table row of a token whose id only the device knows; its id stays as it is."""
+    ids, positions, slots, source = (part[name] for name in ("ids", "positions", "slots", "source"))
+    starts, lens, rows = part["starts"], part["lens"], part["rows"]
+    first = 0
+    for i, chunk in enumerate(chunks):
+        request, start = chunk.request, chunk.start
         end = first + chunk.length
-        tokens = _tokens(chunk)
-        if tokens is None:
-            unknown += (first, chunk.request.row)
+        if start >= len(request.tokens):
+            source[first] = request.row
+        elif chunk.length == 1:
+            ids[first] = request.tokens[start]
         else:
-            ids[first:end] = tokens
-        at = np.arange(chunk.start, chunk.start + chunk.length)
-        positions[first:end] = at
-        slots[first:end] = _slots(chunk.request, at, page_size)
-    return ids, positions, slots, unknown
+            ids[first:end] = _tokens(chunk)
+        if chunk.length == 1:  # most are, and arrays are slow for them
+            positions[first] = start
+            slots[first] = request.pages[start // page_size] * page_size + start % page_size
+        else:
+            at = np.arange(start, start + chunk.length)
+            positions[first:end] = at
+            slots[first:end] = _slots(request, at, page_size)
+        starts[i], lens[i], rows[i] = first, start + chunk.length, request.row
+        first = end
+    starts[len(chunks)] = first
 
 
-def _tokens(chunk: Chunk) -> list[int] | None:
-    """The chunk's tokens; None for one that only the device knows."""
-    tokens = chunk.request.tokens
-    end = chunk.start + chunk.length - len(chunk.draft)
-    if chunk.start >= len(tokens):
-        return None
-    return [*tokens[chunk.start : end], *chunk.draft]
+def _tokens(chunk: Chunk) -> list[int]:
+    return [*chunk.request.tokens[chunk.start : chunk.start + chunk.length - len(chunk.draft)], *chunk.draft]
 
 
 def _slots(request: Request, at: np.ndarray, page_size: int) -> np.ndarray:

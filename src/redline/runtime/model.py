@@ -66,6 +66,8 @@ class Model:
             if i:
                 x, residual = k.add_rms_norm(x, residual, layer.input_norm, c.rms_norm_eps)
             x = self._attention(x, layer, batch, kv[i])
+            if some and i == last and not batch.logits_at.shape[0]:
+                return residual[:0]  # a part of a prompt: its K and V are all that was wanted
             if some and i == last:
                 # what follows concerns each token alone, so the others are done
                 x, residual = x[batch.logits_at], residual[batch.logits_at]

@@ -31,8 +31,9 @@ from redline.runtime.config import EngineConfig, SpeculationConfig
 from redline.runtime.engine import Engine
 from redline.runtime.http.service import Service, Settings
 
-SWITCH_S = 0.001
-"""Between the engine's thread and the event loop. Python's 5 ms are several steps of a small model."""
+SWITCH_S = 0.0001
+"""Between the engine's thread and the event loop. Python's 5 ms are several steps of a small model; and the engine's
+thread asks for the interpreter anew after every call into CUDA, some eight times a step."""
 GARBAGE_AFTER = 20_000
 """New containers between two looks of the garbage collector: a request makes some hundred, and hardly ever a cycle."""
 CLOSE_S = 1.0

@@ -179,6 +179,10 @@ class Sender:
 
     def send(self, numbers: np.ndarray) -> torch.Tensor:
         """An int32 array, flattened, on the device."""
+        return self.into(numbers, torch.empty(numbers.size, dtype=torch.int32, device=self.device))
+
+    def into(self, numbers: np.ndarray, target: torch.Tensor) -> torch.Tensor:
+        """The same, to a tensor of as many numbers."""
         flat = numbers.reshape(-1)
         slot = self._next
         self._next = (slot + 1) % len(self._slots)
@@ -189,13 +193,12 @@ class Sender:
             self._slots[slot] = torch.empty(2 * len(flat), dtype=torch.int32, pin_memory=self.pinned)
         part = self._slots[slot][: len(flat)]
         part.numpy()[:] = flat
-        if not self.pinned:
-            return part.clone()
-        on_device = part.to(self.device, non_blocking=True)
-        done = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        done.record()
-        self._done[slot] = done
-        return on_device
+        target.copy_(part, non_blocking=True)
+        if self.pinned:
+            done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            done.record()
+            self._done[slot] = done
+        return target
 
     def apply(self, changes: np.ndarray | None, tables: Tables) -> None:
         """Writes a mirror's changes into the tables."""

@@ -87,7 +87,7 @@ CASES: list[tuple[Any, dict[str, Any], dict[str, str], int, int]] = [
         (
             triton_decode_attention.decode_attention_kernel,
             {**ATTENTION, "dim": dim, "block_d": dim, "normed": normed, "split_up": split, "windowed": win}
-            | {"joined": split, "most": 64, "block_m": 16, "block_n": block_n},
+            | {"block_m": 16, "block_n": block_n},
             {},
             4,
             3,

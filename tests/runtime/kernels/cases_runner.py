@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
 from redline.runtime.architecture import read_config
+from redline.runtime.chunk_graphs import ChunkGraphs
 from redline.runtime.config import EngineConfig
 from redline.runtime.gpu import GpuRunner
 from redline.runtime.graph import Decoder
@@ -17,7 +19,7 @@ from redline.runtime.kernels.triton import TritonKernels, few
 from redline.runtime.kernels.triton_decode import TritonDraw
 from redline.runtime.kernels.triton_linear import candidates
 from redline.runtime.kernels.triton_step import DecodeStep, suits
-from redline.runtime.kernels.warm import first_launches, run_all
+from redline.runtime.kernels.warm import first_launches, one_sequence, run_all
 from redline.runtime.linear import FP8, Plain
 from redline.runtime.model import Model
 from tests.runtime.answers import CASES, answers, right_answers, small_checkpoint
@@ -25,8 +27,9 @@ from tests.runtime.answers import CASES, answers, right_answers, small_checkpoin
 TINY = Path(__file__).resolve().parents[3] / "src/redline/recipes/models/redline-tiny"
 
 
-@pytest.mark.parametrize("run_ahead", [1])
-def test_same_text(run_ahead: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("padded", [False, True])
+def test_same_text(padded: bool, tmp_path: Path) -> None:
+    """`padded`: steps with prompts as they are captured on a GPU."""
     small_checkpoint(tmp_path)
     config = EngineConfig(
         model=tmp_path,
@@ -38,13 +41,29 @@ def test_same_text(run_ahead: int, tmp_path: Path) -> None:
         max_num_seqs=3,
         max_num_batched_tokens=24,
         max_model_len=64,
-        run_ahead=run_ahead,
+        run_ahead=1,
     )
     runner = GpuRunner(config)
     assert runner.resolved()["kernels"] == "triton"
+    ran: list[int] = []
+    if padded:
+        runner.chunks = ChunkGraphs(runner.decoder, 32, 3)
+        runner.chunks.prepare()
+        for one in runner.chunks._steps.values():
+            one.run = partial(lambda one, run: (ran.append(one.size.tokens), run()), one, one.run)  # type: ignore[method-assign]
     cases = CASES[:4]
     right = right_answers(runner.model, cases)
     assert answers(runner, config, cases) == right
+    assert set(ran) == ({16, 32} if padded else set())
+
+
+def test_a_part_of_a_prompt_needs_no_products_of_its_last_layer(tmp_path: Path) -> None:
+    small_checkpoint(tmp_path)
+    config = EngineConfig(model=tmp_path, dtype="float32", device="cpu", kernels="triton", kv_cache_tokens=256)
+    runner = GpuRunner(replace(config, page_size=8, max_num_seqs=2, max_model_len=64))
+    assert few(0) == 0
+    batch = replace(one_sequence(5, torch.device("cpu")), logits_at=torch.empty(0, dtype=torch.int64))
+    assert runner.model.forward(batch, runner.setup.kv).shape == (0, 64)
 
 
 def own_weights(model: Model) -> None:

@@ -33,8 +33,6 @@ Timer = Callable[[Call, int], float]
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 CONTEXT = 1024
 LAYERS = 4
-MOST_NORMED = 16
-"""With more rows than that, norming them in every program costs more than a launch."""
 SPAN = 256 << 20
 """Weights of so many layers, and so many bytes, are gone through in turn: more than a GPU's cache."""
 
@@ -213,11 +211,9 @@ class Operation:
         self.x = self._random(first.weight.shape[1])
         self.out = self._random(first.weight.shape[0])
         for label, way in candidates(tokens, first, step.kernels.processors).items():
-            normed = what not in ("o", "down") and tokens <= MOST_NORMED and not way.rounds
-            if normed:
-                self.ways[label + "+norm"] = way._replace(norms=True)
-            if not normed or tokens > 1:
-                self.ways[label] = way
+            # a row is normed where it is read; several would be so in every program, which costs more than a launch
+            normed = what not in ("o", "down") and tokens == 1 and not way.rounds
+            self.ways[label + "+norm" * normed] = way._replace(norms=normed)
 
     def _random(self, columns: int) -> torch.Tensor:
         model = self.step.model

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def without(part: str) -> bool:
     """Whether REDLINE_WITHOUT, a comma-separated list, names this part. For finding out what one is worth, or whether
     it is to blame: `step` (products with what stands around them), `rope` (rotation as a part of attention), `pdl`
-    (kernels that start while others run)."""
+    (kernels that start while others run), `chunks` (graphs of steps with prompts)."""
     return part in os.environ.get("REDLINE_WITHOUT", "").split(",")
 
 

@@ -12,18 +12,16 @@ from typing import Any, NamedTuple
 import torch
 import triton
 
-from redline.runtime.batch import Batch
+from redline.runtime.batch import TILE, Batch
 from redline.runtime.kernels import KV
 from redline.runtime.kernels import triton_attention as attention_kernels
 from redline.runtime.kernels import triton_pointwise as pointwise
 from redline.runtime.kernels.plan import MOST_SPLITS, Plan, plan_of, splits_for
 from redline.runtime.kernels.triton_decode_attention import decode_attention_kernel
-from redline.runtime.kernels.triton_linear import COUNTERS, Around, Way, counters_of
+from redline.runtime.kernels.triton_linear import Around, Way
 from redline.runtime.linear import FP8, FP8_MAX, Fp8, Plain
 
 LOG2E = 1.4426950408889634
-MOST_JOINED = 8
-"""Heads of a group whose splits the attention itself joins."""
 
 
 def power_of_two(n: int) -> int:
@@ -31,8 +29,8 @@ def power_of_two(n: int) -> int:
 
 
 def few(tokens: int) -> int:
-    """Token counts that share a choice of product: 1, then up to 16, 32 and 64; 0 for more."""
-    return next((most for most in (1, 16, 32, 64) if tokens <= most), 0)
+    """Token counts that share a choice of product: 1, then up to 16, 32 and 64; 0 for more, and for none."""
+    return next((most for most in (1, 16, 32, 64) if 0 < tokens <= most), 0)
 
 
 class Attending(NamedTuple):
@@ -171,17 +169,15 @@ class TritonKernels:
         partial, logs = self._partial(rows, kv_heads * group, splits, dim, out)
         gains = norms or (out, out)
         block_d = max(16, power_of_two(dim))
-        joined = splits > 1 and group <= MOST_JOINED and rows * kv_heads <= COUNTERS
-        counters = counters_of(out.device) if joined else out
         decode_attention_kernel[(rows, kv_heads, splits)](
-            heads, *gains, cos_sin, kv[0], kv[1], out, partial, logs, counters, batch.seq_lens, batch.page_tables,
+            heads, *gains, cos_sin, kv[0], kv[1], out, partial, logs, batch.seq_lens, batch.page_tables,
             scale * LOG2E, eps, heads.stride(0), kv[0].stride(1), batch.page_tables.stride(0), window or 0, splits,
-            group, kv_heads, dim, kv[0].shape[1], norms is not None, splits > 1, joined, window is not None,
+            group, kv_heads, dim, kv[0].shape[1], norms is not None, splits > 1, window is not None,
             "ieee" if heads.dtype == torch.float32 else "tf32", max(16, power_of_two(group)),
-            how.block_n if block_d <= 128 else 32, block_d, self.pdl, MOST_SPLITS,
+            how.block_n if block_d <= 128 else 32, block_d, self.pdl,
             num_warps=how.warps, num_stages=how.stages, launch_pdl=self.pdl,
         )  # fmt: skip
-        if splits > 1 and not joined:
+        if splits > 1:
             self._join(partial, logs, out, splits, dim)
         return out
 
@@ -206,6 +202,8 @@ class TritonKernels:
         )  # fmt: skip
 
     def _plan(self, batch: Batch, group: int, device: torch.device) -> Plan:
+        if batch.tiles is not None:
+            return Plan(0, batch.tiles, TILE)
         if self._planned is None or self._planned[0] is not batch:
             self._planned = (batch, plan_of(batch, group, device))
         return self._planned[1]

@@ -1,7 +1,7 @@
 """Attention of decode steps from the fused projection: norms of q and k, rotation, the page write, and the attention
 itself in one launch. For one query token per sequence; `triton_attention.py` has the general case and joins splits.
 
-With splits, the last of them to arrive joins them (`joined`); for large groups a kernel of its own does.
+Splits are joined by a launch of their own: done by the last of them to arrive, it took 3 µs longer on an H100.
 
 Every program rotates the query heads of its group. The first split of a sequence also rotates the new key, writes key
 and value to their page, and takes them into account from its registers: nothing is read that this launch writes.
@@ -59,41 +59,13 @@ def own_token(
     return score, value.to(query.dtype).to(tl.float32)
 
 
-@triton.jit
-def join_rows(
-    out, partial, logs, head, splits, group: tl.constexpr, dim: tl.constexpr, block_d: tl.constexpr,
-    most: tl.constexpr,
-):  # fmt: skip
-    """The values of all splits, at most `most`, each by its share of the weight, for `group` heads from `head` on."""
-    s, d = tl.arange(0, most), tl.arange(0, block_d)
-    for g in tl.static_range(group):
-        at = (head + g) * splits
-        log = tl.load(logs + at + s, mask=s < splits, other=float("-inf"), cache_modifier=".cg")
-        top = tl.max(log, axis=0)
-        anchor = tl.where(top == float("-inf"), 0.0, top)
-        total = tl.sum(tl.exp2(log - anchor), axis=0)
-        acc = tl.zeros([block_d], tl.float32)
-        for base in range(0, splits, 8):
-            one = base + tl.arange(0, 8)
-            there = one < splits
-            part = tl.load(logs + at + one, mask=there, other=float("-inf"), cache_modifier=".cg")
-            mask = there[:, None] & (d < dim)[None, :]
-            value = tl.load(
-                partial + (at + one)[:, None] * dim + d[None, :], mask=mask, other=0.0, cache_modifier=".cg"
-            )
-            acc += tl.sum(value * tl.exp2(part - anchor)[:, None], axis=0)
-        acc = acc / tl.where(total == 0.0, 1.0, total)
-        tl.store(out + (head + g) * dim + d, acc.to(out.dtype.element_ty), mask=d < dim)
-
-
 @triton.jit(do_not_specialize=["window", "splits"])
 def decode_attention_kernel(
-    qkv, q_gain, k_gain, cos_sin, k_pages, v_pages, out, partial, logs, counters, seq_lens, page_tables,
+    qkv, q_gain, k_gain, cos_sin, k_pages, v_pages, out, partial, logs, seq_lens, page_tables,
     scale, eps, qkv_stride, kv_stride, table_stride, window, splits,
     group: tl.constexpr, kv_heads: tl.constexpr, dim: tl.constexpr, page_size: tl.constexpr, normed: tl.constexpr,
-    split_up: tl.constexpr, joined: tl.constexpr, windowed: tl.constexpr, precision: tl.constexpr,
+    split_up: tl.constexpr, windowed: tl.constexpr, precision: tl.constexpr,
     block_m: tl.constexpr, block_n: tl.constexpr, block_d: tl.constexpr, pdl: tl.constexpr = False,
-    most: tl.constexpr = 64,
 ):  # fmt: skip
     """Program (sequence, kv head, split). `qkv` [B, (H + 2 K) * D]; lengths count the new token. See
     `attention_kernel` for the rest."""
@@ -129,10 +101,3 @@ def decode_attention_kernel(
         )  # fmt: skip
     head = sequence * (kv_heads * group) + kv_head * group + row
     store_rows(out, partial, logs, head, row < group, top, total, acc, split, splits, dim, split_up, block_d)
-    if split_up and joined:
-        tl.debug_barrier()  # the counter speaks for all threads of this program
-        counter = counters + sequence * kv_heads + kv_head
-        if tl.atomic_add(counter, 1, sem="acq_rel", scope="gpu") == splits - 1:
-            first = (sequence * kv_heads + kv_head) * group
-            join_rows(out, partial, logs, first, splits, group, dim, block_d, most)
-            tl.store(counter, 0)

@@ -310,9 +310,9 @@ def candidates(tokens: int, weight: Plain | Fp8, processors: int = 132) -> dict[
     found: dict[str, Way] = {}
     if tokens == 1 and k <= LONGEST_ROW:
         warps = 4 if k <= 4096 else 8 if k <= 8192 else 16
-        for rows, each in ((2, 16), (4, 16), (4, 8))[: 1 if warps == 16 else 3]:
-            way = partial(gemv, block_n=rows, warps=warps, programs=processors * each // warps)
-            found[f"gemv{rows}w{warps}p{each}"] = Way(way)
+        rows = max(2, 64 * 32 * warps // triton.next_power_of_2(k))  # 64 elements for each thread
+        way = partial(gemv, block_n=rows, warps=warps, programs=processors * 16 // warps)
+        found[f"gemv{rows}w{warps}"] = Way(way)
     for tile, each in _tiles(tokens, isinstance(weight, Fp8)):
         blocks, whole = triton.cdiv(n, tile.block_n), max(1, k // tile.block_k)
         splits = min(1 << max(0, (each * processors - 1) // blocks).bit_length(), 16, whole)
@@ -324,10 +324,9 @@ def candidates(tokens: int, weight: Plain | Fp8, processors: int = 132) -> dict[
 
 def _tiles(tokens: int, fp8: bool) -> list[tuple[Tile, int]]:
     """(tile, programs for each processor at least). A bf16 weight and 17 rows or more: the library was always faster;
-    and one row is `gemv`'s."""
+    and one row is `gemv`'s. Each tile is compiled at start, so there are few."""
     if fp8 and 16 < tokens <= 64:
-        return [(Tile(64, 128, 4), 1), (Tile(64, 256, 2), 1), (Tile(128, 128, 3, warps=8), 1)]
+        return [(Tile(64, 256, 2), 1), (Tile(128, 128, 3, warps=8), 1)]
     if tokens > 16 or (tokens == 1 and not fp8):
         return []
-    wide = 256 if fp8 else 128
-    return [(Tile(64, wide, 3), 1), (Tile(64, wide, 2), 2)]
+    return [(Tile(64, 256 if fp8 else 128, 3), 1)]
