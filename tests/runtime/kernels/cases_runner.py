@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from triton.runtime import build
 
 from redline.runtime.architecture import read_config
 from redline.runtime.chunk_graphs import ChunkGraphs
@@ -19,7 +21,7 @@ from redline.runtime.kernels.triton import TritonKernels, few
 from redline.runtime.kernels.triton_decode import TritonDraw
 from redline.runtime.kernels.triton_linear import candidates
 from redline.runtime.kernels.triton_step import DecodeStep, suits
-from redline.runtime.kernels.warm import first_launches, one_sequence, run_all
+from redline.runtime.kernels.warm import first_launches, keep_launchers_apart, one_sequence, run_all
 from redline.runtime.linear import FP8, Plain
 from redline.runtime.model import Model
 from tests.runtime.answers import CASES, answers, right_answers, small_checkpoint
@@ -152,3 +154,17 @@ def test_first_launches_all_run() -> None:
     wait = run_all(cpu, [lambda: seen.clear(), lambda: 1 / 0])
     wait()
     assert not seen
+
+
+def test_a_launcher_is_its_own_however_many_load_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Modules of one name share their functions, as extension modules do."""
+    shared = SimpleNamespace()
+
+    def load(name: str, path: str) -> SimpleNamespace:
+        shared.launch = path
+        return shared
+
+    monkeypatch.setattr(build, "_load_module_from_path", load)
+    keep_launchers_apart.__wrapped__()
+    first, second = (build._load_module_from_path("launcher", path) for path in ("a", "b"))
+    assert (first.launch, second.launch) == ("a", "b")

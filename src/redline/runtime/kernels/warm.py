@@ -7,10 +7,12 @@ Triton looks at (types, constants, which pointers and lengths are multiples of 1
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,11 +27,31 @@ if TYPE_CHECKING:
     from redline.runtime.architecture import ModelConfig
 
 WORKERS = 16
+_loading = threading.Lock()
+
+
+@cache
+def keep_launchers_apart() -> None:
+    """Triton up to 3.6 has an extension module for each kind of launch, all of one name. Python gives a module of that
+    name that is loaded already for one that is loaded again, with the other's functions put into it; so two threads can
+    each get the other's launcher. Here one loads at a time, and what it got is kept."""
+    from triton.runtime import build
+
+    load: Callable[[str, str], object] | None = getattr(build, "_load_module_from_path", None)
+    if load is None:
+        return
+
+    def apart(name: str, path: str) -> SimpleNamespace:
+        with _loading:
+            return SimpleNamespace(**vars(load(name, path)))
+
+    build._load_module_from_path = apart  # type: ignore[assignment]
 
 
 def run_all(device: torch.device, calls: Iterable[Callable[[], object]]) -> Callable[[], None]:
     """Begins all calls, side by side: most of a compilation holds no lock. The result waits for them. A call that fails
     does so silently: it will again where it is meant."""
+    keep_launchers_apart()
 
     def once(call: Callable[[], object]) -> None:
         if device.type == "cuda":
