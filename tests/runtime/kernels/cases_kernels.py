@@ -231,13 +231,13 @@ def test_products_with_a_norm_before_and_a_gate_behind(tokens: int, quantized: b
     one = Fp8.quantize(weight, random(3, 70)) if quantized else Plain(weight, random(3, 70))
     plain = TorchKernels()
     for way in candidates(tokens, one, 16).values():
-        norm = {} if way.rounds else {"gain": gain, "eps": 1e-5}
+        around = NOTHING if way.rounds else Around(gain=gain, eps=1e-5)
         read = as_read(way, x) if way.rounds else plain.rms_norm(x, gain, 1e-5)
         right = torch.nn.functional.linear(read, one.dequantized(), one.bias)
         out = torch.empty(tokens, 70)
-        assert product(way, x, one, Around(out=out, **norm)) is out
+        assert product(way, x, one, around._replace(out=out)) is out
         near(out, right, 2e-6)
-        near(product(way, x, one, Around(gated=True, **norm)), plain.silu_mul(right), 2e-6)
+        near(product(way, x, one, around._replace(gated=True)), plain.silu_mul(right), 2e-6)
 
 
 def test_a_program_takes_several_blocks_of_a_row() -> None:

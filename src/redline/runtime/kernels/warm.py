@@ -45,7 +45,7 @@ def keep_launchers_apart() -> None:
         with _loading:
             return SimpleNamespace(**vars(load(name, path)))
 
-    build._load_module_from_path = apart  # type: ignore[assignment]
+    build._load_module_from_path = apart
 
 
 def run_all(device: torch.device, calls: Iterable[Callable[[], object]]) -> Callable[[], None]:
