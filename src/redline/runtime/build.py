@@ -7,7 +7,7 @@ import importlib.util
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from redline.engines.hf_server.fault import bad
 from redline.runtime.config import EngineConfig
@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from redline.runtime.grammar import Grammars
     from redline.runtime.loop import EngineLoop
     from redline.runtime.model import Model
+    from redline.runtime.remote import RemoteLoop
     from redline.runtime.step import Proposer, Runner
 
 Compiled = Callable[[], Matcher]
+AnyLoop: TypeAlias = "EngineLoop | RemoteLoop"
 Progress = Callable[[str], None]
 """Hears one line per phase of the start-up."""
 
@@ -93,7 +95,7 @@ def _draft(config: EngineConfig, runner: Runner, device: str, folder: Path) -> M
     )
 
 
-def make_engine(loop: EngineLoop, config: EngineConfig) -> Engine:
+def make_engine(loop: AnyLoop, config: EngineConfig) -> Engine:
     folder = config.tokenizer or config.model
     tokenizer = Tokenizer(folder)
     ends = eos_ids(config.model, tokenizer)
@@ -106,7 +108,23 @@ def make_engine(loop: EngineLoop, config: EngineConfig) -> Engine:
     )
 
 
-def _grammars(loop: EngineLoop, folder: Path, ends: frozenset[int]) -> Callable[[Constraint], Compiled] | None:
+def grammars_of(loop: EngineLoop, config: EngineConfig) -> Callable[[Constraint], Compiled] | None:
+    """`Engine.compile` alone, for whoever has no use for the rest: what it needs is loaded when it is first called."""
+    if importlib.util.find_spec("llguidance") is None:
+        return None
+    made: list[Callable[[Constraint], Compiled]] = []
+
+    def compile_one(constraint: Constraint) -> Compiled:
+        if not made:
+            compile = make_engine(loop, config).compile
+            assert compile is not None
+            made.append(compile)
+        return made[0](constraint)
+
+    return compile_one
+
+
+def _grammars(loop: AnyLoop, folder: Path, ends: frozenset[int]) -> Callable[[Constraint], Compiled] | None:
     """The compiler of constraints, made when the first one comes; None where llguidance is not installed."""
     if importlib.util.find_spec("llguidance") is None:
         return None

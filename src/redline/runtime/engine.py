@@ -19,6 +19,7 @@ from redline.runtime.tokenizer import Tokenizer, read_json
 
 if TYPE_CHECKING:
     from redline.runtime.loop import EngineLoop
+    from redline.runtime.remote import RemoteLoop
     from redline.runtime.step import Limits
 
 DEFAULTS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
@@ -28,7 +29,7 @@ DEFAULTS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 class Engine:
     """`defaults` are the checkpoint's own sampling settings, for requests that say nothing."""
 
-    loop: EngineLoop
+    loop: EngineLoop | RemoteLoop
     tokenizer: Tokenizer
     eos_ids: frozenset[int]
     defaults: dict[str, float]

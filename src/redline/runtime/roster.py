@@ -64,20 +64,8 @@ class Roster:
         return len(self.decoding) + len(self.prefilling)
 
     def check(self, request: Request) -> None:
-        """Raises `RequestRefused` if it can never run. From any thread."""
-        tokens, limits = request.tokens, self.limits
-        if not tokens:
-            raise RequestRefused("the prompt has no tokens")
-        if min(tokens) < 0 or max(tokens) >= limits.vocab_size:
-            bad = next(token for token in tokens if not 0 <= token < limits.vocab_size)
-            raise RequestRefused(f"token {bad} is not in the vocabulary of {limits.vocab_size}")
-        if len(tokens) >= limits.max_model_len:
-            raise RequestRefused(
-                f"the prompt has {len(tokens)} tokens, and the context holds {limits.max_model_len}, prompt and answer"
-            )
-        room = self.pool.usable * limits.page_size
-        if len(tokens) > room:
-            raise RequestRefused(f"the prompt has {len(tokens)} tokens, and the KV cache holds {room} in all")
+        """As the function of that name. From any thread."""
+        check(request, self.limits)
 
     def add(self, request: Request, checked: bool = False) -> None:
         """Queues it. Raises `RequestRefused`. `checked` says that `check` was asked already."""
@@ -247,3 +235,20 @@ class Roster:
         request.row = -1
         request.pages = []
         request.books.room = 0
+
+
+def check(request: Request, limits: Limits) -> None:
+    """Raises `RequestRefused` if it can never run."""
+    tokens = request.tokens
+    if not tokens:
+        raise RequestRefused("the prompt has no tokens")
+    if min(tokens) < 0 or max(tokens) >= limits.vocab_size:
+        bad = next(token for token in tokens if not 0 <= token < limits.vocab_size)
+        raise RequestRefused(f"token {bad} is not in the vocabulary of {limits.vocab_size}")
+    if len(tokens) >= limits.max_model_len:
+        raise RequestRefused(
+            f"the prompt has {len(tokens)} tokens, and the context holds {limits.max_model_len}, prompt and answer"
+        )
+    room = (limits.pages - 1) * limits.page_size  # page 0 is nobody's
+    if len(tokens) > room:
+        raise RequestRefused(f"the prompt has {len(tokens)} tokens, and the KV cache holds {room} in all")

@@ -26,6 +26,7 @@ from redline.engines.hf_server.life import Life, event_loop_name, listen, live, 
 from redline.engines.hf_server.load import LoadError
 from redline.engines.redline_flags import parser
 from redline.errors import RedlineError
+from redline.runtime import remote
 from redline.runtime.build import build, make_engine
 from redline.runtime.config import EngineConfig, SpeculationConfig
 from redline.runtime.engine import Engine
@@ -145,6 +146,10 @@ class RedlineLife(Life):
 
     def _load(self) -> Engine:
         config = configuration(self.args)
+        if self.args.processes == 2 or (not self.args.processes and remote.suits(config.device)):
+            engine = make_engine(remote.RemoteLoop.begin(config, self.phase), config)
+            engine.compile = remote.carried(engine.compile) if engine.compile is not None else None
+            return engine
         loop = self.build(config, self.phase)
         self.phase("reading the tokenizer")
         return make_engine(loop, config)

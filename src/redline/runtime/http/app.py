@@ -20,7 +20,7 @@ def create_app(
     service: Service, *, max_body: int, version: dict[str, Any], key: str = "", profiles: Path | None = None
 ) -> Any:
     """`version` is what /version says; with `key` the API asks for it; `profiles` is the folder for traces."""
-    routes = EngineRoutes(service, max_body, version, Profile(profiles))
+    routes = EngineRoutes(service, max_body, version, Profile(profiles, service.elsewhere))
     app = application(routes, {"/start_profile": routes.start_profile, "/stop_profile": routes.stop_profile})
     return Guard(app, key) if key else app
 

@@ -19,6 +19,7 @@ from redline.runtime.http.pace import Pace
 from redline.runtime.http.stream import PacedExchange, PromptShape
 from redline.runtime.http.watchdog import Watchdog
 from redline.runtime.inbox import Inbox
+from redline.runtime.remote import RemoteLoop
 from redline.runtime.request import Matcher, Output, Sampling
 
 TICK_S = 0.2
@@ -66,6 +67,11 @@ class Service:
         """From now on it answers. Its thread runs already, or will."""
         engine.loop.on_step_end = self._inbox.wake
         self.engine = engine
+
+    def elsewhere(self) -> RemoteLoop | None:
+        """The engine's loop where that has a process of its own."""
+        loop = None if self.engine is None else self.engine.loop
+        return loop if isinstance(loop, RemoteLoop) else None
 
     def failure(self) -> str:
         return "" if self.engine is None else last_line(self.engine.loop.failure)
