@@ -249,7 +249,7 @@ def needs_host(chunk: Chunk) -> bool:
     """Whether the device's own choice is not the answer."""
     request, s = chunk.request, chunk.request.sampling
     changed = s.repetition_penalty != 1 or s.presence_penalty != 0 or s.frequency_penalty != 0 or bool(s.logit_bias)
-    held = chunk.start + chunk.length - request.prompt_len < s.min_tokens
+    held = bool(s.hold_ids) and chunk.start + chunk.length - request.prompt_len < s.min_tokens
     return request.matcher is not None or changed or held or s.logprobs is not None
 
 
