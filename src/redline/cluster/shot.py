@@ -13,6 +13,7 @@ from urllib.parse import urlencode, urlsplit
 
 from redline.engines.http import fetch
 from redline.errors import EnvironmentFault, UsageError
+from redline.report.charts import vega_lite
 from redline.report.dashboards.board import Board, Panel
 from redline.report.dashboards.boards import board
 from redline.report.dashboards.picture import Found, Line, draw
@@ -112,8 +113,8 @@ def _write(spec: dict[str, Any], path: Path, form: str) -> None:
         if form == "json":
             path.write_bytes(orjson.dumps(spec))
         elif form == "svg":
-            path.write_text(vl_convert.vegalite_to_svg(spec))
+            path.write_text(vl_convert.vegalite_to_svg(spec, vl_version=vega_lite()))
         else:
-            path.write_bytes(vl_convert.vegalite_to_png(spec, scale=1.5))
+            path.write_bytes(vl_convert.vegalite_to_png(spec, vl_version=vega_lite(), scale=1.5))
     except OSError as error:
         raise EnvironmentFault(f"{path} cannot be written: {error.strerror}", fix="-o elsewhere") from error

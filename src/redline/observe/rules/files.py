@@ -77,5 +77,12 @@ def dcgm_counters() -> str:
     return HEAD + "# DCGM field, Prometheus type, help\n" + "\n".join(lines) + "\n"
 
 
-def to_yaml(document: Any) -> str:
-    return HEAD + yaml.safe_dump(document, sort_keys=False, width=1000, allow_unicode=True)
+class _Whole(yaml.SafeDumper):
+    """What stands twice is written twice, without anchors."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def to_yaml(document: Any, head: str = HEAD) -> str:
+    return head + yaml.dump(document, Dumper=_Whole, sort_keys=False, width=1000, allow_unicode=True)
