@@ -48,8 +48,8 @@ CLIENT = Board(
         Row("What measuring costs", (
             panel("CPU of the load generator", "cores", (f"redline_run_client_cpu_cores{{{_ME}}}", "{{trial}}"),
                   text="while a run goes on"),
-            panel("CPU of the samplers, since the start", "s",
-                  (f"redline_run_sampler_cpu_s{{{_ME}}}", "{{sampler}} {{trial}}"), text="while a run goes on"),
+            panel("Memory of the load generator", "bytes", (f"redline_run_client_rss_bytes{{{_ME}}}", "{{trial}}"),
+                  text="while a run goes on"),
             panel("Stored and not yet shown here", "", (f"redline_requests_behind{{{_ME}}}", "{{run}}"),
                   text="above 0: the exporter catches up with a large run"),
         )),

@@ -26,8 +26,6 @@ HOST = Board(
             panel("Runnable threads", "", (f"node_procs_running{{{_ME}}}", f"running or ready {_I}"),
                   (f"node_load1{{{_ME}}}", f"load, 1 minute {_I}"),
                   (f'count by (instance) (node_cpu_seconds_total{{{_ME}, mode="idle"}})', f"CPUs {_I}")),
-            panel("Time that threads waited for a CPU", "s",
-                  (f"sum by (instance) ({_rate('node_schedstat_waiting_seconds_total')})", f"per second {_I}")),
         )),
         Row("CPU", (
             panel("CPU time", "cores", ('sum by (instance, mode) (' + _rate("node_cpu_seconds_total", ', mode!="idle"') + ")",
