@@ -48,6 +48,8 @@ def prometheus(
             return
         for skipped in serving.skipped:
             stderr().print(f"{skipped}", markup=False, soft_wrap=True)
+        if host not in ("127.0.0.1", "::1", "localhost"):
+            stderr().print(f"note: whoever reaches {host} can read this page", markup=False)
         if as_json:
             print_json({"url": serving.url, "skipped": [str(one) for one in serving.skipped]})
         else:

@@ -13,6 +13,7 @@ from typing import Any
 from redline.errors import EnvironmentFault, PortInUse, Skipped
 from redline.observe.kernel_log import KMSG
 from redline.store.file import default_path
+from redline.store.read import Reader
 
 PORT = 9410
 
@@ -55,17 +56,19 @@ def prometheus(
 ) -> Iterator[Exporter]:
     """Serves /metrics until the block ends; `port` 0 takes a free one, None serves nothing and only makes pages.
 
-    EnvironmentFault without prometheus-client, PortInUse when somebody else has the port.
+    EnvironmentFault without prometheus-client, PortInUse when somebody else has the port, UsageError when a run that is
+    named is not there.
     """
-    registry = _registry()
+    registry, path = _registry(), db or default_path()
+    missing = _checked(path, run)
     from redline.cluster.box_metrics import GpuCollector, XidCollector
     from redline.cluster.run_metrics import RunCollector
 
     gpu, xid = GpuCollector(nvml), XidCollector(kernel_log)
     try:
-        for collector in (RunCollector(db or default_path(), run), gpu, xid):
+        for collector in (RunCollector(path, run), gpu, xid):
             registry.register(_InTurn(collector))
-        skipped = tuple(one for one in (gpu.skipped, xid.skipped) if one)
+        skipped = tuple(one for one in (missing, gpu.skipped, xid.skipped) if one)
         if port is None:
             yield Exporter("", skipped, registry)
             return
@@ -80,6 +83,17 @@ def prometheus(
     finally:
         gpu.close()
         xid.close()
+
+
+def _checked(path: Path, run: str) -> Skipped | None:
+    """A run that was asked for by name must be there; the newest one may still come."""
+    if run == "last" and not path.exists():
+        return Skipped(f"there is no results file at {path} yet", "the page tells of the first run once it begins")
+    with Reader.open(path) as reader:
+        if run != "last" or reader.runs(1):
+            reader.run(run)
+            return None
+    return Skipped(f"no run is stored in {path} yet", "the page tells of the first one once it begins")
 
 
 def _registry() -> Any:

@@ -32,7 +32,7 @@ COUNTERS = {
     "DCGM_FI_DEV_GPU_TEMP": ("gauge", "Temperature (C)"),
     "DCGM_FI_DEV_MEMORY_TEMP": ("gauge", "Temperature of the memory (C)"),
     "DCGM_FI_DEV_CLOCKS_EVENT_REASONS": ("gauge", "Why the clock is where it is (bits)"),
-    "DCGM_FI_DEV_XID_ERRORS": ("gauge", "The last Xid, for ever: for the eye, not for alerts"),
+    "DCGM_FI_DEV_XID_ERRORS": ("gauge", "The last Xid for ever: for the eye and not for alerts"),
     "DCGM_FI_DEV_ECC_DBE_VOL_TOTAL": ("counter", "Uncorrectable ECC errors since the driver was loaded"),
     "DCGM_FI_DEV_PCIE_REPLAY_COUNTER": ("counter", "PCIe retries"),
     "DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL": ("counter", "NVLink traffic over all lanes"),

@@ -20,7 +20,7 @@ HOST = Board(
     variables=(("instance", 'label_values(up{job="node"}, instance)'),),
     rows=(
         Row("Waiting", (
-            panel("Share of time in which something waited (PSI)", "share",
+            panel("Time in which something waited (PSI)", "share",
                   *((_rate(f"node_pressure_{kind}_waiting_seconds_total"), f"{kind} {_I}")
                     for kind in ("cpu", "memory", "io")), most=1),
             panel("Runnable threads", "", (f"node_procs_running{{{_ME}}}", f"running or ready {_I}"),

@@ -12,7 +12,7 @@ from redline.report import palette
 from redline.report.charts import require
 from redline.report.dashboards.board import Board, Panel
 
-_COLUMNS, _WIDTH, _HEIGHT = 2, 460, 150
+_COLUMNS, _WIDTH, _HEIGHT, _BETWEEN = 2, 460, 150, 70
 MOST_LINES = 8
 """Of one panel; more cannot be told apart."""
 
@@ -41,17 +41,24 @@ def draw(board: Board, found: Found, span: tuple[float, float], source: str) -> 
     rows = []
     for row in board.rows:
         charts = [_panel(panel, found.get(panel, ()), span) for panel in row.panels]
-        lines = [alt.hconcat(*charts[at : at + _COLUMNS], spacing=28) for at in range(0, len(charts), _COLUMNS)]
+        pairs = [charts[at : at + _COLUMNS] for at in range(0, len(charts), _COLUMNS)]
+        # flush: plots stand under each other, whatever the width of their numbers
+        lines = [_apart(alt.hconcat(*pair, spacing=_BETWEEN, bounds="flush")) for pair in pairs]
         title = alt.TitleParams(row.title, anchor="start", fontSize=13, color=palette.TEXT, offset=8, dy=-2)
-        rows.append(alt.vconcat(*lines, spacing=18).properties(title=title))
+        rows.append(_apart(alt.vconcat(*lines, spacing=14)).properties(title=title))
     shown = " to ".join(f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S}" for at in span)
     title = alt.TitleParams(
         head(board), subtitle=[f"Prometheus at {source}, {shown} UTC", board.text], anchor="start", fontSize=17,
         subtitleFontSize=11, color=palette.TEXT, subtitleColor=palette.MUTED, offset=20,
     )  # fmt: skip
-    whole = alt.vconcat(*rows, spacing=30).resolve_scale(color="independent").properties(title=title, padding=22)
+    whole = _apart(alt.vconcat(*rows, spacing=30)).properties(title=title, padding=22)
     configured: dict[str, Any] = _look(whole).to_dict()
     return configured
+
+
+def _apart(chart: Any) -> Any:
+    """Every panel has its own colours and its own legend."""
+    return chart.resolve_scale(color="independent").resolve_legend(color="independent")
 
 
 def _look(chart: Any) -> Any:
@@ -67,11 +74,11 @@ def _look(chart: Any) -> Any:
 def _panel(panel: Panel, lines: Sequence[Line], span: tuple[float, float]) -> Any:
     import altair as alt
 
-    shown, notes = list(lines[:MOST_LINES]), [panel.text] if panel.text else []
+    shown, notes = sorted(lines, key=lambda line: line.name)[:MOST_LINES], [panel.text] if panel.text else []
     if len(lines) > MOST_LINES:
         notes.append(f"{MOST_LINES} of {len(lines)} series are shown")
     title = alt.TitleParams(
-        panel.title + (f" ({panel.unit})" if panel.unit else ""), subtitle=notes or [" "], anchor="start", fontSize=12,
+        panel.title + (f" ({panel.unit})" if panel.unit not in ("", "share") else ""), subtitle=notes or [" "], anchor="start", fontSize=12,
         fontWeight=600, color=palette.TEXT, subtitleColor=palette.MUTED, subtitleFontSize=10, offset=6,
     )  # fmt: skip
     if not any(math.isfinite(value) for line in shown for value in line.values):
@@ -98,7 +105,7 @@ def _lines(panel: Panel, shown: Sequence[Line], span: tuple[float, float]) -> An
         "at:T", title=None, scale=alt.Scale(type="utc", domain=[at * 1000 for at in span]),
         axis=alt.Axis(format="%H:%M:%S", tickCount=5, grid=False, labelOverlap=True),
     )  # fmt: skip
-    form = "~s" if panel.unit.startswith("bytes") else "~%" if panel.unit == "share" else ".3~g"
+    form = "~s" if panel.unit.startswith("bytes") else "~%" if panel.unit == "share" else ",.3~r"
     value = alt.Y(
         "value:Q", title=None, scale=alt.Scale(domain=[0, top], nice=panel.most is None, clamp=True),
         axis=alt.Axis(format=form, tickCount=4),
