@@ -1,4 +1,4 @@
-"""Prometheus and its companions as processes of a test: Debian's programs, unpacked by scripts/install-monitoring.sh."""
+"""Prometheus and its companions as processes of a test: Debian's programs, by scripts/install-monitoring.sh."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ def program(name: str) -> str:
     """Its path; the test is skipped where it is missing."""
     found = shutil.which(name, path=f"{UNPACKED}:{os.environ.get('PATH', '')}")
     if found is None:
-        pytest.skip(f"no {name} in {UNPACKED} or on PATH: `scripts/install-monitoring.sh .monitoring` gets it from Debian")
+        pytest.skip(
+            f"no {name} in {UNPACKED} or on PATH: `scripts/install-monitoring.sh .monitoring` gets it from Debian"
+        )
     return found
 
 

@@ -19,7 +19,7 @@ from redline.spec.slo import SloSpec
 from tests.cluster.programs import program
 
 VLLM = EngineSpec(
-    kind="vllm", flags={"max-num-seqs": 64, "enable-prefix-caching": True, "chat-template": "$x"}, env={"A": "1"}
+    kind="vllm", flags={"max-num-seqs": 64, "enable-prefix-caching": False, "chat-template": "$x"}, env={"A": "1"}
 )
 
 
@@ -71,7 +71,7 @@ def test_the_engine_is_that_of_the_experiment(tmp_path: Path) -> None:
     services = written(tmp_path, experiment(), gpus="0,1")["services"]
     command = " ".join(services["engine"]["command"])
     assert "--model meta-llama/Llama-3.1-8B --served-model-name Llama-3.1-8B" in command
-    assert command.endswith("--max-num-seqs 64 --enable-prefix-caching --chat-template $$x")
+    assert command.endswith("--max-num-seqs 64 --no-enable-prefix-caching --chat-template $$x")
     assert services["engine"]["restart"] == "always", "vLLM exits with 0 when its core was killed"
     assert services["engine"]["environment"]["A"] == "1"
     device = services["engine"]["deploy"]["resources"]["reservations"]["devices"][0]

@@ -18,6 +18,7 @@ from redline.observe.sample import Sample
 from redline.spec.load import LoadPoint
 from redline.spec.slo import SloSpec
 from redline.store.store import Store
+from redline.store.tail import Tail
 from tests.node.boxes import FakeNvml
 from tests.report.stored import BOX, FAST, SLOW, experiment, records_of, write_run
 
@@ -41,7 +42,10 @@ def test_counts_and_buckets_are_those_of_the_report(tmp_path: Path) -> None:
     within = sum(int((one.values["ttft_ms"] <= 61).sum()) for one in latencies)
     assert found.buckets("redline_request_ttft_seconds")[0.061] == within, "an edge where the promise ends"
     assert found.total("redline_itl_seconds_count") == sum(len(one.gaps) for one in latencies)
-    assert {one.label("load") for one in found.series if one.name == "redline_requests_total"} == {"1 client", "10 clients"}
+    assert {one.label("load") for one in found.series if one.name == "redline_requests_total"} == {
+        "1 client",
+        "10 clients",
+    }
 
 
 def test_a_run_is_followed_while_it_goes_on_and_a_new_one_takes_its_place(tmp_path: Path) -> None:
@@ -83,7 +87,7 @@ def test_a_large_run_is_taken_in_by_and_by(tmp_path: Path, monkeypatch: pytest.M
     write_run(db, [FAST], clients=(10,))
     monkeypatch.setattr(run_metrics, "BATCH", 50)
     monkeypatch.setattr("redline.store.tail.BATCH", 50)
-    monkeypatch.setattr(run_metrics.Tail.requests, "__defaults__", (0, 50))
+    monkeypatch.setattr(Tail.requests, "__defaults__", (0, 50))
     monkeypatch.setattr(run_metrics, "MOST_AT_ONCE", 100)
     with prometheus(db, port=0, kernel_log=tmp_path / "none") as serving:
         first, second = page(serving), page(serving)
@@ -114,7 +118,9 @@ def test_gpus_and_xids(tmp_path: Path) -> None:
     assert library.opened == 0
     assert found.total("redline_gpu_power_w") == pytest.approx(2 * 512.3)
     reasons = {
-        (one.label("gpu"), one.label("reason")): one.value for one in found.series if one.name == "redline_gpu_clock_event"
+        (one.label("gpu"), one.label("reason")): one.value
+        for one in found.series
+        if one.name == "redline_gpu_clock_event"
     }
     assert reasons["1", "thermal (hardware)"] == reasons["0", "power-cap"] == 1
     assert reasons["0", "idle"] == 0
@@ -150,5 +156,8 @@ def test_a_port_that_is_taken_and_an_address_of_another_box(tmp_path: Path) -> N
         port = int(serving.url.rsplit(":", 1)[1].split("/")[0])
         with pytest.raises(PortInUse), prometheus(tmp_path / "r.db", port=port):
             pass
-    with pytest.raises(EnvironmentFault, match="cannot listen"), prometheus(tmp_path / "r.db", host="192.0.2.1", port=0):
+    with (
+        pytest.raises(EnvironmentFault, match="cannot listen"),
+        prometheus(tmp_path / "r.db", host="192.0.2.1", port=0),
+    ):
         pass

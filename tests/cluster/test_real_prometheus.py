@@ -57,9 +57,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         endpoint = served.endpoint
         command = (program("prometheus-node-exporter"), f"--web.listen-address=127.0.0.1:{node}")
         stack.enter_context(running(folder / "node.log", *command))
-        telling = stack.enter_context(
-            exporter(folder / "r.db", port=0, nvml=FakeNvml(), kernel_log=folder / "kmsg")
-        )
+        telling = stack.enter_context(exporter(folder / "r.db", port=0, nvml=FakeNvml(), kernel_log=folder / "kmsg"))
         dcgm = stack.enter_context(page(dcgm_page))
         targets = {
             "engine": [_host(endpoint.base_url)], "redline": [_host(telling.url)], "node": [f"127.0.0.1:{node}"],
@@ -69,8 +67,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         server = stack.enter_context(prometheus(folder))
         load = [
             *COMMAND, "bench", "--url", endpoint.base_url, "--model", "bundled:tiny", "--model-name", endpoint.model,
-            "--rate", "6", "--duration", "14", "--warmup-requests", "1", "--prompt-tokens", "32", "--output-tokens", "16",
-            "--shared-prefix-tokens", "16", "--slo-ttft", "500", "--db", str(folder / "r.db"), "--workers", "1",
+            "--rate", "6", "--duration", "14", "--warmup-requests", "1", "--prompt-tokens", "32",
+            "--output-tokens", "16", "--shared-prefix-tokens", "16", "--slo-ttft", "500",
+            "--db", str(folder / "r.db"), "--workers", "1",
         ]  # fmt: skip
         bench = stack.enter_context(running(folder / "bench.log", *load))
         yield Site(server, bench, folder)

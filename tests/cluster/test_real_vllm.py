@@ -19,7 +19,7 @@ from redline.report.dashboards.boards import BOARDS
 from redline.spec.engine import EngineSpec
 from redline.spec.model import ModelSpec
 from redline.spec.slo import SloSpec
-from tests.cluster.programs import prometheus, program, running
+from tests.cluster.programs import program, prometheus, running
 from tests.cluster.test_real_prometheus import Site, _host, _missing
 from tests.e2e.program import COMMAND
 
@@ -45,13 +45,15 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, list[
         model = ModelSpec(id="bundled:tiny", dtype="bfloat16")
         served = stack.enter_context(redline.serve(model, spec, artifacts=folder))
         targets = {"engine": [_host(served.endpoint.base_url)]}
-        monitoring(folder, SloSpec(ttft_ms=2000, itl_ms=500, e2e_ms=9000, tpot_ms=500), targets=targets, hung_after="15s")
+        monitoring(
+            folder, SloSpec(ttft_ms=2000, itl_ms=500, e2e_ms=9000, tpot_ms=500), targets=targets, hung_after="15s"
+        )
         alerts = folder / "prometheus" / "rules" / "alerts.yml"
         alerts.write_text(alerts.read_text().replace("for: 30s", "for: 1s"))
         server = stack.enter_context(prometheus(folder))
         load = [
             *COMMAND, "bench", "--url", served.endpoint.base_url, "--model", "bundled:tiny", "--model-name",
-            served.endpoint.model, "--rate", "3", "--duration", "40", "--drain", "1", "--warmup-requests", "1",
+            served.endpoint.model, "--rate", "3", "--duration", "30", "--drain", "1", "--warmup-requests", "1",
             "--prompt-tokens", "32", "--output-tokens", "64", "--shared-prefix-tokens", "16", "--workers", "1",
             "--db", str(folder / "r.db"), "--timeout", "60",
         ]  # fmt: skip

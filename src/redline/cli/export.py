@@ -9,9 +9,7 @@ import typer
 
 from redline.cli.options import Db, Json
 
-File = Annotated[
-    Path | None, typer.Option("--file", "-f", help="experiment whose SLO the alerts keep", metavar="YAML")
-]
+File = Annotated[Path | None, typer.Option("--file", "-f", help="experiment whose SLO the alerts keep", metavar="YAML")]
 Engines = Annotated[list[str] | None, typer.Option("--engine", metavar="HOST:PORT", help="its /metrics; repeatable")]
 
 
@@ -32,10 +30,12 @@ def prometheus(
     db: Db = None,
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one")] = 9410,
-    once: Annotated[bool, typer.Option("--once", help="print the page and end (node_exporter's textfile folder)")] = False,
+    once: Annotated[
+        bool, typer.Option("--once", help="print the page and end (node_exporter's textfile folder)")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Serve /metrics: the run in the results file while it goes on and after, the GPUs by NVML, the kernel log's Xids."""
+    """Serve /metrics: the run in the results file, also while it goes on, the GPUs by NVML, the kernel log's Xids."""
     import time
 
     from redline.cli.show import print_json, stderr
@@ -70,7 +70,9 @@ def monitoring(
         float | None, typer.Option(min=0.01, max=0.9999, help="share of requests that must keep it [0.95]")
     ] = None,
     success: Annotated[float, typer.Option(help="share of requests that must be answered without an error")] = 0.99,
-    hung_after: Annotated[str, typer.Option(help="time without a step, with work, after which an engine hangs")] = "60s",
+    hung_after: Annotated[
+        str, typer.Option(help="time without a step, with work, after which an engine hangs")
+    ] = "60s",
     engine: Engines = None,
     prometheus: Annotated[str, typer.Option(help="address of Prometheus, for Grafana")] = "http://127.0.0.1:9090",
     as_json: Json = False,

@@ -53,9 +53,7 @@ def command(
         stderr().print(f"note: {note}", markup=False, soft_wrap=True)
 
 
-def _stack(
-    form: str, file: Path, output: Path | None, engine: str, model: str, gpus: str, as_json: bool
-) -> None:
+def _stack(form: str, file: Path, output: Path | None, engine: str, model: str, gpus: str, as_json: bool) -> None:
     """A Compose project in the folder `output`: engine, redline, Prometheus, exporters, Grafana."""
     from redline.cli.show import print_json, stderr
     from redline.cluster.compose import stack
@@ -72,5 +70,7 @@ def _stack(
         return
     for path in written:
         typer.echo(path)
-    text = f"start it with: docker compose -f {written[0]} up -d --wait (the images are pulled then, none was pulled here)"
+    text = (
+        f"start it with: docker compose -f {written[0]} up -d --wait (the images are pulled then, none was pulled here)"
+    )
     stderr().print(text, markup=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""The box beside the run: every GPU by NVML, and the Xids of the kernel log. What cannot be read is a 0, with a note."""
+"""The box beside the run: every GPU by NVML, and the Xids of the kernel log. What cannot be read is a 0."""
 
 from __future__ import annotations
 
@@ -73,7 +73,9 @@ class XidCollector:
         yield gauge("redline_kernel_log_readable", "Whether Xids can be seen", readable)
         labels = ("xid", "pci", "kind", "meaning", "simulated")
         count = CounterMetricFamily("redline_gpu_xid", "Xids in the kernel log", labels=labels)
-        last = GaugeMetricFamily("redline_gpu_xid_last_timestamp_seconds", "Unix time of the last of them", labels=labels)
+        last = GaugeMetricFamily(
+            "redline_gpu_xid_last_timestamp_seconds", "Unix time of the last of them", labels=labels
+        )
         for key, times in self._counts.items():
             count.add_metric(key, times)
             last.add_metric(key, self._last[key])

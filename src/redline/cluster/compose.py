@@ -1,4 +1,4 @@
-"""`redline node export --as compose -f EXPERIMENT`: the engine and all that watches it, as a Compose project in a folder.
+"""`redline node export --as compose -f EXPERIMENT`: the engine and all that watches it, as a Compose project.
 
 Every service is in the host's network and listens on 127.0.0.1 only: no bridge and no proxy stand between a client and
 the engine, node_exporter sees the host's own interfaces, and the host's settings (`redline node apply`) hold. GPUs are
@@ -7,7 +7,7 @@ asked for by CDI (`nvidia.com/gpu=…`), which the NVIDIA Container Toolkit prov
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,12 +16,12 @@ from redline import __version__
 from redline.cluster.exporter import PORT as EXPORTER_PORT
 from redline.cluster.images import IMAGES
 from redline.cluster.monitoring import monitoring_files, write_texts
-from redline.engines.flags import plain_arguments
+from redline.engines.flags import normal, plain_arguments
 from redline.errors import Unsupported, UsageError
 from redline.node.export.declared import container_settings
 from redline.observe.rules.files import to_yaml
 from redline.spec.dump import dump_experiment
-from redline.spec.engine import EngineSpec
+from redline.spec.engine import EngineSpec, FlagValue
 from redline.spec.experiment import Experiment
 from redline.spec.model import ModelSpec
 from redline.spec.resolve import ensure_available
@@ -51,7 +51,13 @@ class Stack:
 
 
 def stack(
-    experiment: Experiment, folder: Path, *, engine: str = "", model: str = "", gpus: str = "all", hung_after: str = "60s"
+    experiment: Experiment,
+    folder: Path,
+    *,
+    engine: str = "",
+    model: str = "",
+    gpus: str = "all",
+    hung_after: str = "60s",
 ) -> list[Path]:
     """Writes the project; the files written, docker-compose.yml first.
 
@@ -152,13 +158,13 @@ def _engine_of_any_kind(chosen: Stack) -> Service:
 
 def _vllm(chosen: Stack) -> Service:
     location, volumes = _weights(chosen.model)
-    own = {
+    own: dict[str, FlagValue] = {
         "model": location, "served-model-name": chosen.model.served_name, "host": _LOOPBACK, "port": chosen.port,
         "seed": chosen.experiment.seed,
         **({"dtype": chosen.model.dtype} if chosen.model.dtype != "auto" else {}),
         **({"revision": chosen.model.revision} if chosen.model.revision else {}),
     }  # fmt: skip
-    command = [*plain_arguments(own), *plain_arguments(chosen.engine.flags)]
+    command = [*plain_arguments(own), *_vllm_arguments(chosen.engine.flags)]
     environment = {**chosen.engine.env, "HF_TOKEN": "${HF_TOKEN:-}", "VLLM_NO_USAGE_STATS": "1"}
     cache = "hub-cache:/root/.cache/huggingface"
     return {
@@ -167,6 +173,14 @@ def _vllm(chosen: Stack) -> Service:
         "environment": environment,
         "volumes": [cache, *volumes],
     }
+
+
+def _vllm_arguments(flags: Mapping[str, FlagValue]) -> list[str]:
+    """False is `--no-x`, as vLLM's command line has it: to leave it out would be its default."""
+    words: list[str] = []
+    for name, value in flags.items():
+        words += [f"--no-{normal(name)}"] if value is False else plain_arguments({name: value})
+    return words
 
 
 def _redline_engine(chosen: Stack) -> Service:
@@ -201,7 +215,7 @@ def _weights(model: ModelSpec) -> tuple[str, list[str]]:
     if model.id.startswith("shape:") or model.random_weights:
         raise Unsupported("a shape has no weights to serve", fix="a folder, a hub id or bundled:NAME as the model")
     if model.id.startswith("bundled:"):
-        folder = ensure_available(model).path
+        folder = Path(ensure_available(model).location)
     elif Path(model.id).expanduser().is_dir():
         folder = Path(model.id).expanduser()
     else:

@@ -27,7 +27,9 @@ IMAGES = {
     "node": Image("prom/node-exporter", "v1.11.1", "2026-04, release of prometheus/node_exporter"),
     "grafana": Image("grafana/grafana", "13.0.1", "2026-04, release of grafana/grafana"),
     "dcgm": Image(
-        "nvcr.io/nvidia/k8s/dcgm-exporter", "4.5.3-4.8.2-distroless", "2026-05, manifest inspected in NVIDIA/deepops 1348"
+        "nvcr.io/nvidia/k8s/dcgm-exporter",
+        "4.5.3-4.8.2-distroless",
+        "2026-05, manifest inspected in NVIDIA/deepops 1348",
     ),
     "python": Image("python", "3.12-slim-bookworm", "2026-11, base of redline's own image"),
 }

@@ -1,7 +1,7 @@
 """A run as Prometheus sees it: what the client measured so far, and the last sample of each sampler while it goes on.
 
-Counters and histograms are of the requests that count (no warm-up, no canary, none that was cut off), by the definitions
-of `units`; the histograms have a bucket edge at each limit of the SLO. Every look reads only what was added since.
+Counters and histograms are of the requests that count (no warm-up, no canary, none that was cut off), by the
+definitions of `units`; the histograms have an edge at each limit of the SLO. Every look reads only what is new.
 """
 
 from __future__ import annotations
@@ -171,14 +171,14 @@ class RunCollector:
         }
         histograms = {name: HistogramMetricFamily(own, text, labels=LABELS) for name, (_, own, text) in TIMES.items()}
         itl = HistogramMetricFamily(*ITL, labels=LABELS)
-        for key, found in grouped.items():
+        for labels, found in grouped.items():
             for status in sorted({status for one in found for status in one.status}):
-                ended.add_metric((*key, status), sum(one.status[status] for one in found))
+                ended.add_metric((*labels, status), sum(one.status[status] for one in found))
             for name, family in plain.items():
-                family.add_metric(key, sum(getattr(one, name) for one in found))
+                family.add_metric(labels, sum(getattr(one, name) for one in found))
             for name, histogram in histograms.items():
-                histogram.add_metric(key, *_joined([one.times[name] for one in found]))
-            itl.add_metric(key, *_joined([one.itl for one in found]))
+                histogram.add_metric(labels, *_joined([one.times[name] for one in found]))
+            itl.add_metric(labels, *_joined([one.itl for one in found]))
         yield from (ended, *plain.values(), *histograms.values(), itl)
 
 

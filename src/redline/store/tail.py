@@ -47,9 +47,7 @@ class Tail:
 
     def behind(self, point_id: int, after: int) -> int:
         """How many requests of the point there are after that row."""
-        return int(
-            self._rows("SELECT count(*) FROM request WHERE point_id = ? AND id > ?", (point_id, after))[0][0]
-        )
+        return int(self._rows("SELECT count(*) FROM request WHERE point_id = ? AND id > ?", (point_id, after))[0][0])
 
     def newest(self, trial_id: int) -> Iterator[Sample]:
         """The last one of every series of a trial."""

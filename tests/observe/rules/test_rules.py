@@ -41,6 +41,9 @@ def test_the_unit_tests_of_the_alerts_can_fail(tmp_path: Path) -> None:
     write(tmp_path)
     path = tmp_path / "rules" / "alerts.yml"
     path.write_text(path.read_text().replace("(engine:iterations:increase) == 0", "(engine:iterations:increase) >= 0"))
+    tests = yaml.safe_load((tmp_path / "tests" / "alerts.yml").read_text())
+    tests["tests"] = [test for test in tests["tests"] if test["name"].startswith("EngineHung")]
+    (tmp_path / "tests" / "alerts.yml").write_text(yaml.safe_dump(tests))
     done = promtool(tmp_path, "test", "rules", "tests/alerts.yml")
     assert done.returncode == 1
     assert "EngineHung" in done.stderr + done.stdout

@@ -30,7 +30,7 @@ def _digest(one: Any) -> str:
 def test_a_changed_dashboard_has_a_new_version(one: Any) -> None:
     known = json.loads(VERSIONS.read_text())
     assert known[one.uid] == [one.version, _digest(one)], (
-        f"{one.uid} has changed: raise its version, and write [{one.version + 1}, {_digest(one)!r}] into {VERSIONS.name}"
+        f"{one.uid} has changed: raise its version, and write it with {_digest(one)!r} into {VERSIONS.name}"
     )
 
 

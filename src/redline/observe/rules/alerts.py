@@ -66,7 +66,7 @@ def _gpu() -> tuple[Alert, ...]:
             "GpuThrottled",
             (Term('gpu:slowed:bool{reason!="power-cap"}', "== 1"),),
             "1m", "warning", f"{card} is slowed down: {{{{ $labels.reason }}}}",
-            "heat, the power supply or the board holds the clock down; every latency measured meanwhile is of that clock",
+            "heat, the power supply or the board holds the clock down; every latency meanwhile is of that clock",
             "look at fans, inlet temperature and power cabling; nvidia-smi -q -d PERFORMANCE",
         ),
         Alert(

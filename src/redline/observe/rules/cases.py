@@ -16,7 +16,7 @@ from redline.observe.rules.rule import seconds
 from redline.observe.rules.slo import BURNS, Objective, objectives
 from redline.spec.slo import SloSpec
 
-STEP_S = 15
+STEP_S, SLO_STEP_S = 15, 60
 _VLLM = '{job="engine", instance="e:8000", model_name="m", engine="0"}'
 _GPU = '{job="dcgm", instance="d:9400", gpu="0"}'
 _UP = '{job="engine", instance="e:8000"}'
@@ -24,7 +24,8 @@ _UP = '{job="engine", instance="e:8000"}'
 
 @dataclass(frozen=True)
 class Case:
-    """`series` as promtool writes them (start+stepxcount, one value every STEP_S); `at` when it is looked."""
+    """`series` as promtool writes them (start+stepxcount, one value every STEP_S); `at` when
+    it is looked."""
 
     alert: str
     says: str
@@ -46,15 +47,15 @@ class Case:
 
 def engine_and_box_tests(hung_after: str, rule_files: Sequence[str]) -> dict[str, Any]:
     """The document that `promtool test rules` takes; `rule_files` relative to where it will lie."""
-    return _document([*_engine(hung_after), *_box()], rule_files, "1m")
+    return _document([*_engine(hung_after), *_box()], rule_files, "1m", STEP_S)
 
 
 def slo_tests(slo: SloSpec, success: float, rule_files: Sequence[str]) -> dict[str, Any]:
     """The same for the error budgets. Their windows are long, so the clock goes in larger steps."""
-    return _document(list(_burns(slo, success)), rule_files, "5m")
+    return _document(list(_burns(slo, success)), rule_files, "5m", SLO_STEP_S)
 
 
-def _document(cases: Sequence[Case], rule_files: Sequence[str], every: str) -> dict[str, Any]:
+def _document(cases: Sequence[Case], rule_files: Sequence[str], every: str, step_s: int) -> dict[str, Any]:
     """Cases of the same series are one test: what takes promtool its time is to play them."""
     together: dict[tuple[tuple[str, str], ...], list[Case]] = {}
     for case in cases:
@@ -62,7 +63,7 @@ def _document(cases: Sequence[Case], rule_files: Sequence[str], every: str) -> d
     tests = [
         {
             "name": "; ".join(case.title for case in some),
-            "interval": f"{STEP_S}s",
+            "interval": f"{step_s}s",
             "input_series": [{"series": name, "values": values} for name, values in series],
             "promql_expr_test": [case.look() for case in some],
         }
@@ -99,7 +100,10 @@ def _engine(hung_after: str) -> Iterator[Case]:
     yield Case("KvCacheFull", "full, none waits", False, {kv: "0.99x200", waiting: "0x200"}, "10m")
     old = f"vllm:gpu_cache_usage_perc{_VLLM}"
     yield Case("KvCacheFull", "under its older name", True, {old: "0.99x200", waiting: "3x200"}, "10m")
-    lost, done = f"vllm:num_preemptions_total{_VLLM}", f'vllm:request_success_total{_VLLM[:-1]}, finished_reason="stop"}}'
+    lost, done = (
+        f"vllm:num_preemptions_total{_VLLM}",
+        f'vllm:request_success_total{_VLLM[:-1]}, finished_reason="stop"}}',
+    )
     yield Case("PreemptionStorm", "one for every request", True, {lost: "0+5x200", done: "0+5x200"}, "10m")
     yield Case("PreemptionStorm", "one for a hundred", False, {lost: "0+5x200", done: "0+500x200"}, "10m")
 
@@ -131,7 +135,7 @@ def _box() -> Iterator[Case]:
 
 def _burns(slo: SloSpec, success: float) -> Iterator[Case]:
     wanted = [one for one in objectives(slo, success) if one.budget > 0]
-    longest = int((max(seconds(burn.hold) for burn in BURNS) + 3600) / STEP_S)
+    longest = int((max(seconds(burn.hold) for burn in BURNS) + 3600) / SLO_STEP_S)
     bad: dict[str, str] = {}
     good: dict[str, str] = {}
     over: dict[str, str] = {}
@@ -151,7 +155,7 @@ def _burns(slo: SloSpec, success: float) -> Iterator[Case]:
 
 def _over(one: Objective) -> dict[str, str]:
     """An hour of trouble, then all is well: the long window still burns, the short one ends the alert."""
-    trouble, well = 240, 100
+    trouble, well = 60, 25
     series = {}
     for (name, was), now in zip(_traffic(one, trouble, 0).items(), _traffic(one, well, 20).values(), strict=True):
         reached = trouble * 20 if was.startswith("0+20") else 0
@@ -160,7 +164,7 @@ def _over(one: Objective) -> dict[str, str]:
 
 
 def _traffic(one: Objective, count: int, good: int) -> dict[str, str]:
-    """20 events every STEP_S, `good` of them."""
+    """20 events every SLO_STEP_S, `good` of them."""
     grown = f"0+20x{count}"
     if one.name == "goodput":
         labels = '{job="redline", instance="r:9410", model="m", engine="vllm"}'

@@ -59,7 +59,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Board:
-    """`uid` never changes; `version` is raised with every change of the panels. `variables`: name and query of choices."""
+    """`uid` never changes; `version` is raised with every change of the panels. `variables`: name and query."""
 
     uid: str
     title: str

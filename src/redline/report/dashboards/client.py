@@ -31,8 +31,8 @@ CLIENT = Board(
             panel("Requests that ended", "requests/s",
                   (f"sum by ({_BY}, status) (rate(redline_requests_total{{{_ME}}}[1m]))", "{{status}} " + _WHO)),
             panel("Share that kept every promise of the SLO", "share",
-                  (f"{_sum('redline_requests_good_total')} / ({_sum('redline_requests_judged_total')} > 0)", _WHO), most=1,
-                  text="without an SLO: that succeeded"),
+                  (f"{_sum('redline_requests_good_total')} / ({_sum('redline_requests_judged_total')} > 0)", _WHO),
+                  most=1, text="without an SLO: that succeeded"),
             panel("Output tokens", "tokens/s", (_sum("redline_output_tokens_total"), _WHO)),
         )),
         Row("Latency", (

@@ -9,7 +9,9 @@ _WHO = "{{instance}} {{engine}}"
 
 
 def _levels(name: str) -> tuple[tuple[str, str], ...]:
-    return tuple((f"engine:{name}_seconds:{level}{_ME}", f"{level} {{{{instance}}}}") for level in ("p50", "p90", "p99"))
+    return tuple(
+        (f"engine:{name}_seconds:{level}{_ME}", f"{level} {{{{instance}}}}") for level in ("p50", "p90", "p99")
+    )
 
 
 ENGINE = Board(
@@ -21,11 +23,11 @@ ENGINE = Board(
     rows=(
         Row("Load", (
             panel("Requests in the engine", "", (f"engine:running{_ME}", f"running {_WHO}"),
-                  (f"engine:waiting{_ME}", f"waiting {_WHO}"), text="waiting that stays above 0: more is asked than done"),
+                  (f"engine:waiting{_ME}", f"waiting {_WHO}"), text="waiting stays above 0: more is asked than done"),
             panel("Tokens", "tokens/s", (f"engine:generation_tokens:rate1m{_ME}", f"generated {_WHO}"),
                   (f"engine:prompt_tokens:rate1m{_ME}", f"prompt {_WHO}")),
             panel("Requests finished", "requests/s", (f"engine:requests:rate1m{_ME}", _WHO)),
-            panel("Answers", "", (f"up{{job=\"engine\", instance=~\"$instance\"}}", "{{instance}}"), most=1,
+            panel("Answers", "", ("up{job=\"engine\", instance=~\"$instance\"}", "{{instance}}"), most=1,
                   text="1: /metrics answered the last scrape"),
         )),
         Row("Latency, as far as the engine's buckets tell", (
@@ -41,7 +43,7 @@ ENGINE = Board(
                   text="above 95 % with requests waiting: KvCacheFull rings"),
             panel("Preemptions", "1/s", (f"engine:preemptions:rate1m{_ME}", _WHO),
                   text="each one is computed a second time"),
-            panel("Prompt tokens found in the prefix cache", "share", (f"engine:prefix_hits:ratio5m{_ME}", _WHO), most=1),
+            panel("Prompt tokens found in the cache", "share", (f"engine:prefix_hits:ratio5m{_ME}", _WHO), most=1),
             panel("Drafted tokens accepted", "share", (f"engine:accepted_tokens:ratio5m{_ME}", _WHO), most=1,
                   text="no data without speculative decoding"),
         )),

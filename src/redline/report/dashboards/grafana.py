@@ -22,7 +22,9 @@ def grafana_json(board: Board) -> str:
         from grafana_foundation_sdk.cog.encoder import JSONEncoder
     except ImportError as error:
         raise EnvironmentFault(
-            "grafana-foundation-sdk is not installed", why="it builds the dashboards", fix="pip install 'redline[monitoring]'"
+            "grafana-foundation-sdk is not installed",
+            why="it builds the dashboards",
+            fix="pip install 'redline[monitoring]'",
         ) from error
     return json.dumps(_build(board), cls=JSONEncoder, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 

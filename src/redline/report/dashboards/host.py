@@ -12,6 +12,8 @@ def _rate(name: str, more: str = "") -> str:
     return f"rate({name}{{{_ME}{more}}}[1m])"
 
 
+_BUSY = _rate("node_cpu_seconds_total", ', mode!="idle"')
+
 HOST = Board(
     uid="redline-host",
     title="redline: host",
@@ -28,7 +30,7 @@ HOST = Board(
                   (f'count by (instance) (node_cpu_seconds_total{{{_ME}, mode="idle"}})', f"CPUs {_I}")),
         )),
         Row("CPU", (
-            panel("CPU time", "cores", ('sum by (instance, mode) (' + _rate("node_cpu_seconds_total", ', mode!="idle"') + ")",
+            panel("CPU time", "cores", (f"sum by (instance, mode) ({_BUSY})",
                                         "{{mode}} " + _I)),
             panel("Context switches and interrupts", "1/s", (_rate("node_context_switches_total"), f"switches {_I}"),
                   (_rate("node_intr_total"), f"interrupts {_I}")),
@@ -47,9 +49,11 @@ HOST = Board(
         Row("Disk and network", (
             panel("Disk", "bytes/s", (f"sum by (instance) ({_rate('node_disk_read_bytes_total')})", f"read {_I}"),
                   (f"sum by (instance) ({_rate('node_disk_written_bytes_total')})", f"written {_I}")),
-            panel("Network", "bytes/s", (f"sum by (instance) ({_rate('node_network_receive_bytes_total')})", f"in {_I}"),
+            panel("Network", "bytes/s",
+                  (f"sum by (instance) ({_rate('node_network_receive_bytes_total')})", f"in {_I}"),
                   (f"sum by (instance) ({_rate('node_network_transmit_bytes_total')})", f"out {_I}")),
-            panel("Connections in trouble", "1/s", (_rate("node_netstat_TcpExt_ListenOverflows"), f"accept queue full {_I}"),
+            panel("Connections in trouble", "1/s",
+                  (_rate("node_netstat_TcpExt_ListenOverflows"), f"accept queue full {_I}"),
                   (_rate("node_netstat_Tcp_RetransSegs"), f"segments sent again {_I}")),
         )),
     ),

@@ -64,7 +64,9 @@ def _apart(chart: Any) -> Any:
 def _look(chart: Any) -> Any:
     quiet = {"labelColor": palette.MUTED, "titleColor": palette.MUTED, "titleFontWeight": "normal"}
     return (
-        chart.configure(background=palette.BACKGROUND, font="Inter, 'Helvetica Neue', Arial, 'Liberation Sans', sans-serif")
+        chart.configure(
+            background=palette.BACKGROUND, font="Inter, 'Helvetica Neue', Arial, 'Liberation Sans', sans-serif"
+        )
         .configure_view(stroke=palette.LINE)
         .configure_axis(gridColor=palette.LINE, domain=False, tickColor=palette.LINE, labelFontSize=10, **quiet)
         .configure_legend(labelColor=palette.TEXT, labelFontSize=10, labelLimit=225, symbolSize=60)
@@ -77,9 +79,10 @@ def _panel(panel: Panel, lines: Sequence[Line], span: tuple[float, float]) -> An
     shown, notes = sorted(lines, key=lambda line: line.name)[:MOST_LINES], [panel.text] if panel.text else []
     if len(lines) > MOST_LINES:
         notes.append(f"{MOST_LINES} of {len(lines)} series are shown")
+    unit = f" ({panel.unit})" if panel.unit not in ("", "share") else ""
     title = alt.TitleParams(
-        panel.title + (f" ({panel.unit})" if panel.unit not in ("", "share") else ""), subtitle=notes or [" "], anchor="start", fontSize=12,
-        fontWeight=600, color=palette.TEXT, subtitleColor=palette.MUTED, subtitleFontSize=10, offset=6,
+        panel.title + unit, subtitle=notes or [" "], anchor="start", fontSize=12, fontWeight=600, color=palette.TEXT,
+        subtitleColor=palette.MUTED, subtitleFontSize=10, offset=6,
     )  # fmt: skip
     if not any(math.isfinite(value) for line in shown for value in line.values):
         empty = alt.Chart(alt.InlineData(values=[{"text": "no data"}]))
@@ -98,7 +101,7 @@ def _lines(panel: Panel, shown: Sequence[Line], span: tuple[float, float]) -> An
         for at, value in zip(line.at, line.values, strict=True)
     ]
     names = list(dict.fromkeys(line.name for line in shown))
-    peak = max((row["value"] for row in rows if row["value"] is not None), default=0.0)
+    peak = max((value for line in shown for value in line.values if math.isfinite(value)), default=0.0)
     top = panel.most if panel.most is not None and peak <= panel.most else peak * 1.08 or 1.0
     colours = [palette.engine(place) for place in range(len(names))]
     time = alt.X(
