@@ -9,12 +9,15 @@ from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from redline.clock import now_ns
 from redline.cluster.gauges import gauge, gauges
 from redline.errors import Skipped
 from redline.node.nvml import REASONS
 from redline.observe.gpu import GpuSampler
 from redline.observe.kernel_log import KMSG, KernelLog, Xid
 from redline.observe.sample import Sample
+
+STALE_NS = 5 * 10**9
 
 
 class GpuCollector:
@@ -23,6 +26,7 @@ class GpuCollector:
     def __init__(self, library: Any = None) -> None:
         self._library = library
         self._sampler: GpuSampler | Skipped | None = None
+        self._last: dict[tuple[str, tuple[str, ...]], Sample] = {}
 
     @property
     def skipped(self) -> Skipped | None:
@@ -34,9 +38,16 @@ class GpuCollector:
         readable = self.skipped is None
         yield gauge("redline_gpu_readable", "Whether NVML answers", float(readable))
         if isinstance(self._sampler, GpuSampler):
-            samples = self._sampler.read()
+            samples = self._read(self._sampler)
             yield _reasons(samples)
             yield from gauges(((sample, {}) for sample in samples), "redline")
+
+    def _read(self, sampler: GpuSampler) -> list[Sample]:
+        """What a sampler leaves out of a read that comes soon after another is still what it was."""
+        for sample in sampler.read():
+            self._last[sample.name, tuple(sample.labels.values())] = sample
+        self._last = {key: one for key, one in self._last.items() if now_ns() - one.t_ns < STALE_NS}
+        return list(self._last.values())
 
     def close(self) -> None:
         if isinstance(self._sampler, GpuSampler):

@@ -44,7 +44,7 @@ EDGES_S = (
 )
 MOST_AT_ONCE = 20 * BATCH
 """Requests taken in by one look, so that a page of a large finished run is not late; the next look goes on."""
-STALE_NS = 60 * 10**9
+STALE_NS = 15 * 10**9
 
 
 @dataclass
@@ -197,8 +197,8 @@ def _samples(run: RunRow, tail: Tail) -> Iterator[Metric]:
         more = {"run": run.id, "trial": trial.engine}
         found += [
             (sample, more)
-            for sample in tail.newest(trial.id)
-            if not sample.name.startswith("server.") and now_ns() - sample.t_ns < STALE_NS
+            for sample in tail.newest(trial.id, now_ns() - STALE_NS)
+            if not sample.name.startswith("server.")
         ]
     yield from gauges(found, "redline_run")
 

@@ -49,14 +49,18 @@ class Tail:
         """How many requests of the point there are after that row."""
         return int(self._rows("SELECT count(*) FROM request WHERE point_id = ? AND id > ?", (point_id, after))[0][0])
 
-    def newest(self, trial_id: int) -> Iterator[Sample]:
-        """The last one of every series of a trial."""
-        sql = """SELECT name, unit, labels, t_ns, value FROM series JOIN sample_value ON series_id = series.id
-            WHERE trial_id = ? AND sample_value.rowid = (SELECT rowid FROM sample_value AS last
-                WHERE last.series_id = series.id ORDER BY t_ns DESC LIMIT 1)"""
-        for row in self._rows(sql, (trial_id,)):
-            if row["value"] is not None:
-                yield Sample(row["t_ns"], row["name"], row["value"], row["unit"], orjson.loads(row["labels"]))
+    def newest(self, trial_id: int, since_ns: int) -> list[Sample]:
+        """The last one of every series of a trial that is not older than `since_ns`."""
+        sql = "SELECT t_ns, name, value, unit, labels FROM sample WHERE trial_id = ? AND t_ns >= ?"
+        found: dict[tuple[str, str], sqlite3.Row] = {}
+        for row in self._rows(sql, (trial_id, since_ns)):
+            key = row["name"], row["labels"]
+            if row["value"] is not None and (key not in found or row["t_ns"] >= found[key]["t_ns"]):
+                found[key] = row
+        return [
+            Sample(row["t_ns"], row["name"], row["value"], row["unit"], orjson.loads(row["labels"]))
+            for row in found.values()
+        ]
 
     def _rows(self, sql: str, parameters: tuple[Any, ...]) -> list[sqlite3.Row]:
         with self._reading():

@@ -20,6 +20,13 @@ BOTH = {
     "gpu:power:watts": ("DCGM_FI_DEV_POWER_USAGE", "redline_gpu_power_w"),
     "gpu:temperature:celsius": ("DCGM_FI_DEV_GPU_TEMP", "redline_gpu_temperature_c"),
     "gpu:sm_clock:mhz": ("DCGM_FI_DEV_SM_CLOCK", "redline_gpu_sm_clock_mhz"),
+    # the card's own counters: NVML has them (GPM) from Hopper on
+    "gpu:sm_active:ratio": ("DCGM_FI_PROF_SM_ACTIVE", "redline_gpu_sm_active_share"),
+    "gpu:tensor_active:ratio": ("DCGM_FI_PROF_PIPE_TENSOR_ACTIVE", "redline_gpu_tensor_active_share"),
+    "gpu:dram_active:ratio": ("DCGM_FI_PROF_DRAM_ACTIVE", "redline_gpu_dram_active_share"),
+    "gpu:pcie_received:bytes_rate1m": ("rate(DCGM_FI_PROF_PCIE_RX_BYTES[1m])", "redline_gpu_pcie_rx_bytes_per_s"),
+    "gpu:pcie_sent:bytes_rate1m": ("rate(DCGM_FI_PROF_PCIE_TX_BYTES[1m])", "redline_gpu_pcie_tx_bytes_per_s"),
+    "gpu:ecc_uncorrected:total": ("DCGM_FI_DEV_ECC_DBE_VOL_TOTAL", "redline_gpu_ecc_uncorrected"),
 }
 
 
