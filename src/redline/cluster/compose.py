@@ -312,7 +312,10 @@ def _grafana() -> Service:
         "image": IMAGES["grafana"].reference,
         "environment": {f"GF_{name}": value for name, value in settings.items()},
         "volumes": [
-            "./grafana/provisioning:/etc/grafana/provisioning:ro",
+            *(
+                f"./grafana/provisioning/{one}/redline.yml:/etc/grafana/provisioning/{one}/redline.yml:ro"
+                for one in ("datasources", "dashboards")
+            ),
             "./grafana/dashboards:/etc/grafana/redline-dashboards:ro",
             "grafana-data:/var/lib/grafana",
         ],
