@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import re
+import time
 import urllib.request
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import redline
 from redline.analyse.latency import latencies_of
 from redline.analyse.slo import met
+from redline.clock import now_ns
 from redline.cluster import run_metrics
 from redline.cluster.exporter import Exporter, prometheus
 from redline.errors import EnvironmentFault, PortInUse, UsageError
@@ -56,14 +58,15 @@ def test_a_run_is_followed_while_it_goes_on_and_a_new_one_takes_its_place(tmp_pa
     spec = experiment([FAST], clients=(4,))
     with Store.open(db) as store, prometheus(db, port=0, kernel_log=tmp_path / "none") as serving:
         assert page(serving).total("redline_run_live") == 0
+        time.sleep(1.01)  # ids sort by their second
         run_id = store.begin_run(spec, BOX, ["redline"])
         trial = store.begin_trial(run_id, model="m", spec=spec.engines[0], repeat=0)
         point = store.begin_point(trial, LoadPoint("closed", 4))
         counts = []
         for record in records[:3]:
             store.add_request(point, record)
-            store.add_samples(trial, [Sample(redline_now(), "client.cpu_cores", 0.25, "cores", {})])
-            store.add_samples(trial, [Sample(redline_now(), "server.vllm:x", 1, "", {})])
+            store.add_samples(trial, [Sample(now_ns(), "client.cpu_cores", 0.25, "cores", {})])
+            store.add_samples(trial, [Sample(now_ns(), "server.vllm:x", 1, "", {})])
             store.flush()
             now = page(serving)
             counts.append(now.total("redline_requests_total"))
@@ -74,12 +77,6 @@ def test_a_run_is_followed_while_it_goes_on_and_a_new_one_takes_its_place(tmp_pa
         assert {one.label("run") for one in now.series if one.name == "redline_requests_total"} == {run_id}
         store.end_run(run_id, "done", "valid", [])
         assert page(serving).total("redline_run_client_cpu_cores") is None, "the last sample of a dead run is no value"
-
-
-def redline_now() -> int:
-    from redline.clock import now_ns
-
-    return now_ns()
 
 
 def test_a_large_run_is_taken_in_by_and_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

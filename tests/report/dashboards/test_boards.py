@@ -72,6 +72,18 @@ def test_grafanas_json(one: Any) -> None:
     assert len(set(boxes)) == len(boxes), "no two panels in one place"
 
 
+@pytest.mark.parametrize("one", EVERY)
+def test_grafanas_own_types_read_it_back_as_it_was(one: Any) -> None:
+    from grafana_foundation_sdk.cog.encoder import JSONEncoder
+    from grafana_foundation_sdk.cog.plugins import register_default_plugins
+    from grafana_foundation_sdk.models.dashboard import Dashboard
+
+    register_default_plugins()
+    text = grafana_json(one)
+    again = json.dumps(Dashboard.from_json(json.loads(text)), cls=JSONEncoder)
+    assert json.loads(again) == json.loads(text)
+
+
 def test_the_datasource_is_the_default_and_read_only() -> None:
     text = datasource_yml("http://127.0.0.1:9090")
     assert f"uid: {DATASOURCE_UID}" in text
