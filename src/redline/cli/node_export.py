@@ -24,6 +24,12 @@ def command(
     skip: Skip = None,
     no_persist: NoPersist = False,
     root: Annotated[Path | None, typer.Option(help="a copy of a box: a folder, or a file of node snapshot")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", metavar="YAML", help="compose: the whole stack of this experiment")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="with -f: which engine of the experiment")] = "",
+    model: Annotated[str, typer.Option(help="with -f: which model of the experiment")] = "",
+    gpus: Annotated[str, typer.Option(help="with -f: all, none, or numbers such as 0,1")] = "all",
     as_json: Annotated[bool, typer.Option("--json", help="the text and the notes as JSON")] = False,
 ) -> None:
     """Write the planned changes as a script, a playbook, user data, a profile, a unit or a part of a compose file."""
@@ -32,6 +38,9 @@ def command(
     from redline.node.export.forms import export, notes
     from redline.node.snapshot import replayed
 
+    if file is not None:
+        _stack(form, file, output, engine, model, gpus, as_json)
+        return
     with replayed(root) as sys:
         plan = planned(sys, profile, only, skip, no_persist)
     text = export(plan, form, output)
@@ -42,3 +51,26 @@ def command(
         typer.echo(text, nl=False)
     for note in notes(plan):
         stderr().print(f"note: {note}", markup=False, soft_wrap=True)
+
+
+def _stack(form: str, file: Path, output: Path | None, engine: str, model: str, gpus: str, as_json: bool) -> None:
+    """A Compose project in the folder `output`: engine, redline, Prometheus, exporters, Grafana."""
+    from redline.cli.show import print_json, stderr
+    from redline.cluster.compose import stack
+    from redline.errors import UsageError
+    from redline.spec.load_file import load_experiment
+
+    if form != "compose":
+        raise UsageError(f"an experiment is not exported as {form}", fix="--as compose, or leave -f out")
+    if output is None:
+        raise UsageError("the stack of an experiment is several files", fix="--output FOLDER")
+    written = stack(load_experiment(file, {}), output, engine=engine, model=model, gpus=gpus)
+    if as_json:
+        print_json({"form": form, "files": [str(path) for path in written]})
+        return
+    for path in written:
+        typer.echo(path)
+    text = (
+        f"start it with: docker compose -f {written[0]} up -d --wait (the images are pulled then, none was pulled here)"
+    )
+    stderr().print(text, markup=False, soft_wrap=True)

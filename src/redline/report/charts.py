@@ -35,13 +35,13 @@ class Chart:
     def svg(self) -> str:
         import vl_convert
 
-        return str(vl_convert.vegalite_to_svg(self.spec, vl_version=_vega_lite()))
+        return str(vl_convert.vegalite_to_svg(self.spec, vl_version=vega_lite()))
 
     @cached_property
     def png(self) -> bytes:
         import vl_convert
 
-        return bytes(vl_convert.vegalite_to_png(self.spec, vl_version=_vega_lite(), scale=PNG_SCALE))
+        return bytes(vl_convert.vegalite_to_png(self.spec, vl_version=vega_lite(), scale=PNG_SCALE))
 
 
 def charts(report: Report) -> list[Chart]:
@@ -91,7 +91,7 @@ def require() -> None:
         ) from error
 
 
-def _vega_lite() -> str:
+def vega_lite() -> str:
     """`6.4` of the installed Altair's `v6.4.1`, which the renderer must speak."""
     import altair
 

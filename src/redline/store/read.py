@@ -74,7 +74,7 @@ class Reader:
     def records(self, point_id: int) -> list[RequestRecord]:
         """The requests of a load point one by one, with error texts and what was generated."""
         rows = self._rows("SELECT * FROM request WHERE point_id = ? ORDER BY request_index, id", (point_id,))
-        return [_record(row) for row in rows]
+        return [record_of(row) for row in rows]
 
     def errors(self, point_id: int) -> list[tuple[str, int, str, int]]:
         """(status, http_status, error, how often) of failed requests, most frequent first."""
@@ -174,7 +174,7 @@ def _artifact(row: sqlite3.Row, path: Path) -> ArtifactRow:
     return ArtifactRow(**fields, path=artifacts_folder(path) / row["path"])
 
 
-def _record(row: sqlite3.Row) -> RequestRecord:
+def record_of(row: sqlite3.Row) -> RequestRecord:
     fields = {name: row[name] for name in RequestRecord.__dataclass_fields__ if name in row.keys()}  # noqa: SIM118
     fields |= {
         "index": row["request_index"],

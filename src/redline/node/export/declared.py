@@ -89,8 +89,7 @@ def compose(plan: Plan) -> str:
         for change in plan.changes
         if change.kind == "attribute" and _OF_A_CONTAINER.match(change.path)
     }
-    limits = {"memlock": {"soft": -1, "hard": -1}, "nofile": {"soft": 1048576, "hard": 1048576}}
-    engine: dict[str, Any] = {"ulimits": limits, "ipc": "host", "cap_add": ["SYS_NICE"]}
+    engine = container_settings()
     if sysctls:
         engine["sysctls"] = sysctls
     lines = (
@@ -99,6 +98,13 @@ def compose(plan: Plan) -> str:
     )
     said = "\n# ".join(lines)
     return _yaml({"services": {"engine": engine}}, said)
+
+
+def container_settings() -> dict[str, Any]:
+    """What an engine's container needs beyond Docker's defaults: locked memory, file descriptors, shared memory of the
+    host for NCCL and PyTorch, the right to raise its priority."""
+    limits = {"memlock": {"soft": -1, "hard": -1}, "nofile": {"soft": 1048576, "hard": 1048576}}
+    return {"ulimits": limits, "ipc": "host", "cap_add": ["SYS_NICE"]}
 
 
 def write_unless(change: Change) -> str:
