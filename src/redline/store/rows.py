@@ -72,6 +72,8 @@ class TrialRow:
     status: str
     error: str
     diagnosis: str
+    telemetry: dict[str, Any] = field(default_factory=dict)
+    """What the samplers said of themselves: cost, what was skipped, notes."""
     points: tuple[PointRow, ...] = ()
     artifacts: tuple[ArtifactRow, ...] = ()
 
@@ -132,6 +134,7 @@ class Series:
     labels: dict[str, str]
     t_ns: Ints
     value: NDArray[np.float64] = field(repr=False)
+    trial_id: int = 0
 
     @cached_property
     def peak(self) -> float:
