@@ -81,8 +81,8 @@ _GPU = (
     _gpu("dram_active_share", "share", "share of the peak DRAM bandwidth that was used (GPM)", 4, "gpm"),
     _gpu("nvlink_tx_bytes_per_s", "B/s", "sent over all NVLinks (GPM)", 0, "gpm"),
     _gpu("nvlink_rx_bytes_per_s", "B/s", "received over all NVLinks (GPM)", 0, "gpm"),
-    Sampled("engine.gpu_memory_bytes", "B", "device memory of the engine's processes on all GPUs; `source` is `process`, "
-            "or `device` where NVML does not tell processes apart: then all that is in use", "gpu", ("source",)),
+    Sampled("engine.gpu_memory_bytes", "B", "device memory of the engine's processes; `source` is `process`, or "
+            "`device` where NVML does not tell processes apart: then all that is in use", "gpu", ("source",)),
 )  # fmt: skip
 
 _HOST = (
@@ -161,9 +161,9 @@ _SERVER = (
     _server("prompt_tokens_per_s", "tok/s", "prompt tokens taken in"),
     _server("generation_tokens_per_s", "tok/s", "tokens put out"),
     _server("requests_per_s", "1/s", "requests that ended well"),
-    _server("prefix_hit_share", "share", "prompt tokens found in the prefix cache, of those looked up since the scrape before"),
+    _server("prefix_hit_share", "share", "prompt tokens found in the prefix cache, of those looked up"),
     _server("draft_tokens_per_s", "tok/s", "tokens proposed by speculation"),
-    _server("draft_accepted_share", "share", "of those proposed since the scrape before"),
+    _server("draft_accepted_share", "share", "tokens accepted, of those proposed"),
     *(
         _server(f"{name}_ms", "ms", f"{text} of the requests counted since the scrape before, from the engine's "
                 "histogram: `stat` is mean, p50 or p90", 3, "stat")

@@ -209,7 +209,7 @@ JOIN sample_tick ON sample_tick.layout_id = sample_column.layout_id"""
 
 
 def m003_ticks(db: sqlite3.Connection) -> None:
-    """Samples by the tick: a row per sampler and instant instead of a row per value; what samplers say of themselves."""
+    """Samples by the tick: a row per sampler and instant, not per value; what samplers say of themselves."""
     tables = (_SAMPLE_LAYOUT, _SAMPLE_COLUMN, _SAMPLE_TICK)
     indexes = (
         "CREATE INDEX tick_layout ON sample_tick (layout_id, t_ns)",

@@ -1,7 +1,7 @@
 """Samples in the results file: ticks in, series out.
 
 A tick is one row with a JSON array: about six bytes a value, one insert for all that a sampler read at an instant, and
-plain SQL for whoever reads the file without redline. Reading takes whole rows apart again: a million values in a second.
+plain SQL for whoever reads the file without redline. Reading takes whole rows apart again.
 """
 
 from __future__ import annotations
