@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
+from types import MappingProxyType
+from typing import NamedTuple
 
 import orjson
 
+NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
-@dataclass(frozen=True)
-class Sample:
+
+class Sample(NamedTuple):
     """`t_ns` is monotonic. `name` is dotted and ends in its unit, e.g. `engine.rss_bytes`, `gpu.memory_used_bytes`."""
 
     t_ns: int
     name: str
     value: float
     unit: str
-    labels: dict[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = NO_LABELS
 
 
 Column = tuple[str, str, str]
@@ -57,9 +60,9 @@ class Layouts:
             layout = self._known[columns] = Layout(columns)
         return Tick(t_ns, layout, orjson.dumps([one.value for one in samples]).decode())  # NaN and infinity: null
 
-    def _text(self, labels: dict[str, str]) -> str:
+    def _text(self, labels: Mapping[str, str]) -> str:
         key = tuple(labels.items())
         text = self._labels.get(key)
         if text is None:
-            text = self._labels[key] = orjson.dumps(labels, option=orjson.OPT_SORT_KEYS).decode()
+            text = self._labels[key] = orjson.dumps(dict(labels), option=orjson.OPT_SORT_KEYS).decode()
         return text

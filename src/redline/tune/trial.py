@@ -20,6 +20,7 @@ from redline.load.prompts import PromptSource, prompt_source
 from redline.load.run import PointOutcome, run_point
 from redline.observe.box import BoxWatch
 from redline.observe.metrics import ServerWatch
+from redline.observe.samplers import Plan as SamplingPlan
 from redline.observe.sampling import Watch, sampling
 from redline.spec.experiment import Experiment
 from redline.spec.load import LoadPoint
@@ -120,7 +121,7 @@ def up(context: Context, job: Job, repeat: int) -> Iterator[tuple[Server, int, W
         try:
             store.trial_ready(trial, server.endpoint, _hashes(job))
             context.events.ready(server.endpoint)
-            with sampling(server.endpoint.pids, lambda samples: store.add_samples(trial, samples)) as watch:
+            with _sampled(context, job, server, trial) as watch:
                 yield server, trial, watch
         except EnvironmentFault as fault:
             # a server that is asked for the length of a prompt just when it dies does not answer
@@ -140,6 +141,20 @@ def up(context: Context, job: Job, repeat: int) -> Iterator[tuple[Server, int, W
         store.end_trial(trial, status, str(error or ""), error.diagnosis if error else "")
         for path in sorted(folder.iterdir()):
             store.add_artifact(context.run_id, path, "engine-log" if path.suffix == ".log" else path.suffix.strip("."))
+
+
+@contextmanager
+def _sampled(context: Context, job: Job, server: Server, trial: int) -> Iterator[Watch]:
+    """What the samplers say of themselves is with the trial after every point, and at its end."""
+    store, endpoint = context.store, server.endpoint
+    plan = SamplingPlan(pids=tuple(endpoint.pids), metrics_url=endpoint.metrics_url, headers=_headers(job))
+    watch: Watch | None = None
+    try:
+        with sampling(plan, lambda ticks: store.add_ticks(trial, ticks)) as watch:
+            yield watch
+    finally:
+        if watch is not None:
+            store.keep_telemetry(trial, watch.told())
 
 
 @dataclass(frozen=True)
@@ -171,6 +186,7 @@ class _UnderLoad:
             as_dict["calibration"] = calibrator.after(twin, outcome.chunks_per_s)
         as_dict["chunks_per_s"] = outcome.chunks_per_s
         as_dict["observe_notes"] = [*self.watch.notes, *map(str, self.watch.skipped)]
+        store.keep_telemetry(self.trial, self.watch.told())
         summary = self._judge(point_id, point, outcome, as_dict, seed)
         as_dict |= self.plan.took(point, summary, outcome.stopped_by, time.monotonic() - began)
         verdict = summary.verdict
@@ -211,11 +227,16 @@ class _UnderLoad:
         box_said = box.as_dict(outcome.client_cpu_s) | {"gpu_slowed": slowed}
         return outcome, {"server": server.as_dict(), "box": box_said} | found
 
-    def _server_watch(self) -> ServerWatch:
-        key = _api_key(self.job)
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        url, store = self.server.endpoint.metrics_url, self.context.store
-        return ServerWatch(url, lambda samples: store.add_samples(self.trial, samples), headers)
+    @contextmanager
+    def _server_watch(self) -> Iterator[ServerWatch]:
+        """Between its looks before and after it hears what the samplers scrape."""
+        url = self.server.endpoint.metrics_url
+        with ServerWatch(url, lambda samples: None, _headers(self.job), alone=False) as server:
+            self.watch.heard = server.heard
+            try:
+                yield server
+            finally:
+                self.watch.heard = None
 
     def _judge(
         self, point_id: int, point: LoadPoint, outcome: PointOutcome, as_dict: dict[str, Any], seed: int
@@ -255,6 +276,11 @@ def _salt_key(context: Context, job: Job) -> str:
     if context.apart:
         return f"{context.run_id} {job.spec.label}"
     return f"{context.run_id}{context.part}" if job.spec.kind == "url" else ""
+
+
+def _headers(job: Job) -> dict[str, str]:
+    key = _api_key(job)
+    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 def _api_key(job: Job) -> str | None:
