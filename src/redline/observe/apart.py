@@ -1,5 +1,5 @@
-"""The samplers in a process of their own: no lock of the interpreter is shared with the load generator's bookkeeping, and
-a driver that hangs can be left behind.
+"""The samplers in a process of their own: no interpreter lock is shared with the load generator's bookkeeping, and a
+driver that hangs can be left behind.
 
 It is told its plan on stdin, whose end means that redline is gone; it writes lines to stdout:
 
@@ -33,7 +33,8 @@ RESTARTS = 2
 
 
 class Apart:
-    """redline's side. `hear` gets the name of the sampler and its tick, in a thread of ours; `told` what it said last."""
+    """redline's side. `hear` gets the name of the sampler and its tick, in a thread of ours; `told` is what the
+    samplers said last."""
 
     def __init__(self, plan: Plan, hear: Hear) -> None:
         self._plan, self._hear = plan, hear
@@ -82,8 +83,10 @@ class Apart:
             except Exception as error:  # the run is worth more than its samples
                 self.notes.append(f"samples could not be kept: {type(error).__name__}: {error}")
             code = self._process.wait()
-            if self._process.stdout is not None:
-                self._process.stdout.close()
+            for pipe in (self._process.stdin, self._process.stdout):
+                with suppress(OSError):
+                    if pipe is not None:
+                        pipe.close()
             if self._stopping:
                 return
             how = f"signal {-code}" if code < 0 else f"exit code {code}"

@@ -35,6 +35,8 @@ class Cpus:
         self._stat(into, cores)
         for kind in ("cpu", "memory", "io"):
             self._pressure(into, kind)
+
+    def load(self, into: Reading) -> None:
         if average := self._files.read("loadavg").split(" ", 1)[0]:
             into.put("host.loadavg", float(average))
 

@@ -1,7 +1,7 @@
 """What DCGM tells, where it is there: from a dcgm-exporter on this box, else from `dcgmi dmon`.
 
-Values are kept under their field's name as `dcgm.NAME`, labelled `gpu` (and `mig`): DCGM's profiling fields are shares of
-the time, 0 to 1.
+Values are kept under their field's name as `dcgm.NAME`, labelled `gpu` (and `mig`): DCGM's profiling fields are shares
+of the time, 0 to 1.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The engine's `/metrics` as samples: what it means under our names (`engine.…`), everything as it is called there
 (`server.…`).
 
-Counters become rates and shares, histograms the mean, p50 and p90 of what was counted since the scrape before. A counter
-that goes backwards belongs to an engine that was started anew: the interval is left out, and a note says so.
+Counters become rates and shares, histograms the mean, p50 and p90 of what was counted since the scrape before. A
+counter that goes backwards belongs to an engine that was started anew: the interval is left out, and a note says so.
 """
 
 from __future__ import annotations

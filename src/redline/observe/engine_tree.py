@@ -88,8 +88,8 @@ class RunQueue:
         self._scan_at = time.monotonic() + SCAN_EVERY_S
         paths = []
         for pid in members:
-            with suppress(OSError):
-                paths += [f"{pid}/task/{thread}/schedstat" for thread in os.listdir(f"/proc/{pid}/task")]
+            with suppress(OSError), os.scandir(f"/proc/{pid}/task") as threads:
+                paths += [f"{pid}/task/{thread.name}/schedstat" for thread in threads]
         before = {path: one[1] for path, one in self._known.items()}
         self._known = {path: self._known[path] for path in paths if path in self._known}
         ran = {path: self._ran(path) for path in paths}

@@ -1,7 +1,7 @@
-"""A card's own activity counters by NVML GPM: what the SMs, the tensor cores, the DRAM and the links did between two looks.
+"""A card's own activity counters by NVML GPM: what SMs, tensor cores, DRAM and links did between two looks.
 
-Hopper and later, without root and without a daemon. Each look is a sample; a metric is computed from two of them, so the
-values are means over the tick.
+Hopper and later, without root and without a daemon. Each look is a sample; a metric is computed from two of them, so
+the values are means over the tick.
 """
 
 from __future__ import annotations

@@ -50,6 +50,7 @@ class HostSampler:
         self._cpus.read(into, cores=slow or self._cpus.cores <= MANY_CORES)
         if slow:
             self._slow_at = time.monotonic() + SLOW_EVERY_S
+            self._cpus.load(into)
             self._memory.read(into)
             self._devices.read(into)
             self._wall(into)

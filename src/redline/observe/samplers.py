@@ -169,15 +169,16 @@ class _Loop:
         due_s = began_s
         while not stop.is_set():
             tick_s, tick_cpu_s = time.monotonic(), time.thread_time()
-            cost.late_ticks += tick_s - due_s > self._interval_s / 2
+            if tick_s - due_s > self._interval_s / 2:
+                cost.late_ticks += 1
+                due_s = tick_s  # what was missed is not made up for
             self._tick()
             took_s, cpu_s = time.monotonic() - tick_s, time.thread_time() - tick_cpu_s
             cost.elapsed_s, cost.cpu_s = time.monotonic() - began_s, time.thread_time() - cpu_began_s
             self._tell()
             # Waiting for a core is no reason to look less often, work and a slow driver or server are.
             busy_s = cpu_s if self._sampler.name == "host" else took_s
-            # what was missed is not made up for: the next tick is an interval after this one was due, or at once
-            due_s = max(due_s + self._interval_s, tick_s + busy_s / self._duty, time.monotonic())
+            due_s = max(due_s + self._interval_s, tick_s + busy_s / self._duty)
             stop.wait(max(0.0, due_s - time.monotonic()))
         self._tick()
         cost.elapsed_s, cost.cpu_s = time.monotonic() - began_s, time.thread_time() - cpu_began_s

@@ -35,7 +35,7 @@ class Watch:
         try:
             self._keep([tick])
         except Exception as error:  # the run is worth more than its samples
-            self.note(f"{sampler}: {type(error).__name__}: {error}")
+            self.note(f"samples are not kept: {type(error).__name__}: {error}")
         if (heard := self.heard) is not None:
             heard(sampler, tick)
 

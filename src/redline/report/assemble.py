@@ -174,8 +174,12 @@ def _stopped_by(point: PointRow) -> str:
 
 
 def _start(reader: Reader, trial: TrialRow) -> Start:
-    memory = reader.peak(trial.id, "engine.pss_bytes") or reader.peak(trial.id, "engine.rss_bytes")
-    device = reader.peak(trial.id, "engine.gpu_memory_bytes")
+    # whoever listens on the port of somebody else's server may be a proxy: its memory is not the engine's
+    mine = trial.engine_kind != "url"
+    memory = device = None
+    if mine:
+        memory = reader.peak(trial.id, "engine.pss_bytes") or reader.peak(trial.id, "engine.rss_bytes")
+        device = reader.peak(trial.id, "engine.gpu_memory_bytes")
     return Start(
         run_id=trial.run_id,
         trial_id=trial.id,

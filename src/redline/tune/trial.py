@@ -16,12 +16,13 @@ from redline.engines.engine import Server, Start
 from redline.errors import EngineDied, EngineError, EnvironmentFault, RedlineError
 from redline.load.giving_up import gone
 from redline.load.measured import level_twin
+from redline.load.progress import LoadProgress
 from redline.load.prompts import PromptSource, prompt_source
 from redline.load.run import PointOutcome, run_point
 from redline.observe.box import BoxWatch
+from redline.observe.client import client_samples
 from redline.observe.metrics import ServerWatch
-from redline.observe.samplers import Plan as SamplingPlan
-from redline.observe.sampling import Watch, sampling
+from redline.observe.sampling import Watch
 from redline.spec.experiment import Experiment
 from redline.spec.load import LoadPoint
 from redline.spec.resolve import model_hashes, resolve_model
@@ -32,6 +33,7 @@ from redline.tune.events import Events
 from redline.tune.judge import summary_of
 from redline.tune.plan import Plan
 from redline.tune.preflight import Job
+from redline.tune.sampled import key_header, plan_for, sampled
 from redline.tune.stop import Stop
 
 STARTS_PER_TRIAL = 2  # an engine that dies under load is started once more for the points that are left
@@ -121,7 +123,7 @@ def up(context: Context, job: Job, repeat: int) -> Iterator[tuple[Server, int, W
         try:
             store.trial_ready(trial, server.endpoint, _hashes(job))
             context.events.ready(server.endpoint)
-            with _sampled(context, job, server, trial) as watch:
+            with sampled(store, trial, plan_for(server.endpoint, job.spec)) as watch:
                 yield server, trial, watch
         except EnvironmentFault as fault:
             # a server that is asked for the length of a prompt just when it dies does not answer
@@ -141,20 +143,6 @@ def up(context: Context, job: Job, repeat: int) -> Iterator[tuple[Server, int, W
         store.end_trial(trial, status, str(error or ""), error.diagnosis if error else "")
         for path in sorted(folder.iterdir()):
             store.add_artifact(context.run_id, path, "engine-log" if path.suffix == ".log" else path.suffix.strip("."))
-
-
-@contextmanager
-def _sampled(context: Context, job: Job, server: Server, trial: int) -> Iterator[Watch]:
-    """What the samplers say of themselves is with the trial after every point, and at its end."""
-    store, endpoint = context.store, server.endpoint
-    plan = SamplingPlan(pids=tuple(endpoint.pids), metrics_url=endpoint.metrics_url, headers=_headers(job))
-    watch: Watch | None = None
-    try:
-        with sampling(plan, lambda ticks: store.add_ticks(trial, ticks)) as watch:
-            yield watch
-    finally:
-        if watch is not None:
-            store.keep_telemetry(trial, watch.told())
 
 
 @dataclass(frozen=True)
@@ -217,7 +205,7 @@ class _UnderLoad:
                 seed=seed,
                 prompts=self.prompts,
                 on_record=lambda record: store.add_request(point_id, record),
-                on_progress=self.context.events.progress,
+                on_progress=self._progress,
                 should_stop=lambda: stop.asked,
                 alive=self.server.alive,
                 api_key=_api_key(self.job),
@@ -227,11 +215,15 @@ class _UnderLoad:
         box_said = box.as_dict(outcome.client_cpu_s) | {"gpu_slowed": slowed}
         return outcome, {"server": server.as_dict(), "box": box_said} | found
 
+    def _progress(self, progress: LoadProgress) -> None:
+        self.context.events.progress(progress)
+        self.context.store.add_samples(self.trial, client_samples(progress))
+
     @contextmanager
     def _server_watch(self) -> Iterator[ServerWatch]:
         """Between its looks before and after it hears what the samplers scrape."""
         url = self.server.endpoint.metrics_url
-        with ServerWatch(url, lambda samples: None, _headers(self.job), alone=False) as server:
+        with ServerWatch(url, lambda samples: None, key_header(self.job.spec), alone=False) as server:
             self.watch.heard = server.heard
             try:
                 yield server
@@ -276,11 +268,6 @@ def _salt_key(context: Context, job: Job) -> str:
     if context.apart:
         return f"{context.run_id} {job.spec.label}"
     return f"{context.run_id}{context.part}" if job.spec.kind == "url" else ""
-
-
-def _headers(job: Job) -> dict[str, str]:
-    key = _api_key(job)
-    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 def _api_key(job: Job) -> str | None:
