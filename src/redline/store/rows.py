@@ -104,6 +104,11 @@ class RunRow:
     artifacts: tuple[ArtifactRow, ...] = ()
 
     @property
+    def served(self) -> bool:
+        """Of `redline serve`: sampled, and without load points."""
+        return self.argv[1:2] == ("serve",)
+
+    @property
     def models(self) -> list[str]:
         return list(dict.fromkeys(trial.model for trial in self.trials))
 

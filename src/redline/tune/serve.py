@@ -19,8 +19,6 @@ from redline.store.store import Store
 from redline.tune.preflight import adapter
 from redline.tune.sampled import plan_for, sampled
 
-_VERB = "serve"
-
 
 @contextmanager
 def serve(
@@ -56,7 +54,7 @@ def recorded(server: Server, experiment: Experiment, store: Store) -> Iterator[t
     The run is done when the block ends, failed when it raises.
     """
     model, spec = experiment.models[0], experiment.engines[0]
-    run_id = store.begin_run(experiment, facts(), ["redline", _VERB])
+    run_id = store.begin_run(experiment, facts(), ["redline", "serve"])
     trial = store.begin_trial(run_id, model=model.served_name, spec=spec, repeat=0)
     store.trial_ready(trial, server.endpoint, {})
     status = "failed"
@@ -71,7 +69,7 @@ def recorded(server: Server, experiment: Experiment, store: Store) -> Iterator[t
 
 def refuse_served(row: RunRow) -> None:
     """UsageError for a run of `redline serve`, which measured nothing that could be gone on with."""
-    if row.argv[1:2] == (_VERB,):
+    if row.served:
         raise UsageError(
             f"run {row.id} was a `redline serve`: there are no load points to go on with",
             fix=f"redline report {row.id} shows what was sampled",
