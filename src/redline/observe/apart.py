@@ -34,10 +34,10 @@ RESTARTS = 2
 
 class Apart:
     """redline's side. `hear` gets the name of the sampler and its tick, in a thread of ours; `told` is what the
-    samplers said last."""
+    samplers said last, and `tell` is called when that is new."""
 
-    def __init__(self, plan: Plan, hear: Hear) -> None:
-        self._plan, self._hear = plan, hear
+    def __init__(self, plan: Plan, hear: Hear, tell: Callable[[], None] = lambda: None) -> None:
+        self._plan, self._hear, self._tell = plan, hear, tell
         self.told: dict[str, Any] = {}
         self.notes: list[str] = []
         self._stopping = False
@@ -113,6 +113,7 @@ class Apart:
                 layouts[number] = (sampler, Layout(tuple(map(tuple, orjson.loads(columns)))))
             elif kind == "S":
                 self.told = orjson.loads(rest)
+                self._tell()
 
 
 class _Out:

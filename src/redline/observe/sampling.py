@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,7 +17,7 @@ from redline.observe.sample import Layouts, Sample, Tick
 from redline.observe.samplers import Overhead, Plan, Samplers
 
 Keep = Callable[[list[Tick]], None]
-Told = Callable[[dict[str, Any]], None]
+TELL_EVERY_S = 5.0
 _ODD = ("gpu", "metrics")
 """What is missed when it is not there. DCGM is a luxury where NVML tells the same."""
 
@@ -30,6 +32,9 @@ class Watch:
         self._lock = threading.Lock()
         self.heard: Callable[[str, Tick], None] | None = None
         """Gets every tick with its sampler's name, for whoever follows the run."""
+        self.tell: Callable[[dict[str, Any]], None] | None = None
+        """Gets what the samplers say of themselves, at first and now and then."""
+        self._told_s = -math.inf
 
     def take(self, sampler: str, tick: Tick) -> None:
         try:
@@ -38,6 +43,15 @@ class Watch:
             self.note(f"samples are not kept: {type(error).__name__}: {error}")
         if (heard := self.heard) is not None:
             heard(sampler, tick)
+
+    def renewed(self) -> None:
+        if self.tell is None or time.monotonic() - self._told_s < TELL_EVERY_S:
+            return
+        self._told_s = time.monotonic()
+        try:
+            self.tell(self.told())
+        except Exception as error:
+            self.note(f"what the samplers say is not kept: {type(error).__name__}: {error}")
 
     def note(self, text: str) -> None:
         with self._lock:
@@ -82,7 +96,7 @@ def sampling(plan: Plan, keep: Keep, *, apart: bool = True, nvml_library: Any = 
     source: Apart | Samplers | None = None
     try:
         if apart and nvml_library is None:
-            source = Apart(plan, watch.take)
+            source = Apart(plan, watch.take, watch.renewed)
         else:
             source = Samplers(plan, _in_thread(watch), nvml_library)
             source.start()

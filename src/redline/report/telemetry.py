@@ -128,6 +128,8 @@ def value_text(name: str, value: float, unit: str = "") -> str:
         return f"{value:.0%}" if value >= 0.1 or value == 0 else f"{value:.1%}"
     if unit in ("B", "B/s"):
         return data_size(value) + unit[1:]
+    if not unit and value == int(value):
+        return f"{value:,.0f}"
     if unit == "1/s":
         return f"{number(value)}/s"
     return f"{number(value)} {unit}".rstrip()

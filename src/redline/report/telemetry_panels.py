@@ -18,7 +18,7 @@ PANELS: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
         ("in flight", "client.in_flight"), ("running", "engine.requests_running"),
         ("waiting", "engine.requests_waiting"),
     )),
-    ("engine", "share", (("KV cache", "engine.kv_usage_share"), ("prefix hits", "engine.prefix_hit_share"),
+    ("cache", "share", (("KV cache", "engine.kv_usage_share"), ("prefix hits", "engine.prefix_hit_share"),
         ("drafts accepted", "engine.draft_accepted_share"))),
     ("preemptions", "1/s", (("preemptions", "engine.preemptions_per_s"),)),
     ("GPU activity", "share", (
@@ -37,7 +37,7 @@ PANELS: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
     ("disk", "B/s", (("read", "host.disk_read_bytes_per_s"), ("written", "host.disk_written_bytes_per_s"))),
     ("major faults", "1/s", (("host", "host.major_faults_per_s"),)),
 )  # fmt: skip
-_ALWAYS = {"requests", "engine", "GPU activity", "CPU", "pressure"}
+_ALWAYS = {"requests", "cache", "GPU activity", "CPU", "pressure"}
 """The others are shown where something moved."""
 
 

@@ -25,7 +25,7 @@ def sampled(store: Store, trial: int, plan: Plan) -> Iterator[Watch]:
     watch: Watch | None = None
     try:
         with sampling(plan, lambda ticks: store.add_ticks(trial, ticks)) as watch:
-            store.keep_telemetry(trial, watch.told())
+            watch.tell = lambda told: store.keep_telemetry(trial, told)
             yield watch
     finally:
         if watch is not None:

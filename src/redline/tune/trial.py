@@ -174,7 +174,6 @@ class _UnderLoad:
             as_dict["calibration"] = calibrator.after(twin, outcome.chunks_per_s)
         as_dict["chunks_per_s"] = outcome.chunks_per_s
         as_dict["observe_notes"] = [*self.watch.notes, *map(str, self.watch.skipped)]
-        store.keep_telemetry(self.trial, self.watch.told())
         summary = self._judge(point_id, point, outcome, as_dict, seed)
         as_dict |= self.plan.took(point, summary, outcome.stopped_by, time.monotonic() - began)
         verdict = summary.verdict
