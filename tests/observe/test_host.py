@@ -146,12 +146,13 @@ BOX = {
     "stat": "cpu  100 0 100 700 100 0 0 0 0 0\ncpu0 50 0 50 350 50 0 0 0\nintr 1000 5 5\nctxt 5000\nprocesses 10\n"
     "procs_running 3\nprocs_blocked 1\n",
     "pressure/io": "some avg10=0 avg60=0 avg300=0 total=1000\nfull avg10=0 avg60=0 avg300=0 total=500\n",
-    "meminfo": "MemTotal: 1000 kB\nMemAvailable: 600 kB\nBuffers: 10 kB\nCached: 200 kB\nDirty: 5 kB\nSwapTotal: 100 kB\n"
-    "SwapFree: 40 kB\n",
+    "meminfo": "MemTotal: 1000 kB\nMemAvailable: 600 kB\nBuffers: 10 kB\nCached: 200 kB\nDirty: 5 kB\n"
+    "SwapTotal: 100 kB\nSwapFree: 40 kB\n",
     "vmstat": "pswpin 1\npswpout 2\npgfault 100\npgmajfault 10\nallocstall_normal 1\nallocstall_movable 1\n",
-    "diskstats": " 259 0 nvme0n1 10 0 100 5 20 0 200 5 0 50 10\n 259 1 nvme0n1p1 10 0 100 5 20 0 200 5 0 50 10\n"
-    " 7 0 loop0 9 0 9 9 9 9 9 9 9 9 9\n",
-    "net/dev": "Inter-|\n face |\n  eth0: 1000 9 1 1 0 0 0 0 2000 9 0 0 0 0 0 0\n  dummy: 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n",
+    "diskstats": " 259 0 nvme0n1 10 0 100 5 20 0 200 5 0 50 10\n"
+    " 259 1 nvme0n1p1 10 0 100 5 20 0 200 5 0 50 10\n 7 0 loop0 9 0 9 9 9 9 9 9 9 9 9\n",
+    "net/dev": "Inter-|\n face |\n  eth0: 1000 9 1 1 0 0 0 0 2000 9 0 0 0 0 0 0\n"
+    "  dummy: 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n",
     "net/snmp": "Tcp: ActiveOpens RetransSegs\nTcp: 5 10\n",
     "softirqs": "          CPU0 CPU1\nNET_RX: 10 20\nHI: 1 1\n",
 }  # fmt: skip
