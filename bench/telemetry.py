@@ -10,9 +10,9 @@ One engine stays up. A round is one segment of load for every arm, in an order o
     apart    every sampler, in a process of its own, into a results file: what redline does
     thread   the same in threads of redline's own process
 
-Of each segment the median and the 99th percentile of the gaps between chunks. A ratio is to `off` of the same round, the
-interval the bootstrap's over rounds, at 95 %. The cost is CPU time of the sampler process with its start, and of the
-threads here that take its ticks and write them, in percent of one core.
+Of each segment the median and the 99th percentile of the gaps between chunks. A ratio is to `off` of the same round,
+its interval the bootstrap's over rounds, at 95 %. The cost is CPU time of the sampler process, its start included, and
+of the threads here that take its ticks and write them, in percent of one core.
 """
 
 from __future__ import annotations

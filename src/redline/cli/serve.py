@@ -14,6 +14,7 @@ from rich.markup import escape
 if TYPE_CHECKING:
     from redline.engines.engine import Server
     from redline.spec.experiment import Experiment
+    from redline.tune.stop import Stop
 
 
 Model = Annotated[str, typer.Argument(help="folder, hub id, bundled:NAME or shape:NAME")]
@@ -43,7 +44,6 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="the endpoint as JSON, once it is ready")] = False,
 ) -> None:
     from redline.cli.show import TerminalEvents, stderr
-    from redline.errors import EngineDied
     from redline.tune.serve import serve
     from redline.tune.stop import Stop
 
@@ -62,13 +62,20 @@ def command(
             events.__exit__()
             with _recording(server, experiment, db, record) as run_id:
                 _show(server, as_json, run_id)
-                with stop.orderly():
-                    while server.alive() and not stop.asked:
-                        time.sleep(0.2)
-            if not stop.asked:
-                tag, meaning, fix = server.diagnose()
-                raise EngineDied(f"{spec.label} died", why=meaning, fix=fix, log_tail=server.log_tail(), diagnosis=tag)
+                _until_stopped(server, spec.label, stop)
             console.print(f"stopping {spec.label}")
+
+
+def _until_stopped(server: Server, label: str, stop: Stop) -> None:
+    """Returns on Ctrl-C; EngineDied when the engine ends by itself."""
+    from redline.errors import EngineDied
+
+    with stop.orderly():
+        while server.alive() and not stop.asked:
+            time.sleep(0.2)
+    if not stop.asked:
+        tag, meaning, fix = server.diagnose()
+        raise EngineDied(f"{label} died", why=meaning, fix=fix, log_tail=server.log_tail(), diagnosis=tag)
 
 
 @contextmanager

@@ -177,7 +177,8 @@ class GpuSampler:
 def _reasons(ask: Asking, handle: Any) -> int | None:
     """Drivers before 535 know the function by its old name only."""
     bits = ask("DeviceGetCurrentClocksEventReasons", handle, quietly=True)
-    return bits if bits is not None else ask("DeviceGetCurrentClocksThrottleReasons", handle)
+    found = bits if bits is not None else ask("DeviceGetCurrentClocksThrottleReasons", handle)
+    return None if found is None else int(found)
 
 
 def _scaled(value: float | None, scale: float) -> float | None:
