@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -18,7 +18,7 @@ from redline.clock import now_ns
 from redline.engines.http import try_fetch
 from redline.errors import EnvironmentFault, UsageError
 from redline.observe.sample import Column, Tick
-from redline.observe.samplers import Plan
+from redline.observe.samplers import NAMES, Plan
 from redline.observe.sampling import sampling
 from redline.store.read import Reader, default_path
 from redline.store.rows import RunRow, TrialRow
@@ -161,10 +161,9 @@ class Live:
         self._stack = ExitStack()
 
     def __enter__(self) -> Live:
-        metrics, names = None, ("host", "gpu", "dcgm")
+        plan = Plan(pids=pids_behind(self._url), metrics_interval_s=1.0, samplers=("host", "gpu", "dcgm"))
         if self._url:
-            metrics, names = _metrics_url(self._url), ("host", "gpu", "metrics", "dcgm")
-        plan = Plan(pids=pids_behind(self._url), metrics_url=metrics, metrics_interval_s=1.0, samplers=names)
+            plan = replace(plan, metrics_url=_metrics_url(self._url), samplers=NAMES)
         self._watch = self._stack.enter_context(sampling(plan, self._take))
         time.sleep(FIRST_LOOK_S)
         return self
