@@ -109,6 +109,8 @@ class Stored:
     """A run in the results file, which its own process goes on writing."""
 
     def __init__(self, which: str, path: Path) -> None:
+        if not which and not path.is_file():
+            raise _nothing(path)
         self._reader = Reader.open(path)
         try:
             self._run_id = self._resolve(which)
@@ -121,11 +123,7 @@ class Stored:
             return self._reader.run(which).id
         going = [row.id for row in self._reader.runs(50) if row.status == "running"]
         if not going:
-            raise UsageError(
-                f"no run goes on in {self._reader.path}",
-                why="redline compare, bench and serve are runs that can be watched",
-                fix="redline watch --url http://127.0.0.1:8000, redline watch --box, or redline watch RUN for its end",
-            )
+            raise _nothing(self._reader.path)
         return going[0]
 
     def __enter__(self) -> Stored:
@@ -148,6 +146,14 @@ class Stored:
         return Snapshot(
             title, run.status, run.id, _engine(trial), _point(run, trial), gauges, trial.telemetry if trial else {}
         )
+
+
+def _nothing(path: Path) -> UsageError:
+    return UsageError(
+        f"no run goes on in {path}",
+        why="redline compare, bench and serve are runs that can be watched",
+        fix="redline watch --url http://127.0.0.1:8000, redline watch --box, or redline watch RUN for its end",
+    )
 
 
 class Live:
