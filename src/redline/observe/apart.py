@@ -96,10 +96,15 @@ class Apart:
             )
             if again:
                 time.sleep(0.2)
-                with self._lock:
-                    if self._stopping:
-                        return
-                    self._process = self._start()
+                if not self._started_again():
+                    return
+
+    def _started_again(self) -> bool:
+        """False once the run ends."""
+        with self._lock:
+            if not self._stopping:
+                self._process = self._start()
+            return not self._stopping
 
     def _lines(self) -> None:
         layouts: dict[str, tuple[str, Layout]] = {}
