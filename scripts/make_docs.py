@@ -12,6 +12,7 @@ from redline.analyse.peers.tools import PEER_DEFINITIONS
 from redline.analyse.verdict import RULES
 from redline.node.tunables.table import TUNABLES
 from redline.node.tunables.tunable import Profile, Tunable, Want
+from redline.sampled import SAMPLED
 from redline.spec.experiment import Experiment
 from redline.spec.overrides import FLAGS
 from redline.units import DEFINITIONS
@@ -211,11 +212,41 @@ def _kept(row: Tunable) -> str:
     return f"{row.persist} `{row.persist_key}`" if row.persist != "none" else "by hand" if row.write == "none" else "-"
 
 
+_SAMPLERS = {
+    "gpu": "The GPU, by NVML",
+    "gpm": "The GPU's own activity counters, by NVML GPM (Hopper and later)",
+    "host": "The host, the engine's processes, and redline itself",
+    "metrics": "The engine, by its `/metrics`",
+    "client": "The load generator",
+    "each": "What the samplers cost",
+}
+
+
+def telemetry_names() -> str:
+    """Everything that samplers measure, by sampler."""
+    tables: dict[str, list[str]] = {}
+    for one in SAMPLED.values():
+        labels = ", ".join(f"`{label}`" for label in one.labels)
+        tables.setdefault(one.sampler, []).append(f"| `{one.name}` | {one.unit} | {labels} | {one.text} |")
+    head = "| name | unit | labels | |\n|---|---|---|---|\n"
+    body = "\n\n".join(f"## {_SAMPLERS[sampler]}\n\n{head}" + "\n".join(rows) for sampler, rows in tables.items())
+    return f"""# Telemetry: names and units
+
+{len(SAMPLED)} names; [Telemetry](telemetry.md) says how they come about. A share is 0 to 1. A rate is over the time since the value
+before. A counter is kept as it is, so its difference over any stretch of time can be had. The label `mig` is there on MIG
+instances alone. Beside these, every counter and gauge of an engine's `/metrics` is kept under its own name as `server.NAME`, and
+what DCGM tells as `dcgm.NAME`.
+
+{body}
+"""
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "definitions.md": definitions,
     "errors.md": error_page,
     "experiment.md": experiment,
     "node-settings.md": node_settings,
+    "telemetry-names.md": telemetry_names,
     "trust.md": trust,
 }
 

@@ -67,7 +67,7 @@ class FakeNvml:
     """Stands for pynvml with one GPU. `changes` overrides functions by name; None makes one fail as a driver would."""
 
     class NVMLError(Exception):
-        pass
+        value = 3  # not supported
 
     class NVMLError_LibraryNotFound(NVMLError):  # noqa: N801 - the library's own spelling
         pass

@@ -4,9 +4,9 @@ import os
 from typing import Any
 
 from redline.errors import Skipped
-from redline.observe import gpu
 from redline.observe.gpu import GpuSampler
 from redline.observe.sample import Sample
+from redline.sampled import SAMPLED
 from tests.node.boxes import FakeNvml, process
 
 
@@ -30,7 +30,7 @@ def test_every_gpu_with_its_label() -> None:
     assert one["gpu.energy_j"] == (5000.0, "J")
     assert one["gpu.sm_clock_mhz"] == (1980.0, "MHz")
     assert one["gpu.slowed"] == (0.0, "")
-    assert all(name in (gpu.__doc__ or "") for name in one)
+    assert all(name in SAMPLED for name in one)
 
 
 def test_power_and_heat_slow_a_card_down_idleness_does_not() -> None:
@@ -59,6 +59,40 @@ def test_what_the_driver_does_not_tell_is_left_out() -> None:
     assert "gpu.power_w" not in names
     assert "gpu.utilisation_share" not in names
     assert "gpu.memory_used_bytes" in names
+
+
+def test_what_is_not_supported_is_said_once_and_not_asked_again() -> None:
+    asked = []
+
+    def refused(handle: str) -> int:
+        asked.append(handle)
+        raise FakeNvml.NVMLError("Not Supported")
+
+    sampler = GpuSampler.open([], FakeNvml(gpus=2, DeviceGetPowerUsage=refused))
+    assert isinstance(sampler, GpuSampler)
+    for _ in range(3):
+        sampler.read()
+    assert asked == ["gpu0", "gpu1"]
+    said = [note for note in sampler.notes if "PowerUsage" in note]
+    assert said == [f"GPU {n} (NVIDIA H200) does not tell its PowerUsage: not supported" for n in (0, 1)]
+
+
+def test_a_gpu_that_is_lost_is_asked_again() -> None:
+    class Lost(FakeNvml.NVMLError):
+        value = 15
+
+    left = [Lost("GPU is lost"), Lost("GPU is lost")]
+
+    def flaky(handle: str) -> int:
+        if left:
+            raise left.pop()
+        return 200_000
+
+    sampler = GpuSampler.open([], FakeNvml(DeviceGetPowerUsage=flaky))
+    assert isinstance(sampler, GpuSampler)
+    power = [[one.value for one in sampler.read() if one.name == "gpu.power_w"] for _ in range(3)]
+    assert power == [[], [], [200.0]]
+    assert len([note for note in sampler.notes if "GPU is lost" in note]) == 1
 
 
 def test_no_gpu_is_skipped() -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 if TYPE_CHECKING:
     from redline.engines.engine import Server
-    from redline.spec.engine import EngineSpec
-    from redline.spec.model import ModelSpec
+    from redline.spec.experiment import Experiment
+    from redline.tune.stop import Stop
 
 
 Model = Annotated[str, typer.Argument(help="folder, hub id, bundled:NAME or shape:NAME")]
@@ -36,10 +39,11 @@ def command(
     dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16")] = None,
     startup_timeout: Annotated[float | None, typer.Option(help="give up after so many seconds")] = None,
     log: Annotated[Path | None, typer.Option(help="folder that keeps the engine's log")] = None,
+    db: Annotated[Path | None, typer.Option(help="results file that keeps what is sampled meanwhile")] = None,
+    record: Annotated[bool, typer.Option(help="sample GPU, host and engine, once a second, into it")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="the endpoint as JSON, once it is ready")] = False,
 ) -> None:
     from redline.cli.show import TerminalEvents, stderr
-    from redline.errors import EngineDied
     from redline.tune.serve import serve
     from redline.tune.stop import Stop
 
@@ -47,7 +51,8 @@ def command(
         "model": [model], "engines": [engine], "python": python, "host": host, "port": port, "dtype": dtype,
         "model_name": model_name, "startup_timeout": startup_timeout,
     }  # fmt: skip
-    served, spec = _one(values, flag or [], env or [])
+    experiment = _one(values, flag or [], env or [])
+    served, spec = experiment.models[0], experiment.engines[0]
     if log is not None:
         log.mkdir(parents=True, exist_ok=True)
     console = stderr()
@@ -55,18 +60,49 @@ def command(
         events.begin(spec.label)
         with serve(served, spec, artifacts=log, progress=events.phase) as server:
             events.__exit__()
-            _show(server, as_json)
-            with stop.orderly():
-                while server.alive() and not stop.asked:
-                    time.sleep(0.2)
-            if not stop.asked:
-                tag, meaning, fix = server.diagnose()
-                raise EngineDied(f"{spec.label} died", why=meaning, fix=fix, log_tail=server.log_tail(), diagnosis=tag)
+            with _recording(server, experiment, db, record) as run_id:
+                _show(server, as_json, run_id)
+                _until_stopped(server, spec.label, stop)
             console.print(f"stopping {spec.label}")
 
 
-def _one(values: dict[str, Any], flags: list[str], env: list[str]) -> tuple[ModelSpec, EngineSpec]:
-    """The one model and the one engine configuration that the flags mean."""
+def _until_stopped(server: Server, label: str, stop: Stop) -> None:
+    """Returns on Ctrl-C; EngineDied when the engine ends by itself."""
+    from redline.errors import EngineDied
+
+    with stop.orderly():
+        while server.alive() and not stop.asked:
+            time.sleep(0.2)
+    if not stop.asked:
+        tag, meaning, fix = server.diagnose()
+        raise EngineDied(f"{label} died", why=meaning, fix=fix, log_tail=server.log_tail(), diagnosis=tag)
+
+
+@contextmanager
+def _recording(server: Server, experiment: Experiment, db: Path | None, wanted: bool) -> Iterator[str]:
+    """Id of the run; '' where nothing is recorded. A results file that cannot be written does not keep from serving."""
+    from redline.cli.show import stderr
+    from redline.errors import StoreFault
+    from redline.store.file import default_path
+    from redline.store.store import Store
+    from redline.tune.serve import recorded
+
+    store = None
+    try:
+        store = Store.open(db or default_path()) if wanted else None
+    except StoreFault as fault:
+        if db is not None:
+            raise
+        stderr().print(f"[yellow]not recording[/] {escape(str(fault))}")
+    if store is None:
+        yield ""
+        return
+    with store, recorded(server, experiment, store) as (run_id, _):
+        yield run_id
+
+
+def _one(values: dict[str, Any], flags: list[str], env: list[str]) -> Experiment:
+    """The experiment with the one model and the one engine configuration that the flags mean."""
     from redline.errors import UsageError
     from redline.spec.overrides import experiment_from
 
@@ -77,21 +113,19 @@ def _one(values: dict[str, Any], flags: list[str], env: list[str]) -> tuple[Mode
     label = experiment.engines[0].label
     values["engine_flag"] = [f"{label}.{item}" for item in flags]
     values["engine_env"] = [f"{label}.{item}" for item in env]
-    experiment = experiment_from(None, values)
-    return experiment.models[0], experiment.engines[0]
+    return experiment_from(None, values)
 
 
-def _show(server: Server, as_json: bool) -> None:
+def _show(server: Server, as_json: bool, run_id: str) -> None:
     import dataclasses
 
     from rich.console import Console
-    from rich.markup import escape
 
     from redline.cli.show import print_json
 
     endpoint = server.endpoint
     if as_json:
-        print_json(dataclasses.asdict(endpoint))
+        print_json(dataclasses.asdict(endpoint) | {"run": run_id})
         return
     console = Console(highlight=False)
     console.print(
@@ -103,4 +137,6 @@ def _show(server: Server, as_json: bool) -> None:
     console.print(f"ready in {total:.1f} s ({phases}), pids {pids}")
     for name, value in sorted(endpoint.flags.items()):
         console.print(f"  {escape(name)}: {escape(value)}", soft_wrap=True)
+    if run_id:
+        console.print(f"recorded as run {run_id}; redline watch shows it live")
     console.print("Ctrl-C stops it")

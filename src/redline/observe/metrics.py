@@ -1,7 +1,8 @@
 """The server's own account of a load point: its `/metrics` before, during and after.
 
-Counters and gauges become samples (`server.<name>`) while the point runs; histograms are compared before and after
-only. What a scrape costs is measured and told with the rest. A server without metrics is a note, not an error.
+Before and after are asked for here; what lies between comes from the samplers (`heard`), or from a thread of its own
+where there are none. What a scrape costs is measured and told with the rest. A server without metrics is a note, not an
+error.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
+import orjson
+
 from redline.clock import now_ns
 from redline.engines.http import try_fetch
 from redline.observe.meanings import COUNTERS, GAUGES, TIMES
 from redline.observe.prometheus import Page, parse
-from redline.observe.sample import Sample
+from redline.observe.sample import Sample, Tick
 
 INTERVAL_S = 0.7
 MAX_DUTY = 0.05  # a page that takes long is asked for less often
@@ -26,6 +29,13 @@ MAX_SERIES = 400
 SETTLE_S = 2.0
 _TIMEOUT_S = 5.0
 _SKIPPED = ("python_", "process_", "http_")  # of the web server's process, not of the engine
+
+_SCRAPE = "engine.scrape_ms"
+_HEARD = {
+    "running": "engine.requests_running",
+    "waiting": "engine.requests_waiting",
+    "kv_usage": "engine.kv_usage_share",
+}
 
 Keep = Callable[[list[Sample]], None]
 _FLIGHTS_MAX = 400
@@ -55,6 +65,8 @@ class ServerWatch:
     keep: Keep
     headers: Mapping[str, str] = field(default_factory=dict)
     interval_s: float = INTERVAL_S
+    alone: bool = True
+    """False: somebody else scrapes, and calls `heard`."""
 
     def __post_init__(self) -> None:
         self._before = self._after = _Rest()
@@ -71,7 +83,7 @@ class ServerWatch:
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> ServerWatch:
-        if self.url is not None:
+        if self.url is not None and self.alone:
             self._thread = threading.Thread(target=self._loop, name="redline-server-metrics", daemon=True)
             self._thread.start()
         return self
@@ -100,10 +112,10 @@ class ServerWatch:
             page = self._scrape()
             if page is None:
                 return _Rest()
-            counters = [_first(page, COUNTERS[name]) for name in ("prompt_tokens", "generation_tokens")]
+            counters = [first_of(page, COUNTERS[name]) for name in ("prompt_tokens", "generation_tokens")]
             counted = sum(value or 0.0 for value in counters)
             first = counted if first is None else first
-            running, seconds = _first(page, GAUGES["running"]), time.monotonic() - began
+            running, seconds = first_of(page, GAUGES["running"]), time.monotonic() - began
             if (counted == last and not running) or seconds > SETTLE_S:
                 return _Rest(page, running, None if counters[1] is None else counted - first, seconds)
             last = counted
@@ -114,18 +126,36 @@ class ServerWatch:
             began, began_ns = time.monotonic(), now_ns()
             page = self._scrape()
             if page is not None:
-                running = _first(page, GAUGES["running"])
+                running = first_of(page, GAUGES["running"])
                 with self._lock:
                     if running is not None:
-                        flight = running + (_first(page, GAUGES["waiting"]) or 0.0)
+                        flight = running + (first_of(page, GAUGES["waiting"]) or 0.0)
                         self._flights.append((began_ns, now_ns(), flight))
                     for name, names in GAUGES.items():
-                        value = _first(page, names)
+                        value = first_of(page, names)
                         if value is not None:
                             self._gauges[name].append(value)
                 self.keep(samples(page, now_ns()))
             took = time.monotonic() - began
             self._stop.wait(max(self.interval_s - took, took / MAX_DUTY - took))
+
+    def heard(self, sampler: str, tick: Tick) -> None:
+        """A tick of the samplers; those of others than `metrics` are none of ours. Never raises."""
+        if sampler != "metrics":
+            return
+        names = {column[0]: place for place, column in enumerate(tick.layout.columns)}
+        if _SCRAPE not in names:
+            return
+        values = orjson.loads(tick.values)
+        told = {meaning: values[names[name]] for meaning, name in _HEARD.items() if name in names}
+        took_ms = values[names[_SCRAPE]]
+        with self._lock:
+            self._took_ms.append(took_ms)
+            if "running" in told:
+                flight = told["running"] + told.get("waiting", 0.0)
+                self._flights.append((tick.t_ns - int(took_ms * 1e6), tick.t_ns, flight))
+            for meaning, value in told.items():
+                self._gauges[meaning].append(value)
 
     def _scrape(self) -> Page | None:
         began, cpu = time.monotonic(), time.thread_time()
@@ -184,7 +214,7 @@ def compared(before: Page, after: Page) -> dict[str, Any]:
     """`counters` and `times` by meaning, from the differences; `series` has every counter and sum as it was and is."""
     counters, broken = {}, []
     for name, names in COUNTERS.items():
-        old, new = _first(before, names), _first(after, names)
+        old, new = first_of(before, names), first_of(after, names)
         if new is None:
             continue
         if new < (old or 0.0):
@@ -247,7 +277,7 @@ def _series(before: Page, after: Page) -> dict[str, list[float | None]]:
     return {key: list(pairs[key]) for key in moved}
 
 
-def _first(page: Page, names: tuple[str, ...]) -> float | None:
+def first_of(page: Page, names: tuple[str, ...]) -> float | None:
     return next((value for name in names if (value := page.total(name)) is not None), None)
 
 

@@ -28,12 +28,14 @@ def read(path: str) -> str:
 
 @dataclass(frozen=True)
 class Usage:
-    """What one process has used: CPU seconds so far, resident bytes and threads now."""
+    """What one process has used: CPU seconds and page faults so far, resident bytes and threads now."""
 
     start_ticks: int
     cpu_s: float
     rss_bytes: int
     threads: int
+    faults: int = 0
+    major_faults: int = 0
 
 
 def usage(pid: int) -> Usage | None:
@@ -42,7 +44,8 @@ def usage(pid: int) -> Usage | None:
     if len(fields) < 22 or fields[0] in "ZX":
         return None
     cpu = (int(fields[11]) + int(fields[12])) / TICKS_PER_S
-    return Usage(int(fields[19]), cpu, int(fields[21]) * PAGE_BYTES, int(fields[17]))
+    major = int(fields[9])
+    return Usage(int(fields[19]), cpu, int(fields[21]) * PAGE_BYTES, int(fields[17]), int(fields[7]) + major, major)
 
 
 def children(pid: int, *, of_all_threads: bool = True) -> list[int]:
@@ -83,12 +86,13 @@ class Tree:
 
     An engine may have hundreds of threads, so children of threads other than the main one are looked for once a second.
     One that was seen stays in the tree when its parent dies. CPU time of those that ended is kept, so that the sum
-    never falls. A pid that was given to another process is told by its start.
+    never falls. A pid that was given to another process is told by its start. `without` are trees of others below it.
     """
 
     roots: tuple[int, ...]
     members: dict[int, Usage] = field(default_factory=dict)
     ended_cpu_s: float = 0.0
+    without: frozenset[int] = frozenset()
     _thorough_at: float = 0.0
 
     def look(self) -> dict[int, Usage]:
@@ -100,7 +104,7 @@ class Tree:
             self._thorough_at = time.monotonic() + THOROUGH_EVERY_S
         while queue:
             pid = queue.pop()
-            if pid in alive:
+            if pid in alive or pid in self.without:
                 continue
             now = usage(pid)
             before = self.members.get(pid)

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 _NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
 _BRACES = r'\{(?:[^"{}]|"(?:[^"\\]|\\.)*")*\}'
@@ -18,6 +19,8 @@ _ESCAPE = re.compile(r"\\(.)")
 _ESCAPED = {"n": "\n", "\\": "\\", '"': '"'}
 _SPECIAL = {"nan": math.nan, "+inf": math.inf, "inf": math.inf, "-inf": -math.inf}
 _PARTS = ("_bucket", "_sum", "_count")
+
+_KNOWN_MAX = 20_000
 
 Labels = tuple[tuple[str, str], ...]
 
@@ -48,40 +51,79 @@ class Page:
     series: list[Series] = field(default_factory=list)
     broken: int = 0
 
+    @cached_property
+    def _named(self) -> dict[str, list[Series]]:
+        """Asked for once the page is complete."""
+        found: dict[str, list[Series]] = {}
+        for one in self.series:
+            found.setdefault(one.name, []).append(one)
+        return found
+
     def total(self, name: str) -> float | None:
         """Sum over all labels (engines, ranks, models); None when there is no such series."""
-        values = [one.value for one in self.series if one.name == name and not math.isnan(one.value)]
+        values = [one.value for one in self._named.get(name, ()) if not math.isnan(one.value)]
         return sum(values) if values else None
 
     def buckets(self, family: str) -> dict[float, float]:
         """Cumulative counts of a histogram by upper bound, over all labels."""
         found: dict[float, float] = {}
-        for one in self.series:
-            if one.name == f"{family}_bucket" and (bound := _number(one.label("le"))) is not None:
+        for one in self._named.get(f"{family}_bucket", ()):
+            if (bound := _number(one.label("le"))) is not None:
                 found[bound] = found.get(bound, 0.0) + one.value
         return dict(sorted(found.items()))
 
 
 def parse(text: str) -> Page:
     """Everything a page says, in its order."""
-    page, kinds = Page(), {}
-    for raw in text.split("\n"):
-        line = raw.strip()
-        if not line:
-            continue
-        if line.startswith("#"):
-            words = line.split(None, 3)
-            if len(words) == 4 and words[1] == "TYPE":
-                kinds[words[2]] = words[3].strip().lower()
-            continue
+    return Parser().parse(text)
+
+
+class Parser:
+    """For pages of one server, one after the other: what a line says beside its value is taken apart once."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[str, str] = {}
+        self._known: dict[str, tuple[str, Labels, str]] = {}
+
+    def parse(self, text: str) -> Page:
+        page = Page()
+        for raw in text.split("\n"):
+            line = raw.strip()
+            if not line:
+                continue
+            if line.startswith("#"):
+                self._comment(line)
+                continue
+            head, _, last = line.rpartition(" ")
+            known, value = self._known.get(head), _number(last)
+            if known is not None and value is not None:
+                page.series.append(Series(known[0], known[1], value, known[2]))
+                continue
+            one = self._line(line, head)
+            if one is None:
+                page.broken += 1
+            else:
+                page.series.append(one)
+        return page
+
+    def _comment(self, line: str) -> None:
+        words = line.split(None, 3)
+        if len(words) == 4 and words[1] == "TYPE":
+            kind = words[3].strip().lower()
+            if self._kinds.get(words[2], kind) != kind:
+                self._known.clear()
+            self._kinds[words[2]] = kind
+
+    def _line(self, line: str, head: str) -> Series | None:
         match = _LINE.fullmatch(line)
         value = _number(match[3]) if match else None
         labels = _labels(match[2]) if match else None
         if match is None or value is None or labels is None:
-            page.broken += 1
-            continue
-        page.series.append(Series(match[1], labels, value, _kind(match[1], kinds)))
-    return page
+            return None
+        kind = _kind(match[1], self._kinds)
+        if match.end(3) == len(line) and match.end(2 if match[2] else 1) == len(head) and len(self._known) < _KNOWN_MAX:
+            self._known[head] = (match[1], labels, kind)  # nothing but a value follows: no time, no exemplar
+        return Series(match[1], labels, value, kind)
 
 
 def _kind(name: str, kinds: dict[str, str]) -> str:

@@ -18,6 +18,7 @@ from redline.analyse.summary import summarise_point
 from redline.report.model import EngineReport, Measured, ModelReport, Report, RunInfo, Start, load_label
 from redline.report.proof import is_proof
 from redline.report.sections import sections
+from redline.report.telemetry_panels import panels
 from redline.spec.dump import dump_experiment
 from redline.spec.experiment import Experiment
 from redline.spec.load import LoadSpec
@@ -165,6 +166,7 @@ def _measured(reader: Reader, row: RunRow, trial: TrialRow, point: PointRow) -> 
         distributions=distributions(requests, latencies),
         timeline=timeline(requests, summary.window, point.measured_from_ns, point.ended_ns),
         errors=tuple(reader.errors(point.id)[:5]),
+        panels=panels(reader, row.id, trial.id, point.measured_from_ns, point.ended_ns),
     )
 
 
@@ -174,8 +176,12 @@ def _stopped_by(point: PointRow) -> str:
 
 
 def _start(reader: Reader, trial: TrialRow) -> Start:
-    memory = reader.peak(trial.id, "engine.pss_bytes") or reader.peak(trial.id, "engine.rss_bytes")
-    device = reader.peak(trial.id, "engine.gpu_memory_bytes")
+    # whoever listens on the port of somebody else's server may be a proxy: its memory is not the engine's
+    mine = trial.engine_kind != "url"
+    memory = device = None
+    if mine:
+        memory = reader.peak(trial.id, "engine.pss_bytes") or reader.peak(trial.id, "engine.rss_bytes")
+        device = reader.peak(trial.id, "engine.gpu_memory_bytes")
     return Start(
         run_id=trial.run_id,
         trial_id=trial.id,
@@ -186,6 +192,7 @@ def _start(reader: Reader, trial: TrialRow) -> Start:
         rss_bytes=memory or math.nan,
         gpu_memory_bytes=device or math.nan,
         log=str(trial.log or ""),
+        telemetry=trial.telemetry,
     )
 
 
@@ -222,7 +229,7 @@ def _missing(row: RunRow) -> list[str]:
     """Load points that the experiment names and that were not measured, engines that were skipped or failed aside."""
     if (row.experiment.get("search") or {}).get("goal", "off") != "off":
         return []  # a search says itself why it ended
-    if is_proof(row):
+    if is_proof(row) or row.served:
         return []  # its section says how many rounds of each setting count
     engines = [str(one.get("name") or one.get("kind")) for one in row.experiment.get("engines", [])]
     models = [_served_name(one) for one in row.experiment.get("models", [])]

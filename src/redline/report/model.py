@@ -10,6 +10,7 @@ from redline.analyse.comparison import Comparison, Load, ModelComparison, worst
 from redline.analyse.curves import Distribution, Timeline
 from redline.analyse.finding import Verdict
 from redline.analyse.summary import PointSummary
+from redline.analyse.telemetry import Panel
 from redline.analyse.verdict import STATES
 from redline.spec.load import LoadPoint
 from redline.spec.promise import Promise
@@ -53,6 +54,8 @@ class Measured:
     timeline: Timeline
     errors: tuple[tuple[str, int, str, int], ...]
     """(status, HTTP status, error, how often), most frequent first."""
+    panels: tuple[Panel, ...] = ()
+    """What the samplers saw meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ class Start:
     rss_bytes: float
     gpu_memory_bytes: float
     log: str
+    telemetry: dict[str, Any] = field(default_factory=dict)
+    """What the samplers said of themselves: cost, what was skipped and why, notes."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from redline.report.section import Maker, Section
 from redline.report.server import server_section
 from redline.report.sessions import clients_section, turns_section
 from redline.report.stages import stages_section
+from redline.report.telemetry import lines_section, telemetry_section
 from redline.report.thresholds import thresholds_section
 from redline.report.tokens import tokens_section
 from redline.store.read import Reader
@@ -35,6 +36,8 @@ MAKERS: tuple[Maker, ...] = (
     turns_section,
     clients_section,
     server_section,
+    telemetry_section,
+    lines_section,
     quality_section,
     warmup_section,
     client_section,

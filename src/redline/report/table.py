@@ -79,7 +79,8 @@ def _model(model: ModelReport, report: Report, console: Console) -> list[Rendera
     if report.promised:
         parts.append(Text(f"good: {slo_text(report)}", style="dim"))
     parts += _reasons(comparison)
-    return [*parts, *(_not_run(engine) for engine in model.engines if not engine.points)]
+    # an engine that was only served has nothing wrong with it
+    return [*parts, *(_not_run(engine) for engine in model.engines if not engine.points and engine.status != "done")]
 
 
 def _table() -> Table:

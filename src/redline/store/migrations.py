@@ -179,7 +179,69 @@ def m002_what_a_request_is(db: sqlite3.Connection) -> None:
     db.execute(_REQUEST_LATENCY.replace("warmup, ", "warmup, request_class, session, turn, canary, ", 1))
 
 
-MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [m001_initial, m002_what_a_request_is]
+_SAMPLE_TICK = """
+CREATE TABLE sample_tick (              -- what one sampler read at one instant: one row, however many values
+    id INTEGER PRIMARY KEY,
+    layout_id INTEGER NOT NULL REFERENCES sample_layout (id) ON DELETE CASCADE,
+    t_ns INTEGER NOT NULL,
+    value TEXT NOT NULL                 -- JSON array by position: [0.87,512.3,null]; null: not a number
+)"""
+
+_SAMPLE_LAYOUT = """
+CREATE TABLE sample_layout (            -- which series the values of a tick belong to
+    id INTEGER PRIMARY KEY,
+    trial_id INTEGER NOT NULL REFERENCES trial (id) ON DELETE CASCADE
+)"""
+
+_SAMPLE_COLUMN = """
+CREATE TABLE sample_column (
+    layout_id INTEGER NOT NULL REFERENCES sample_layout (id) ON DELETE CASCADE,
+    position INTEGER NOT NULL,          -- in the JSON array, from 0
+    series_id INTEGER NOT NULL REFERENCES series (id) ON DELETE CASCADE,
+    PRIMARY KEY (layout_id, position)
+) WITHOUT ROWID"""
+
+_SAMPLE_OF_TICKS = """
+CREATE VIEW sample AS                   -- every measured value, one row each; quick for one name, slow for all of them
+SELECT series.trial_id, t_ns, name, json_extract(sample_tick.value, '$[' || position || ']') AS value, unit, labels
+FROM series JOIN sample_column ON sample_column.series_id = series.id
+JOIN sample_tick ON sample_tick.layout_id = sample_column.layout_id"""
+
+
+def m003_ticks(db: sqlite3.Connection) -> None:
+    """Samples by the tick: a row per sampler and instant, not per value; what samplers say of themselves."""
+    tables = (_SAMPLE_LAYOUT, _SAMPLE_COLUMN, _SAMPLE_TICK)
+    indexes = (
+        "CREATE INDEX tick_layout ON sample_tick (layout_id, t_ns)",
+        "CREATE INDEX layout_trial ON sample_layout (trial_id)",
+        "CREATE INDEX column_series ON sample_column (series_id)",
+    )
+    for statement in (*tables, *indexes):
+        db.execute(statement)
+    _values_into_ticks(db)
+    db.execute("DROP VIEW sample")
+    db.execute("DROP TABLE sample_value")
+    db.execute(_SAMPLE_OF_TICKS)
+    # JSON: per sampler its ticks and cost, what was skipped and why, notes
+    db.execute("ALTER TABLE trial ADD COLUMN telemetry TEXT NOT NULL DEFAULT '{}'")
+
+
+def _values_into_ticks(db: sqlite3.Connection) -> None:
+    old = """SELECT trial_id, t_ns, json_group_array(series_id), json_group_array(value) FROM
+        (SELECT trial_id, t_ns, series_id, value FROM sample_value JOIN series ON series.id = series_id
+         ORDER BY trial_id, t_ns, series_id, sample_value.rowid) GROUP BY trial_id, t_ns"""
+    layouts: dict[tuple[int, str], int] = {}
+    for trial, t_ns, series, values in db.execute(old).fetchall():
+        layout = layouts.get((trial, series))
+        if layout is None:
+            layout = db.execute("INSERT INTO sample_layout (trial_id) VALUES (?)", (trial,)).lastrowid or 0
+            layouts[trial, series] = layout
+            columns = "INSERT INTO sample_column SELECT ?, key, value FROM json_each(?)"
+            db.execute(columns, (layout, series))
+        db.execute("INSERT INTO sample_tick (layout_id, t_ns, value) VALUES (?, ?, ?)", (layout, t_ns, values))
+
+
+MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [m001_initial, m002_what_a_request_is, m003_ticks]
 
 TABLE = """
 CREATE TABLE migration (                -- shape of this file: what was applied, in order, and by which redline

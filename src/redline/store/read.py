@@ -12,7 +12,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
 import orjson
 
 from redline.errors import UsageError
@@ -22,6 +21,7 @@ from redline.store.chunks import decode_times, decode_tokens
 from redline.store.file import artifacts_folder, default_path, faults, open_readonly
 from redline.store.requests import Requests
 from redline.store.rows import ArtifactRow, PointRow, RunRow, Series, TrialRow
+from redline.store.samples import BEYOND, FIRST, read_series
 from redline.store.sql import query
 from redline.store.together import read_point
 
@@ -84,14 +84,25 @@ class Reader:
 
     def samples(self, trial_id: int, name: str | None = None) -> list[Series]:
         """What the samplers measured during a trial: one series for each name and set of labels."""
-        sql = "SELECT id, name, unit, labels FROM series WHERE trial_id = ? AND (? IS NULL OR name = ?) ORDER BY id"
-        return [self._series(row) for row in self._rows(sql, (trial_id, name, name))]
+        return self._samples([trial_id], [] if name is None else [name])
 
-    def peak(self, trial_id: int, name: str, from_ns: int = 0, to_ns: int = 2**62) -> float | None:
+    def run_samples(
+        self, run_id: str, names: Sequence[str] = (), from_ns: int = FIRST, to_ns: int = BEYOND
+    ) -> list[Series]:
+        """Every series of a run in [from_ns, to_ns], trial by trial. `names` may hold patterns: `gpu.*`; none: all."""
+        trials = [row["id"] for row in self._rows("SELECT id FROM trial WHERE run_id = ? ORDER BY id", (run_id,))]
+        return self._samples(trials, names, from_ns, to_ns)
+
+    def _samples(
+        self, trials: Sequence[int], names: Sequence[str], from_ns: int = FIRST, to_ns: int = BEYOND
+    ) -> list[Series]:
+        with self._reading():
+            return [one for trial in trials for one in read_series(self._db, trial, names, from_ns, to_ns)]
+
+    def peak(self, trial_id: int, name: str, from_ns: int = FIRST, to_ns: int = BEYOND) -> float | None:
         """Highest value of `name` in a stretch of time, over all labels; None when there is none."""
-        sql = "SELECT max(value) FROM sample WHERE trial_id = ? AND name = ? AND t_ns BETWEEN ? AND ?"
-        value = self._rows(sql, (trial_id, name, from_ns, to_ns))[0][0]
-        return None if value is None else float(value)
+        peaks = [one.peak for one in self._samples([trial_id], [name], from_ns, to_ns)]
+        return max((peak for peak in peaks if peak == peak), default=None)
 
     def _run(self, row: sqlite3.Row) -> RunRow:
         dead = row["status"] == "running" and not process.alive(orjson.loads(row["process"]))
@@ -108,17 +119,6 @@ class Reader:
             fields["status"] = "interrupted"
             fields["reasons"] = (*fields["reasons"], "the process that measured it died before the end")
         return RunRow(**fields, trials=tuple(trials), artifacts=tuple(artifacts))
-
-    def _series(self, row: sqlite3.Row) -> Series:
-        with self._reading():
-            cursor = self._db.execute(
-                "SELECT t_ns, value FROM sample_value WHERE series_id = ? ORDER BY t_ns", (row["id"],)
-            )
-            cursor.row_factory = None
-            t_ns, value = list(zip(*cursor, strict=True)) or ((), ())
-        labels = orjson.loads(row["labels"])
-        times, values = np.array(t_ns, dtype=np.int64), np.array(value, dtype=np.float64)
-        return Series(row["name"], row["unit"], labels, times, values)
 
     def _rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[sqlite3.Row]:
         with self._reading():
@@ -140,7 +140,7 @@ _POINTS = """SELECT point.*, point.ended_ns IS NOT NULL AS complete,
     coalesce(point.ended_ns, (SELECT max(max(finished_ns, last_chunk_ns, sent_ns)) FROM request
         WHERE point_id = point.id), point.started_ns) AS ended_known_ns
     FROM point JOIN trial ON trial.id = point.trial_id WHERE trial.run_id = ? ORDER BY point.id"""
-_JSON = {"experiment", "provenance", "spec", "endpoint", "flags", "hashes", "startup_ms", "outcome"}
+_JSON = {"telemetry", "experiment", "provenance", "spec", "endpoint", "flags", "hashes", "startup_ms", "outcome"}
 _TUPLES = {"argv", "reasons"}
 
 

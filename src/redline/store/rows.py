@@ -72,6 +72,8 @@ class TrialRow:
     status: str
     error: str
     diagnosis: str
+    telemetry: dict[str, Any] = field(default_factory=dict)
+    """What the samplers said of themselves: cost, what was skipped, notes."""
     points: tuple[PointRow, ...] = ()
     artifacts: tuple[ArtifactRow, ...] = ()
 
@@ -100,6 +102,11 @@ class RunRow:
     reasons: tuple[str, ...]
     trials: tuple[TrialRow, ...] = ()
     artifacts: tuple[ArtifactRow, ...] = ()
+
+    @property
+    def served(self) -> bool:
+        """Of `redline serve`: sampled, and without load points."""
+        return self.argv[1:2] == ("serve",)
 
     @property
     def models(self) -> list[str]:
@@ -132,6 +139,7 @@ class Series:
     labels: dict[str, str]
     t_ns: Ints
     value: NDArray[np.float64] = field(repr=False)
+    trial_id: int = 0
 
     @cached_property
     def peak(self) -> float:

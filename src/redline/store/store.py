@@ -22,7 +22,7 @@ from redline.clock import now_ns, wall_time
 from redline.engines.endpoint import Endpoint
 from redline.errors import StoreFault, UsageError
 from redline.load.record import RequestRecord
-from redline.observe.sample import Sample
+from redline.observe.sample import Layout, Layouts, Sample, Tick
 from redline.spec.engine import EngineSpec
 from redline.spec.experiment import Experiment
 from redline.spec.load import LoadPoint
@@ -30,6 +30,7 @@ from redline.store import process
 from redline.store.encode import INSERT_REQUEST, json_text, plain_text, request_row
 from redline.store.file import artifacts_folder, faults, open_writable, transaction
 from redline.store.read import Reader
+from redline.store.samples import insert_layout
 from redline.store.scrub import Scrubber
 
 _T = TypeVar("_T")
@@ -49,8 +50,9 @@ class Store(Reader):
     def __init__(self, path: Path, db: sqlite3.Connection) -> None:
         super().__init__(path, db)
         self._requests: deque[tuple[int, RequestRecord]] = deque()
-        self._samples: deque[tuple[int, Sample]] = deque()
-        self._series_ids: dict[tuple[int, str, str, str], int] = {}
+        self._ticks: deque[tuple[int, Tick]] = deque()
+        self._layouts = Layouts()
+        self._layout_ids: dict[tuple[int, Layout], int] = {}
         self._scrub = Scrubber()
         self._fault: Exception | None = None
         self._mine: set[str] = set()
@@ -150,9 +152,17 @@ class Store(Reader):
             self._wake.set()
 
     def add_samples(self, trial_id: int, samples: Sequence[Sample]) -> None:
+        """Buffered, committed within half a second. Those of one instant that follow each other become one tick."""
+        self.add_ticks(trial_id, self._layouts.ticks(samples))
+
+    def add_ticks(self, trial_id: int, ticks: Sequence[Tick]) -> None:
         """Buffered, committed within half a second."""
         self._raise_fault()
-        self._samples.extend((trial_id, sample) for sample in samples)
+        self._ticks.extend((trial_id, tick) for tick in ticks)
+
+    def keep_telemetry(self, trial_id: int, told: dict[str, Any]) -> None:
+        """What the samplers say of themselves; replaces what they said before."""
+        self._write("UPDATE trial SET telemetry = ? WHERE id = ?", (json_text(self._scrub.value(told)), trial_id))
 
     def end_point(
         self,
@@ -214,7 +224,7 @@ class Store(Reader):
     def flush(self) -> None:
         """Commits everything that is buffered."""
         with self._lock, faults(self.path):
-            while self._requests or self._samples:
+            while self._requests or self._ticks:
                 self._commit_batch()
             self._fault = None
 
@@ -237,35 +247,31 @@ class Store(Reader):
     def _commit_batch(self) -> None:
         with (
             _taken(self._requests) as requests,
-            _taken(self._samples) as samples,
-            self._series_on_commit(),
+            _taken(self._ticks) as ticks,
+            self._layouts_on_commit(),
             transaction(self._db),
         ):
             clean = self._scrub.text
             # a generator: SQLite lets go of the interpreter at every row, so the load loop waits microseconds, not ms
             self._db.executemany(INSERT_REQUEST, (request_row(point, record, clean) for point, record in requests))
-            rows = [(self._series_id(trial, one), one.t_ns, one.value) for trial, one in samples]
-            self._db.executemany("INSERT INTO sample_value VALUES (?, ?, ?)", rows)
+            rows = [(self._layout_id(trial, one.layout), one.t_ns, one.values) for trial, one in ticks]
+            self._db.executemany("INSERT INTO sample_tick (layout_id, t_ns, value) VALUES (?, ?, ?)", rows)
 
     @contextmanager
-    def _series_on_commit(self) -> Iterator[None]:
-        """Series that were made in a transaction that failed do not exist."""
-        before = dict(self._series_ids)
+    def _layouts_on_commit(self) -> Iterator[None]:
+        """Layouts that were made in a transaction that failed do not exist."""
+        before = dict(self._layout_ids)
         try:
             yield
         except BaseException:
-            self._series_ids = before
+            self._layout_ids = before
             raise
 
-    def _series_id(self, trial_id: int, sample: Sample) -> int:
-        labels = orjson.dumps(sample.labels, option=orjson.OPT_SORT_KEYS).decode()
-        key = (trial_id, sample.name, sample.unit, labels)
-        if key not in self._series_ids:
-            sql = "INSERT OR IGNORE INTO series (trial_id, name, unit, labels) VALUES (?, ?, ?, ?)"
-            self._db.execute(sql, key)
-            sql = "SELECT id FROM series WHERE trial_id = ? AND name = ? AND unit = ? AND labels = ?"
-            self._series_ids[key] = self._db.execute(sql, key).fetchone()[0]
-        return self._series_ids[key]
+    def _layout_id(self, trial_id: int, layout: Layout) -> int:
+        found = self._layout_ids.get((trial_id, layout))
+        if found is None:
+            found = self._layout_ids[trial_id, layout] = insert_layout(self._db, trial_id, layout.columns)
+        return found
 
     def _raise_fault(self) -> None:
         if self._fault is not None:

@@ -21,6 +21,7 @@ from redline.tune.judge import summary_of
 from redline.tune.plan import Listed, Plan, Searched
 from redline.tune.preflight import Job, preflight
 from redline.tune.rounds import interleaved, numbers_of, starts
+from redline.tune.serve import refuse_served
 from redline.tune.stop import Stop
 from redline.tune.trial import context_of
 
@@ -36,6 +37,7 @@ def resume(which: str = "last", *, db: Path | None = None, events: Events | None
     """
     with Store.open(db or default_path()) as store, Stop() as stop:
         row = store.run(which)
+        refuse_served(row)
         experiment = _experiment(row)
         done = _Done(store, row, experiment)
         if interleaved(experiment) and any("round" not in point.outcome for point in done.points):

@@ -16,11 +16,13 @@ from redline.engines.engine import Server, Start
 from redline.errors import EngineDied, EngineError, EnvironmentFault, RedlineError
 from redline.load.giving_up import gone
 from redline.load.measured import level_twin
+from redline.load.progress import LoadProgress
 from redline.load.prompts import PromptSource, prompt_source
 from redline.load.run import PointOutcome, run_point
 from redline.observe.box import BoxWatch
+from redline.observe.client import client_samples
 from redline.observe.metrics import ServerWatch
-from redline.observe.sampling import Watch, sampling
+from redline.observe.sampling import Watch
 from redline.spec.experiment import Experiment
 from redline.spec.load import LoadPoint
 from redline.spec.resolve import model_hashes, resolve_model
@@ -31,6 +33,7 @@ from redline.tune.events import Events
 from redline.tune.judge import summary_of
 from redline.tune.plan import Plan
 from redline.tune.preflight import Job
+from redline.tune.sampled import key_header, plan_for, sampled
 from redline.tune.stop import Stop
 
 STARTS_PER_TRIAL = 2  # an engine that dies under load is started once more for the points that are left
@@ -120,7 +123,7 @@ def up(context: Context, job: Job, repeat: int) -> Iterator[tuple[Server, int, W
         try:
             store.trial_ready(trial, server.endpoint, _hashes(job))
             context.events.ready(server.endpoint)
-            with sampling(server.endpoint.pids, lambda samples: store.add_samples(trial, samples)) as watch:
+            with sampled(store, trial, plan_for(server.endpoint, job.spec)) as watch:
                 yield server, trial, watch
         except EnvironmentFault as fault:
             # a server that is asked for the length of a prompt just when it dies does not answer
@@ -201,7 +204,7 @@ class _UnderLoad:
                 seed=seed,
                 prompts=self.prompts,
                 on_record=lambda record: store.add_request(point_id, record),
-                on_progress=self.context.events.progress,
+                on_progress=self._progress,
                 should_stop=lambda: stop.asked,
                 alive=self.server.alive,
                 api_key=_api_key(self.job),
@@ -211,11 +214,20 @@ class _UnderLoad:
         box_said = box.as_dict(outcome.client_cpu_s) | {"gpu_slowed": slowed}
         return outcome, {"server": server.as_dict(), "box": box_said} | found
 
-    def _server_watch(self) -> ServerWatch:
-        key = _api_key(self.job)
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        url, store = self.server.endpoint.metrics_url, self.context.store
-        return ServerWatch(url, lambda samples: store.add_samples(self.trial, samples), headers)
+    def _progress(self, progress: LoadProgress) -> None:
+        self.context.events.progress(progress)
+        self.context.store.add_samples(self.trial, client_samples(progress))
+
+    @contextmanager
+    def _server_watch(self) -> Iterator[ServerWatch]:
+        """Between its looks before and after it hears what the samplers scrape."""
+        url = self.server.endpoint.metrics_url
+        with ServerWatch(url, lambda samples: None, key_header(self.job.spec), alone=False) as server:
+            self.watch.heard = server.heard
+            try:
+                yield server
+            finally:
+                self.watch.heard = None
 
     def _judge(
         self, point_id: int, point: LoadPoint, outcome: PointOutcome, as_dict: dict[str, Any], seed: int
