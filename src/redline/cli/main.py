@@ -17,6 +17,7 @@ VERBS: dict[str, str] = {
     "bench": "Load a server that is already running.",
     "resume": "Go on with a run that was cut short.",
     "serve": "Start one engine and leave it in the foreground.",
+    "profile": "Where a decode step and a prefill step go: kernels by class, gaps, launches, the roofline.",
     "runs": "List what has been measured.",
     "import": "Keep the results of another tool as a run: vLLM, GuideLLM, AIPerf, SGLang, inference-perf.",
     "report": "Show a stored run again, as a table, Markdown, HTML, charts or JSON.",

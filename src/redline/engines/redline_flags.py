@@ -87,6 +87,9 @@ def _server_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--flush-ms", type=float, default=15.0, help="a stream is written at most so often")
     group.add_argument("--alone", type=int, default=8, help="up to so many open streams are written at every step")
     group.add_argument("--profile-dir", default="", help="folder for traces of /start_profile; off when empty")
+    group.add_argument(
+        "--profiler", choices=("torch", "cuda"), default="torch", help="cuda: mark the range for nsys around the server"
+    )
 
 
 def speculation(text: str) -> dict[str, Any] | None:

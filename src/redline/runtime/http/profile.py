@@ -1,53 +1,35 @@
-"""Traces of the engine at work: `/start_profile` and `/stop_profile`, by torch.profiler."""
+"""Steps of the engine that name themselves in a trace; `hf_server.profile` answers /start_profile and /stop_profile."""
 
 from __future__ import annotations
 
-import asyncio
-import time
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
 
-from redline.engines.hf_server.fault import ApiError
+from redline.engines.hf_server.profile import step_name, step_range
+
+if TYPE_CHECKING:
+    from redline.runtime.loop import EngineLoop
+    from redline.runtime.step import Step
 
 
-class Profile:
-    """`folder` None: off. A trace opens in Perfetto or chrome://tracing."""
+def annotate_steps(loop: EngineLoop, profiler: str) -> Callable[[], None]:
+    """Every step is a range from now on; the result ends that."""
 
-    def __init__(self, folder: Path | None) -> None:
-        self._folder = folder
-        self._running: Any = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="redline-profile")  # begin and end must be one thread's
+    def around(step: Step) -> AbstractContextManager[None]:
+        return step_range(name_of(step), profiler)
 
-    async def start(self) -> None:
-        if self._folder is None:
-            raise ApiError(404, "profiling is off; start the server with --profile-dir FOLDER")
-        if self._running is not None:
-            raise ApiError(409, "a profile is running already")
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._start)
+    loop.around_step = around
 
-    async def stop(self) -> Path:
-        """The file that was written."""
-        if self._running is None:
-            raise ApiError(409, "no profile is running")
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._stop)
+    def undo() -> None:
+        loop.around_step = None
 
-    def _start(self) -> None:
-        import torch.profiler as torch_profiler
-        from torch._C._profiler import _ExperimentalConfig
+    return undo
 
-        kinds: Any = getattr(torch_profiler, "supported_activities")()  # noqa: B009 -- it has no types
-        # The engine's thread is not the one that begins the profile.
-        every_thread = _ExperimentalConfig(profile_all_threads=True)
-        running = torch_profiler.profile(activities=kinds, experimental_config=every_thread)
-        running.start()
-        self._running = running
 
-    def _stop(self) -> Path:
-        assert self._folder is not None
-        running, self._running = self._running, None
-        running.stop()
-        self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._folder / f"redline-{time.strftime('%Y%m%d-%H%M%S')}.json.gz"
-        running.export_chrome_trace(str(path))
-        return path
+def name_of(step: Step) -> str:
+    """A chunk that begins within its request's prompt is a prefill, also the last part of one."""
+    prefills = [chunk for chunk in step.chunks if chunk.start < chunk.request.prompt_len]
+    decodes = len(step.chunks) - len(prefills)
+    prompt = sum(chunk.length for chunk in prefills)
+    return step_name(len(prefills), prompt, decodes, step.tokens - prompt)

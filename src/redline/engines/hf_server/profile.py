@@ -1,0 +1,159 @@
+"""Traces of a server at work: `/start_profile` and `/stop_profile`, by torch.profiler or for Nsight Systems.
+
+Each step is annotated as vLLM's are, `execute_context_N(TOKENS)_generation_M(TOKENS)`, so that one reader splits
+prefill from decode for all engines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from .fault import ApiError
+
+Undo = Callable[[], None]
+PROFILERS = ("torch", "cuda")
+
+
+class Profile:
+    """`folder` None: off. A trace opens in Perfetto or chrome://tracing. `annotate` makes steps name themselves and
+    returns what ends that. `cuda` marks the range for a profiler around the process (nsys --capture-range)."""
+
+    def __init__(
+        self,
+        folder: Path | None,
+        *,
+        name: str = "redline",
+        annotate: Callable[[], Undo] = lambda: lambda: None,
+        profiler: str = "torch",
+    ) -> None:
+        self._folder = folder
+        self._name = name
+        self._annotate = annotate
+        self._profiler = profiler
+        self._running: Any = None
+        self._undo: Undo = lambda: None
+        self._count = 0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="redline-profile")  # begin and end must be one thread's
+
+    async def start(self) -> None:
+        if self._folder is None:
+            raise ApiError(404, "profiling is off; start the server with --profile-dir FOLDER")
+        if self._running is not None:
+            raise ApiError(409, "a profile is running already")
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._start)
+
+    async def stop(self) -> str:
+        """The file that was written; '' where an outer profiler writes it."""
+        if self._running is None:
+            raise ApiError(409, "no profile is running")
+        return str(await asyncio.get_running_loop().run_in_executor(self._thread, self._stop) or "")
+
+    def _start(self) -> None:
+        running = _CudaRange() if self._profiler == "cuda" else _torch_profile()
+        self._undo = self._annotate()
+        try:
+            running.start()
+        except BaseException:
+            self._undo()
+            raise
+        self._running = running
+
+    def _stop(self) -> Path | None:
+        assert self._folder is not None
+        running, self._running = self._running, None
+        running.stop()
+        self._undo()
+        if self._profiler == "cuda":
+            return None
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._count += 1
+        path = self._folder / f"{self._name}-{time.strftime('%Y%m%d-%H%M%S')}-{self._count}.json.gz"
+        running.export_chrome_trace(str(path))
+        return path
+
+
+def _torch_profile() -> Any:
+    import torch.profiler as torch_profiler
+    from torch._C._profiler import _ExperimentalConfig
+
+    kinds: Any = getattr(torch_profiler, "supported_activities")()  # noqa: B009 -- it has no types
+    # The engine's thread is not the one that begins the profile.
+    every_thread = _ExperimentalConfig(profile_all_threads=True)
+    return torch_profiler.profile(activities=kinds, experimental_config=every_thread)
+
+
+class _CudaRange:
+    """cudaProfilerStart and Stop."""
+
+    def start(self) -> None:
+        import torch
+
+        if not torch.cuda.is_available():
+            raise ApiError(400, "--profiler cuda needs a GPU; without one use --profiler torch")
+        torch.cuda.cudart().cudaProfilerStart()
+
+    def stop(self) -> None:
+        import torch
+
+        torch.cuda.synchronize()
+        torch.cuda.cudart().cudaProfilerStop()
+
+
+def step_name(prefills: int, prompt_tokens: int, decodes: int, generated: int) -> str:
+    """As vLLM names a step in its traces."""
+    return f"execute_context_{prefills}({prompt_tokens})_generation_{decodes}({generated})"
+
+
+@contextlib.contextmanager
+def step_range(name: str, profiler: str) -> Iterator[None]:
+    """A range in the trace: NVTX for an outer profiler."""
+    import torch
+
+    made = torch.cuda.nvtx.range(name) if profiler == "cuda" else torch.profiler.record_function(name)
+    with made:
+        yield
+
+
+def annotate_forward(model: Any, profiler: str) -> Undo:
+    """Every forward pass of a transformers model becomes a range, a prefill where a row has more than one token."""
+    open_ranges: list[Any] = []
+
+    def before(_: Any, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
+        ids = named.get("input_ids", positional[0] if positional else named.get("inputs_embeds"))
+        rows, width = (int(ids.shape[0]), int(ids.shape[1])) if ids is not None else (0, 0)
+        lengths = named.get("cu_seq_lens_q")  # continuous batching packs all requests into one row
+        name = _packed(lengths) if lengths is not None else None
+        if name is None:
+            name = step_name(rows, rows * width, 0, 0) if width > 1 else step_name(0, 0, rows, rows)
+        opened = step_range(name, profiler)
+        opened.__enter__()
+        open_ranges.append(opened)
+
+    def after(*_: Any) -> None:
+        if open_ranges:
+            open_ranges.pop().__exit__(None, None, None)
+
+    handles = [
+        model.register_forward_pre_hook(before, with_kwargs=True),
+        model.register_forward_hook(after, always_call=True),
+    ]
+
+    def undo() -> None:
+        for handle in handles:
+            handle.remove()
+
+    return undo
+
+
+def _packed(cumulative: Any) -> str | None:
+    """From the borders of the requests in a packed row. Reading them costs a synchronisation, while profiling only."""
+    lengths = [int(one) for one in (cumulative[1:] - cumulative[:-1]).tolist() if one > 0]
+    prefills = [one for one in lengths if one > 1]
+    decodes = len(lengths) - len(prefills)
+    return step_name(len(prefills), sum(prefills), decodes, decodes) if lengths else None
