@@ -55,11 +55,7 @@ class Architecture:
         experts = self.expert_layers * (self.experts * self.expert_parameters + self.shared_parameters)
         dense = self.dense_layers * self.dense_parameters
         return (
-            self.layers * self.attention_parameters
-            + dense
-            + experts
-            + self.head_parameters
-            + self.embedding_parameters
+            self.layers * self.attention_parameters + dense + experts + self.head_parameters + self.embedding_parameters
         )
 
     @property
@@ -76,7 +72,8 @@ class Architecture:
         """Expected number of a layer's experts that so many tokens reach, routed evenly: E·(1-(1-a/E)^tokens)."""
         if not self.experts:
             return 0.0
-        return self.experts * (1.0 - (1.0 - self.experts_per_token / self.experts) ** tokens)
+        missed: float = (1.0 - self.experts_per_token / self.experts) ** tokens
+        return self.experts * (1.0 - missed)
 
     def read_body(self, tokens: float) -> float:
         """Parameters read for a step of so many tokens, the head aside: of the experts, those that are hit."""

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from redline.cli.profile_engines import Asked, engines_of, model_of
+
 if TYPE_CHECKING:
     from redline.analyse.profile.record import Profile
     from redline.report.section import Section
@@ -32,7 +34,7 @@ def command(
     engine: Annotated[str | None, typer.Option("--engine", "-e", help="redline, transformers, vllm, …")] = None,
     compare: Annotated[str | None, typer.Option(help="several side by side: transformers,vllm,redline")] = None,
     url: Annotated[str | None, typer.Option(help="a running server that has /start_profile")] = None,
-    trace: Annotated[Path | None, typer.Option(help="take a recorded trace apart: Chrome, gzip or not; nsys SQLite")] = None,
+    trace: Annotated[Path | None, typer.Option(help="take a recorded one apart: Chrome or nsys SQLite")] = None,
     batch: Annotated[str, typer.Option(help="sequences that decode together, such as 1,8,64")] = "1",
     context: Lengths = "512",
     prefill_batch: Annotated[str, typer.Option(help="prompts computed together")] = "1",
@@ -40,34 +42,38 @@ def command(
     steps: Annotated[int, typer.Option(help="decode steps that are recorded")] = 16,
     flag: Flags = None,
     also: Also = None,
-    python: Annotated[str | None, typer.Option(help="interpreter or virtual environment that has the engines")] = None,
-    engine_python: Annotated[list[str] | None, typer.Option(metavar="ENGINE=PATH", help="for one engine; repeatable")] = None,
+    python: Annotated[str | None, typer.Option(help="interpreter or environment that has the engines")] = None,
+    engine_python: Annotated[
+        list[str] | None, typer.Option(metavar="ENGINE=PATH", help="for one engine; repeatable")
+    ] = None,
     engine_env: Annotated[list[str] | None, typer.Option(metavar="ENGINE.NAME=VALUE", help="repeatable")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16")] = None,
     with_: Annotated[str, typer.Option("--with", help="torch (the engine's own profiler) or nsys")] = "torch",
     trace_dir: Annotated[Path | None, typer.Option(help="with --url: where that server writes its traces")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="folder for notes, timeline, charts, traces")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="folder for notes, charts, traces")] = None,
     drop_traces: Annotated[bool, typer.Option("--drop-traces", help="keep what was found, not the traces")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="what was found, as JSON")] = False,
-) -> None:  # fmt: skip
-    from redline.cli.profile_engines import Asked, engines_of, model_of
-    from redline.errors import UsageError
-
+) -> None:
     if trace is not None:
         _one_trace(trace, output, as_json)
         return
+    asked = Asked(engine, compare, url, flag or [], also or [], python, engine_python or [], engine_env or [])
+    options = _options(batch, context, prefill_batch, phase, steps, with_, trace_dir, not drop_traces)
+    _profile(model, dtype, asked, options, output or _fresh_folder(), as_json)
+
+
+def _profile(model: str | None, dtype: str | None, asked: Asked, options: Options, folder: Path, as_json: bool) -> None:
+    from redline.errors import UsageError
+
     if model is None:
         raise UsageError("which model?", fix="redline profile bundled:tiny --engine redline, or --trace FILE")
-    asked = Asked(engine, compare, url, flag or [], also or [], python, engine_python or [], engine_env or [])
-    specs, chosen = engines_of(asked), model_of(model, dtype)
-    options = _options(batch, context, prefill_batch, phase, steps, with_, trace_dir, not drop_traces)
-    folder = output or _fresh_folder()
-    profiled = _run(chosen, specs, folder, options)
+    profiled = _run(model_of(model, dtype), engines_of(asked), folder, options)
     written = _write(profiled, folder)
     if as_json:
         from redline.cli.show import print_json
+        from redline.tune.profile.profile import without_nan
 
-        print_json({**profiled.profile.as_dict(), "files": [str(path) for path in written]})
+        print_json(without_nan({**profiled.profile.as_dict(), "files": [str(path) for path in written]}))
     else:
         _show(profiled.profile, written)
     _end(profiled.profile)
@@ -194,7 +200,9 @@ def _one_trace(path: Path, output: Path | None, as_json: bool) -> None:
         import dataclasses
 
         phases = [dataclasses.asdict(one) for one in reading.analysed.phases]
-        print_json(without_nan({"trace": str(path), "read": reading.sentence, "notes": reading.notes, "phases": phases}))
+        print_json(
+            without_nan({"trace": str(path), "read": reading.sentence, "notes": reading.notes, "phases": phases})
+        )
     else:
         for section in trace_sections(path.name, reading.analysed.phases, (reading.sentence, *reading.notes)):
             print_section(section)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from redline import hooks
 from redline.errors import UsageError
@@ -15,6 +15,8 @@ from redline.spec.faults import did_you_mean
 from redline.spec.model import ModelSpec
 from redline.spec.shorthand import ENGINE_ALIASES
 from redline.spec.tree import read_scalar
+
+_Spec = TypeVar("_Spec", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def _pairs(texts: Iterable[str], flag: str) -> list[tuple[str, Any]]:
     return made
 
 
-def _made(kind: type[Any], record: dict[str, Any], what: str) -> Any:
+def _made(kind: type[_Spec], record: dict[str, Any], what: str) -> _Spec:
     try:
         return kind.model_validate(record)
     except ValidationError as error:

@@ -46,43 +46,44 @@ def roofline(
     limits = Limits(ceilings.read, found[0])
     low = min(0.25, *(row["intensity"] / 2 for row in placed))
     high = max(limits.ridge * 8, *(row["intensity"] * 2 for row in placed))
-    points = [low * (high / low) ** (place / STEPS) for place in range(STEPS + 1)]
-    roof = [{"intensity": x, "tflops": min(limits.flops, x * limits.read) / 1e12} for x in (*points, limits.ridge)]
     x = alt.X("intensity:Q", title="FLOPs per byte", scale=alt.Scale(type="log", domain=[low, high], nice=False))
     y = alt.Y("tflops:Q", title="TFLOP/s", scale=alt.Scale(type="log", nice=False), axis=alt.Axis(format="~g"))
-    line = alt.Chart(data(roof)).mark_line(color=palette.MUTED, strokeWidth=2).encode(x=x, y=y)
-    ridge = (
-        alt.Chart(data([{"intensity": limits.ridge}]))
-        .mark_rule(color=palette.LINE, strokeDash=[4, 3])
-        .encode(x="intensity:Q")
-    )
-    labels = list(dict.fromkeys(str(row["engine"]) for row in placed))
-    hues = [colours.get(label, palette.engine(place)) for place, label in enumerate(labels)]
-    scale = alt.Scale(domain=labels, range=hues)
-    shapes = alt.Scale(domain=["decode", "prefill"], range=["circle", "square"])
-    marks = (
-        alt.Chart(data(placed))
-        .mark_point(filled=True, size=80, opacity=0.9)
-        .encode(
-            x=x,
-            y=y,
-            color=alt.Color("engine:N", scale=scale, legend=alt.Legend() if len(labels) > 1 else None),
-            shape=alt.Shape("phase:N", scale=shapes, legend=alt.Legend()),
-        )
-    )
-    names = (
-        alt.Chart(data(placed))
-        .mark_text(dx=8, align="left", fontSize=10, color=palette.MUTED)
-        .encode(x=x, y=y, text="text:N")
-    )
-    chart = alt.layer(ridge, line, marks, names).properties(width=WIDTH, height=280)
+    chart = alt.layer(*_roof(limits, low, high, x, y), *_dots(placed, colours, x, y))
+    contexts = [dot.context for dot in dots if dot.phase == "decode"]
     return Drawing(
         "roofline",
         f"Roofline of {ceilings.card}",
         f"FLOP/s reached over FLOPs per byte, under the roof of {ceilings.card}",
-        chart,
-        tuple(roof_notes(model, precision, limits, found[1], [dot.context for dot in dots if dot.phase == "decode"])),
+        chart.properties(width=WIDTH, height=280),
+        tuple(roof_notes(model, precision, limits, found[1], contexts)),
     )
+
+
+def _roof(limits: Limits, low: float, high: float, x: Any, y: Any) -> list[Any]:
+    points = [low * (high / low) ** (place / STEPS) for place in range(STEPS + 1)]
+    roof = [{"intensity": at, "tflops": min(limits.flops, at * limits.read) / 1e12} for at in (*points, limits.ridge)]
+    ridge = alt.Chart(data([{"intensity": limits.ridge}]))
+    return [
+        ridge.mark_rule(color=palette.LINE, strokeDash=[4, 3]).encode(x="intensity:Q"),
+        alt.Chart(data(roof)).mark_line(color=palette.MUTED, strokeWidth=2).encode(x=x, y=y),
+    ]
+
+
+def _dots(placed: Sequence[dict[str, Any]], colours: Mapping[str, str], x: Any, y: Any) -> list[Any]:
+    labels = list(dict.fromkeys(str(row["engine"]) for row in placed))
+    hues = [colours.get(label, palette.engine(place)) for place, label in enumerate(labels)]
+    scale = alt.Scale(domain=labels, range=hues)
+    kinds = [kind for kind in ("decode", "prefill") if any(row["phase"] == kind for row in placed)]
+    shapes = alt.Scale(domain=kinds, range=["circle", "square"][: len(kinds)])
+    base = alt.Chart(data(placed))
+    marks = base.mark_point(filled=True, size=80, opacity=0.9).encode(
+        x=x,
+        y=y,
+        color=alt.Color("engine:N", scale=scale, legend=alt.Legend() if len(labels) > 1 else None),
+        shape=alt.Shape("phase:N", scale=shapes, legend=alt.Legend() if len(kinds) > 1 else None),
+    )
+    names = base.mark_text(dx=8, align="left", fontSize=10, color=palette.MUTED).encode(x=x, y=y, text="text:N")
+    return [marks, names]
 
 
 def _row(dot: Dot, model: Architecture, precision: Precision) -> dict[str, Any] | None:
@@ -93,7 +94,7 @@ def _row(dot: Dot, model: Architecture, precision: Precision) -> dict[str, Any] 
     return {
         "engine": dot.engine,
         "phase": dot.phase,
-        "intensity": cost.intensity,
+        "intensity": dot.intensity if dot.intensity is not None else cost.intensity,
         "tflops": cost.flops / dot.step_s / 1e12,
         "text": size,
     }
@@ -107,13 +108,14 @@ def roof_notes(
     first = f"reading {limits.read / 1e12:.3g} TB/s, {dtype} {limits.flops / 1e12:.3g} TFLOP/s: the ridge is at"
     notes = [f"{first} {limits.ridge:,.0f} FLOPs per byte; labels are batch × context"]
     text = "matrix products of a decode step are compute-bound from batch"
-    notes.append(f"{text} {flip:,} on" if flip is not None else "matrix products of a decode step never are compute-bound")
+    notes.append(
+        f"{text} {flip:,} on" if flip is not None else "matrix products of a decode step never are compute-bound"
+    )
     for context in sorted({round(one) for one in contexts})[:1]:
         whole = whole_flip(model, precision, limits, context)
         where = f"from batch {whole:,} on" if whole is not None else "at no batch: the KV cache grows with the batch"
         notes.append(f"the whole step at context {context:,}: {where}")
     return notes
-
 
 
 def drawings(model: ModelReport, report: Report) -> list[Drawing]:

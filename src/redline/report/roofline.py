@@ -33,9 +33,9 @@ from redline.store.rows import RunRow
 NOT_MEASURED = "not measured: run `redline node ceilings`"
 HEADS = ("engine", "load", "batch", "context", "step ms", "floor ms", "of the ceiling", "what holds it")
 _ABOUT = (
-    "A step is the median TPOT, so what prefills of other requests take out of it counts; batch: sequences that decode at"
-    " once, output tokens per second times TPOT; context: mean prompt and half of the answer. The floor is what reading"
-    " the weights and the KV cache and the FLOPs take at the ceilings measured on this card."
+    "A step is the median TPOT, so what prefills of other requests take out of it counts; batch: sequences that decode"
+    " at once, output tokens per second times TPOT; context: mean prompt and half of the answer. The floor is what"
+    " reading the weights and the KV cache and the FLOPs take at the ceilings measured on this card."
 )
 
 

@@ -16,6 +16,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -37,8 +38,8 @@ def main() -> int:
         found["copy"] = _say("copying", lambda: _copy(device, asked.seconds))
         found["flops"] = {}
         for name in asked.dtypes.split(",") if asked.dtypes else _dtypes(device):
-            found["flops"][name] = _say(name, lambda name=name: _flops(device, name, asked.seconds))
-    print(json.dumps(found))
+            found["flops"][name] = _say(name, partial(_flops, device, name, asked.seconds))
+    sys.stdout.write(json.dumps(found) + "\n")
     return 0
 
 
@@ -71,7 +72,8 @@ def _dtypes(device: torch.device) -> list[str]:
 
 
 def _say(what: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    print(f"redline-ceilings {what}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"redline-ceilings {what}\n")
+    sys.stderr.flush()
     try:
         return measure()
     except Exception as error:  # one type that a card or a build lacks must not cost the others
@@ -102,13 +104,15 @@ def _timer(device: torch.device, work: Callable[[], Any]) -> Timed:
 
         return on_cpu
 
+    make: Any = torch.cuda.Event  # it has no types
+
     def on_gpu() -> float:
-        first, last = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        first, last = make(enable_timing=True), make(enable_timing=True)
         first.record()
         work()
         last.record()
         last.synchronize()
-        return first.elapsed_time(last) / 1e3
+        return float(first.elapsed_time(last)) / 1e3
 
     return on_gpu
 
@@ -126,7 +130,8 @@ def _read(device: torch.device, seconds: float) -> dict[str, Any]:
     weights as decoding does; the better of both counts."""
     size = _size(device)
     floats = torch.randn(size // 4, device=device)
-    expected = sum(float(part.double().sum()) for part in floats.split(1 << 24))
+    parts: Any = torch.split(floats, 1 << 24)
+    expected = float(sum(float(part.double().sum()) for part in parts))
     summed = _best(device, lambda: floats.sum(), size, seconds)
     if abs(float(floats.sum()) - expected) > 1e-2 * size**0.5:
         raise ArithmeticError("the sum of what was read is wrong")
@@ -152,7 +157,9 @@ def _copy(device: torch.device, seconds: float) -> dict[str, Any]:
 
 def _flops(device: torch.device, name: str, seconds: float) -> dict[str, Any]:
     """The best of a few shapes, as a model's layers have them."""
-    sizes = [(8192, 8192, 8192), (4096, 14336, 4096)] if device.type == "cuda" else [(1024, 1024, 1024), (512, 4096, 1024)]
+    sizes = (
+        [(8192, 8192, 8192), (4096, 14336, 4096)] if device.type == "cuda" else [(1024, 1024, 1024), (512, 4096, 1024)]
+    )
     best: dict[str, Any] = {}
     for m, n, k in sizes:
         work = _product(device, name, m, n, k)

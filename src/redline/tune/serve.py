@@ -26,7 +26,8 @@ def serve(
 ) -> Iterator[Server]:
     """Yields the server once it answered a real request; it is stopped, with its whole tree, on the way out.
 
-    `artifacts` keeps the log; a fresh temporary folder when None. `wrap` stands in front of the engine's command. Raises what `Engine.check` and `Engine.start`
+    `artifacts` keeps the log; a fresh temporary folder when None. `wrap` stands in front of the
+    engine's command. Raises what `Engine.check` and `Engine.start`
     raise, and Unsupported when this box cannot run the engine.
     """
     implementation = adapter(engine.kind)

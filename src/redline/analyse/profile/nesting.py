@@ -1,5 +1,4 @@
-"""Operators call operators: each instant of a thread belongs to the innermost one, its class to the one that means it.
-"""
+"""Operators call operators: an instant of a thread belongs to the innermost one, its class to the one that means it."""
 
 from __future__ import annotations
 

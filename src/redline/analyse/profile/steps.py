@@ -87,19 +87,15 @@ def _marks(spans: Spans, told: dict[int, Any]) -> list[tuple[float, float, int]]
     if not spans.on_device:
         return [(float(s), float(e), int(n)) for s, e, n in zip(host.start, host.end, host.name, strict=True)]
     if len(seen):
-        seen = _one_per_step(seen)
+        seen = _main_stream(seen)
         return [(float(s), float(e), int(n)) for s, e, n in zip(seen.start, seen.end, seen.name, strict=True)]
     return _projected(spans, host)
 
 
-def _one_per_step(seen: Spans) -> Spans:
-    """An annotation is shown once per stream that it launched to: the first counts."""
-    keep, last_end, last_name = np.ones(len(seen), bool), -np.inf, -1
-    for place, (start, end, name) in enumerate(zip(seen.start, seen.end, seen.name, strict=True)):
-        if start < last_end and name == last_name:
-            keep[place] = False
-        last_end, last_name = max(last_end, end), name
-    return seen.where(keep)
+def _main_stream(seen: Spans) -> Spans:
+    """An annotation is shown once for each stream that it launched to: the stream with most of the time counts."""
+    sums = np.bincount(seen.track, weights=seen.length)
+    return seen.where(seen.track == int(np.argmax(sums)))
 
 
 def _projected(spans: Spans, host: Spans) -> list[tuple[float, float, int]]:

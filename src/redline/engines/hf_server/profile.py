@@ -96,13 +96,15 @@ class _CudaRange:
 
         if not torch.cuda.is_available():
             raise ApiError(400, "--profiler cuda needs a GPU; without one use --profiler torch")
-        torch.cuda.cudart().cudaProfilerStart()
+        runtime: Any = getattr(torch.cuda, "cudart")()  # noqa: B009 -- it has no types
+        runtime.cudaProfilerStart()
 
     def stop(self) -> None:
         import torch
 
         torch.cuda.synchronize()
-        torch.cuda.cudart().cudaProfilerStop()
+        runtime: Any = getattr(torch.cuda, "cudart")()  # noqa: B009 -- it has no types
+        runtime.cudaProfilerStop()
 
 
 def step_name(prefills: int, prompt_tokens: int, decodes: int, generated: int) -> str:

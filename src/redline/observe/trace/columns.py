@@ -96,8 +96,9 @@ class Collector:
         whole = [self._joined(place) for place in range(6)]
         self._parts = []
         order = np.argsort(whole[2], kind="stable")
-        ordered = [part[order] for part in whole]
-        return TraceColumns(tuple(self._names), tuple(self._tracks), *ordered, readout)
+        kind, name, start, length, track, correlation = (part[order] for part in whole)
+        names, tracks = tuple(self._names), tuple(self._tracks)
+        return TraceColumns(names, tracks, kind, name, start, length, track, correlation, readout)
 
     def _joined(self, place: int) -> Any:
         kinds = (np.int8, np.int32, np.float64, np.float64, np.int32, np.int64)

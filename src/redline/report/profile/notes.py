@@ -87,7 +87,9 @@ def _attention(engine: EngineProfile) -> str:
     if not seen and not engine.backend:
         return ""
     said = engine.backend or "nothing"
-    return f"attention of {engine.label}: it names {said}; its kernels are {', '.join(seen) or 'not told by their names'}"
+    return (
+        f"attention of {engine.label}: it names {said}; its kernels are {', '.join(seen) or 'not told by their names'}"
+    )
 
 
 def table(section: Section) -> list[str]:

@@ -58,21 +58,24 @@ def _where(profile: Profile) -> Iterator[Drawing]:
         ]
         if not rows:
             continue
+        places = list(dict.fromkeys(str(row["where"]) for row in rows))
+        header = alt.Header(labelAngle=0, labelAlign="left", labelAnchor="start", labelOrient="top", labelPadding=4)
         used = sorted({str(row["class"]) for row in rows}, key=lambda name: order[name])
         bars = (
             alt.Chart(data(rows), width=WIDTH, height={"step": 20})
             .mark_bar()
             .encode(
-                x=alt.X("ms:Q", title="ms per step, as recorded", stack="zero"),
+                x=alt.X("ms:Q", title=None, stack="zero", axis=alt.Axis(tickCount=5)),
                 y=alt.Y("engine:N", title=None, sort=[engine.label for engine in profile.engines]),
                 color=alt.Color("class:N", scale=alt.Scale(domain=used, range=[COLOURS[name] for name in used])),
                 order=alt.Order("order:Q"),
             )
-            .facet(row=alt.Row("where:N", title=None, header=alt.Header(labelAngle=0, labelAlign="left", labelOrient="top")))
+            .facet(row=alt.Row("where:N", title=None, sort=places, header=header), spacing=14)
             .resolve_scale(x="independent")
-        )  # fmt: skip
+        )
         title = f"Where a {phase_name} step goes"
-        yield Drawing(f"where-{phase_name}", title, f"{title}, by class of kernel and engine", bars)
+        remark = ("ms of a step as it was recorded; every panel has its own scale",)
+        yield Drawing(f"where-{phase_name}", title, f"{title}, by class of kernel and engine", bars, remark)
 
 
 def _attention(profile: Profile) -> Iterator[Drawing]:
@@ -81,7 +84,7 @@ def _attention(profile: Profile) -> Iterator[Drawing]:
         rows = [
             {
                 "engine": engine.label,
-                "context": phase.context,
+                "context": phase.asked,
                 "ms": us / 1e3,
                 "series": f"{engine.label}, batch {phase.batch}",
             }
@@ -90,7 +93,7 @@ def _attention(profile: Profile) -> Iterator[Drawing]:
             and phase.breakdown is not None
             and (us := phase.breakdown.by_class.get("attention", 0.0)) > 0
         ]
-        if len({round(float(row["context"]), -2) for row in rows}) < 2:
+        if len({row["context"] for row in rows}) < 2:
             continue
         lines = (
             alt.Chart(data(rows), width=WIDTH, height=240)
@@ -123,7 +126,9 @@ def _memory(profile: Profile) -> Iterator[Drawing]:
         y=alt.Y("MB:Q", title="KV cache, MB"),
         color=alt.Color("engine:N", legend=alt.Legend(columns=2)),
     )
-    yield Drawing("kv-memory", "KV cache: measured, and the formula", "KV memory over tokens, measured and computed", dots)
+    yield Drawing(
+        "kv-memory", "KV cache: measured, and the formula", "KV memory over tokens, measured and computed", dots
+    )
 
 
 def _roofline(profile: Profile) -> Iterator[Drawing]:
@@ -132,7 +137,7 @@ def _roofline(profile: Profile) -> Iterator[Drawing]:
         return
     ceilings = from_dict(profile.ceilings)
     dots = [
-        Dot(engine.label, phase.phase, phase.batch, phase.context, phase.step_ms / 1e3, phase.intensity)
+        Dot(engine.label, phase.phase, phase.batch, phase.asked, phase.step_ms / 1e3, phase.intensity)
         for engine, phase in every(profile)
         if phase.intensity is not None
     ]

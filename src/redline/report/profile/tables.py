@@ -136,16 +136,15 @@ def attention_section(profile: Profile) -> Section | None:
             continue
         share = f"{us / part.busy_us:.0%}" if part.busy_us else NONE
         seen = next(iter(part.attention), NONE)
-        rows.append(
-            (short(phase), engine.label, number(us / 1e3), share, number(us / max(1.0, part.tokens)), seen)
-        )
+        rows.append((short(phase), engine.label, number(us / 1e3), share, number(us / max(1.0, part.tokens)), seen))
     heads = ("batch × context", "engine", "ms", "of kernels", "µs/token", "backend, by kernel names")
     notes = [f"{one.label} names its backend: {one.backend}" for one in profile.engines if one.backend]
     return Section("attention", "Attention", heads, tuple(rows), tuple(notes), True) if rows else None
 
 
 def memory_section(profile: Profile) -> Section | None:
-    rows, sources = [], {}
+    rows: list[tuple[str, ...]] = []
+    sources: dict[str, None] = {}
     for engine in profile.engines:
         for one in engine.memory:
             measured = one.measured_bytes
@@ -172,9 +171,16 @@ def kernels_section(engine: EngineProfile, phase: PhaseProfile) -> Section:
 
 def _kernels(part: Breakdown) -> Section:
     rows = [
-        (one.name, one.kind, number(one.us), f"{one.us / part.step_us:.1%}", number(one.calls), number(_each(one.us, one.calls)))
+        (
+            one.name,
+            one.kind,
+            number(one.us),
+            f"{one.us / part.step_us:.1%}",
+            number(one.calls),
+            number(_each(one.us, one.calls)),
+        )
         for one in part.top[:TOP]
-    ]  # fmt: skip
+    ]
     unit = "kernel" if part.device else "operator"
     heads = (unit, "class", "µs/step", "of the step", "calls/step", "µs/call")
     return Section("kernels", "", heads, tuple(rows), tuple(_gap_note(part)))
@@ -199,7 +205,7 @@ def trace_sections(name: str, phases: Sequence[Breakdown], remarks: Sequence[str
     lines: list[tuple[str, Callable[[Breakdown], str]]] = [
         ("steps", lambda part: f"{part.steps:,}"),
         ("ms of a step", lambda part: number(part.step_us / 1e3)),
-        *((kind, lambda part, kind=kind: _share(part.by_class.get(kind, 0.0), part.step_us)) for kind in present),  # type: ignore[misc]
+        *((kind, lambda part, kind=kind: _share(part.by_class.get(kind, 0.0), part.step_us)) for kind in present),
         (GAP, lambda part: _share(part.gap_us, part.step_us)),
         ("kernels", lambda part: f"{part.kernels:,.0f}"),
         ("launches", lambda part: f"{part.launches:,.0f}"),

@@ -60,7 +60,9 @@ def _bars(profile: Profile) -> list[dict[str, Any]]:
         if part is None:
             continue
         parts = {**part.by_class, "gaps": part.gap_us}
-        rows.append({"group": what(phase), "label": engine.label, "parts": parts, "text": f"{number(part.step_us / 1e3)} ms"})
+        rows.append(
+            {"group": what(phase), "label": engine.label, "parts": parts, "text": f"{number(part.step_us / 1e3)} ms"}
+        )
     return rows
 
 
@@ -74,13 +76,15 @@ def _panel(title: str, analysed: Analysed) -> dict[str, Any] | None:
     lanes = list(_lanes(spans, chosen, names))
     left_out = _thin(lanes)
     length = chosen.end - chosen.start
+    shown = f"one {chosen.phase} step of {number(length / 1e3)} ms"
+    kinds = [{"short": short_name(name), "full": name[:400], "kind": CLASSES.index(class_of(name))} for name in names]
     return {
         "title": title,
-        "text": f"one {chosen.phase} step of {number(length / 1e3)} ms" + (f"; {left_out} short ones left out" if left_out else ""),
+        "text": shown + (f"; {left_out:,} short boxes are left out" if left_out else ""),
         "length": round(length, 3),
         "lanes": lanes,
-        "names": [{"short": short_name(name), "full": name[:400], "kind": CLASSES.index(class_of(name))} for name in names],
-    }  # fmt: skip
+        "names": kinds,
+    }
 
 
 def _usual(found: Sequence[Step]) -> Step | None:
@@ -105,7 +109,8 @@ def _lanes(spans: Spans, step: Step, names: dict[str, int]) -> Any:
 
 def _boxes(spans: Spans, step: Step, names: dict[str, int]) -> list[list[float]]:
     """[start, length, depth, name] of each."""
-    boxes, stack = [], []
+    boxes: list[list[float]] = []
+    stack: list[float] = []
     for start, length, name in zip(spans.start, spans.length, spans.name, strict=True):
         while stack and stack[-1] <= start + 1e-6:
             stack.pop()

@@ -52,7 +52,7 @@ class Job:
     folder: Path
     config: Mapping[str, Any] = field(default_factory=dict)
     architecture: Architecture | None = None
-    precision: Precision = Precision()
+    precision: Precision = field(default_factory=Precision)
     dtype: str = "bfloat16"
     ceilings: Ceilings | None = None
     limits: Limits | None = None
@@ -92,7 +92,7 @@ def run_engine(job: Job, say: Say) -> tuple[EngineProfile, list[Reading]]:
                     driven.append(one)
     except (Unsupported, EnvironmentFault, EngineError) as error:
         text = ". ".join(part for part in (error.what, error.why, error.fix) if part)
-        about = replace(about, **{"skipped" if isinstance(error, Unsupported) else "failed": text})
+        about = replace(about, skipped=text) if isinstance(error, Unsupported) else replace(about, failed=text)
         if isinstance(error, EngineError) and error.log_tail:
             (job.folder / "failed.log").write_text(error.log_tail)
     # only now: nothing that is taken apart here runs beside the engine

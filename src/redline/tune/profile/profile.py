@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from redline.node.facts import facts
 from redline.spec.engine import EngineSpec
 from redline.spec.model import ModelSpec
 from redline.spec.resolve import ensure_available
-from redline.store.ceilings import card_of, ceilings_of
+from redline.store.ceilings import Ceilings, card_of, ceilings_of
 from redline.tune.preflight import adapter
 from redline.tune.profile.engine import Job, room, run_engine, spans_of
 from redline.tune.profile.nsys import nsys_wrap
@@ -66,7 +67,7 @@ def profile(
     model: ModelSpec,
     engines: Sequence[EngineSpec],
     folder: Path,
-    options: Options = Options(),
+    options: Options | None = None,
     say: Say = lambda engine, text: None,
 ) -> Profiled:
     """Starts (or attaches to) each engine, drives decode and prefill at every batch and context, and takes the traces
@@ -75,45 +76,11 @@ def profile(
     Raises UsageError and EnvironmentFault before anything has started; an engine that fails later is told in the
     result.
     """
+    options = options or Options()
     found = ensure_available(model)
-    config = dict(found.config)
-    box = facts()
-    card, driver = card_of(box)
+    card, driver = card_of(facts())
     ceilings = ceilings_of(card, driver)
-    shape = architecture(config) if config else None
-    dtype = dtype_of(model, config)
-    jobs = [
-        Job(
-            model=model,
-            spec=spec,
-            engine=adapter(spec.kind),
-            batches=options.batches,
-            contexts=options.contexts,
-            prefill_batches=options.prefill_batches,
-            phases=options.phases,
-            steps=options.steps,
-            repeats=options.repeats,
-            folder=folder / file_name(spec.label),
-            config=config,
-            architecture=shape,
-            dtype=dtype,
-            ceilings=ceilings,
-            trace_dir=options.trace_dir,
-            keep_traces=options.keep_traces,
-            wrap=nsys_wrap(folder / file_name(spec.label)) if options.nsys else (),
-        )
-        for spec in engines
-    ]
-    for job in jobs:
-        room(job)
-        if job.engine.available(job.spec) is None:
-            job.engine.check(job.spec, model)
-    done, readings = [], {}
-    for job in jobs:
-        told, read = run_engine(job, lambda text, label=job.spec.label: say(label, text))  # type: ignore[misc]
-        done.append(told)
-        readings[job.spec.label] = read
-    made = Profile(
+    about = Profile(
         model=model.id,
         description=found.description,
         card=card,
@@ -121,13 +88,47 @@ def profile(
         taken_wall=wall_time(),
         batches=options.batches,
         contexts=options.contexts,
-        engines=tuple(done),
+        engines=(),
         ceilings=ceilings.as_dict() if ceilings else {},
-        config=config,
-        dtype=dtype,
-        notes=() if ceilings else ("ceilings of this card are not measured: run `redline node ceilings`",),
+        config=dict(found.config),
+        dtype=dtype_of(model, found.config),
+        notes=() if ceilings else ("the ceilings of this card are not measured: run `redline node ceilings`",),
     )
-    return Profiled(made, readings)
+    jobs = [_job(model, spec, folder / file_name(spec.label), options, about, ceilings) for spec in engines]
+    for job in jobs:
+        room(job)
+        if job.engine.available(job.spec) is None:
+            job.engine.check(job.spec, model)
+    done, readings = [], {}
+    for job in jobs:
+        label = job.spec.label
+        told, readings[label] = run_engine(job, partial(say, label))
+        done.append(told)
+    return Profiled(replace(about, engines=tuple(done)), readings)
+
+
+def _job(
+    model: ModelSpec, spec: EngineSpec, folder: Path, options: Options, about: Profile, ceilings: Ceilings | None
+) -> Job:
+    return Job(
+        model=model,
+        spec=spec,
+        engine=adapter(spec.kind),
+        batches=options.batches,
+        contexts=options.contexts,
+        prefill_batches=options.prefill_batches,
+        phases=options.phases,
+        steps=options.steps,
+        repeats=options.repeats,
+        folder=folder,
+        config=about.config,
+        architecture=architecture(about.config) if about.config else None,
+        dtype=about.dtype,
+        ceilings=ceilings,
+        trace_dir=options.trace_dir,
+        keep_traces=options.keep_traces,
+        wrap=nsys_wrap(folder) if options.nsys else (),
+    )
 
 
 def profile_trace(path: Path, progress: Progress = lambda done, whole: None) -> Reading:
@@ -137,7 +138,7 @@ def profile_trace(path: Path, progress: Progress = lambda done, whole: None) -> 
     return Reading(path.name, analysed, path, columns.readout.sentence(), analysed.notes)
 
 
-def dtype_of(model: ModelSpec, config: dict[str, Any]) -> str:
+def dtype_of(model: ModelSpec, config: Mapping[str, Any]) -> str:
     """Of the weights, as asked for or as the checkpoint says."""
     if model.dtype != "auto":
         return model.dtype
@@ -155,5 +156,3 @@ def without_nan(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: without_nan(one) for key, one in value.items()}
     return [without_nan(one) for one in value] if isinstance(value, list | tuple) else value
-
-
