@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from redline.cli.profile_engines import Asked, engines_of, model_of
+from redline.cli.profile_files import write_profile
 
 if TYPE_CHECKING:
     from redline.analyse.profile.record import Profile
@@ -68,7 +69,7 @@ def _profile(model: str | None, dtype: str | None, asked: Asked, options: Option
     if model is None:
         raise UsageError("which model?", fix="redline profile bundled:tiny --engine redline, or --trace FILE")
     profiled = _run(model_of(model, dtype), engines_of(asked), folder, options)
-    written = _write(profiled, folder)
+    written = write_profile(profiled, folder)
     if as_json:
         from redline.cli.show import print_json
         from redline.tune.profile.profile import without_nan
@@ -126,38 +127,6 @@ def _run(model: ModelSpec, specs: list[EngineSpec], folder: Path, options: Optio
         console.print(f"[bold]{escape(engine)}[/] {escape(text)}")
 
     return profile(model, specs, folder, options, say)
-
-
-def _write(profiled: Profiled, folder: Path) -> list[Path]:
-    """The notes, the numbers, the timeline, and the charts where they can be drawn."""
-    import orjson
-
-    from redline.errors import EnvironmentFault
-    from redline.report.charts import available
-    from redline.report.profile.notes import notes
-    from redline.report.profile.timeline import timeline_html
-    from redline.tune.profile.profile import without_nan
-
-    told = profiled.profile
-    drawn = [(one.label, one.analysed) for each in profiled.readings.values() for one in each if one.analysed]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        pictures: list[tuple[str, str]] = []
-        if available() and drawn:
-            from redline.report.profile.pictures import write_pictures
-
-            pictures = [(title, f"charts/{name}") for title, name in write_pictures(told, folder / "charts")]
-        files = {
-            "notes.md": notes(told, pictures, "timeline.html" if drawn else "").encode(),
-            "profile.json": orjson.dumps(without_nan(told.as_dict()), option=orjson.OPT_INDENT_2),
-        }
-        if drawn:
-            files["timeline.html"] = timeline_html(f"Profile of {told.model}", drawn, told).encode()
-        for name, content in files.items():
-            (folder / name).write_bytes(content)
-    except OSError as error:
-        raise EnvironmentFault(f"cannot write to {folder}", why=str(error), fix="--output FOLDER") from error
-    return [folder / name for name in files]
 
 
 def _show(profile: Profile, written: list[Path]) -> None:

@@ -31,7 +31,7 @@ _RULES: tuple[tuple[str, str], ...] = (
     ),
     (
         "attention",
-        r"flash|fmha|attention|attn|attend|\bmha|_mha|xqa|paged|splitkv|split_kv|mla_|reshape_and_cache"
+        r"flash(?!_?infer)|fmha|attention|attn|attend|\bmha|_mha|xqa|paged|splitkv|split_kv|mla_|reshape_and_cache"
         r"|concat_and_cache|append_paged|kv_cache|rope_append|join_splits|decode_attention|BatchDecode|BatchPrefill"
         r"|sdpa|merge_state|VariableLengthMerge|PersistentVariableLength|single_query",
     ),
@@ -97,6 +97,8 @@ def backend_of(name: str) -> str:
 
 def short_name(name: str, most: int = 72) -> str:
     """A kernel's name without its template arguments and parameters."""
+    if name.startswith("execute_"):  # a step's annotation: what is in its brackets is the point
+        return name[:most]
     text = re.sub(r"^void ", "", name)
     base = re.split(r"[<(]", text, maxsplit=1)[0]
     inner = re.search(r"<([A-Za-z_:0-9]+)", text)

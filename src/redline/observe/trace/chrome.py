@@ -38,6 +38,8 @@ LONGEST_HEAD = 64 << 20
 LONGEST_EVENT = 16 << 20
 TRIES = 16
 """Cuts that are tried before a piece counts as malformed."""
+PATIENT = 4 << 20
+"""Bytes without a whole event before they count as malformed: until then more is read."""
 Progress = Callable[[int, int], None]
 """(bytes of the file read, bytes of the file)"""
 
@@ -151,7 +153,9 @@ def _front(text: bytes, readout: Readout) -> tuple[list[_Event] | None, int]:
         if (events := _whole(text[:cut])) is not None:
             return events, cut
         cut = _cut(text, cut)  # it lay inside an event, or something before it is malformed
-    return (_one_by_one(text[:first], readout), first) if first > 0 else (None, 0)
+    if first <= 0 or len(text) < PATIENT:
+        return None, 0  # the only ends seen may lie inside an event that goes on
+    return _one_by_one(text[:first], readout), first
 
 
 def _whole(piece: bytes) -> list[_Event] | None:

@@ -43,10 +43,8 @@ class Job:
     model: ModelSpec
     spec: EngineSpec
     engine: Engine
-    batches: tuple[int, ...]
-    contexts: tuple[int, ...]
-    prefill_batches: tuple[int, ...]
-    phases: tuple[str, ...]
+    wanted: tuple[tuple[str, int, int], ...]
+    """(phase, batch, context), in the order in which they are driven."""
     steps: int
     repeats: int
     folder: Path
@@ -106,17 +104,10 @@ def _servers(job: Job) -> list[Job]:
     """One server for everything; but one for each batch size where a batch waits until it is full (transformers'
     static batching)."""
     batching = str({normal(name): value for name, value in job.spec.flags.items()}.get("batching", "static"))
-    sizes = sorted({*job.batches, *job.prefill_batches})
+    sizes = sorted({batch for _, batch, _ in job.wanted})
     if job.spec.kind != "transformers" or batching != "static" or len(sizes) == 1:
         return [job]
-    return [
-        replace(
-            job,
-            batches=tuple(one for one in job.batches if one == size),
-            prefill_batches=tuple(one for one in job.prefill_batches if one == size),
-        )
-        for size in sizes
-    ]
+    return [replace(job, wanted=tuple(one for one in job.wanted if one[1] == size)) for size in sizes]
 
 
 def _from_outside(job: Job, driven: list[Driven]) -> list[Driven]:
@@ -130,8 +121,8 @@ def _from_outside(job: Job, driven: list[Driven]) -> list[Driven]:
 
 @contextmanager
 def started(job: Job, say: Say) -> Iterator[Server]:
-    longest = max(job.contexts) + room(job)
-    wanted = Wanted(traces(job), max((*job.batches, *job.prefill_batches)), longest, outer=bool(job.wrap))
+    longest, most = _longest(job), max(batch for _, batch, _ in job.wanted)
+    wanted = Wanted(traces(job), most, longest + room(job), outer=bool(job.wrap))
     spec = profiled(job.engine, job.spec, wanted)
     job.folder.mkdir(parents=True, exist_ok=True)
     if spec.kind == "url":
@@ -143,6 +134,10 @@ def started(job: Job, say: Say) -> Iterator[Server]:
         yield server
 
 
+def _longest(job: Job) -> int:
+    return max(context for _, _, context in job.wanted)
+
+
 def traces(job: Job) -> Path:
     """Where the engine writes."""
     return (job.trace_dir or job.folder / "raw").absolute()
@@ -151,10 +146,10 @@ def traces(job: Job) -> Path:
 def room(job: Job) -> int:
     """Tokens for answers: what the model has left behind the longest prompt."""
     longest = int(job.config.get("max_position_embeddings") or 0)
-    left = longest - max(job.contexts) if longest else ROOM
+    left = longest - _longest(job) if longest else ROOM
     if left < min(LEAST_ROOM, 2 * job.steps + 32):
         raise UsageError(
-            f"a context of {max(job.contexts):,} leaves no room for an answer: the model has {longest:,} positions",
+            f"a context of {_longest(job):,} leaves no room for an answer: the model has {longest:,} positions",
             fix=f"--context {max(1, longest - ROOM)}",
         )
     return min(ROOM, left)
@@ -187,19 +182,16 @@ def _phases(job: Job, server: Server, say: Say) -> Iterator[Driven]:
     say("starting the profiler once")
     driver.warm_profiler()
     watch = Memory(server.endpoint, headers, job.architecture, job.precision)
-    for context in job.contexts:
-        for batch in job.batches if "decode" in job.phases else ():
-            point = Point(batch, context, room(job))
-            driver.warm_up(point)
-            say(f"decode, batch {batch}, context {context}")
-            watch.idle()
-            found = driver.decode(point, job.steps, watch.busy)
-            yield Driven("decode", point, found, watch.told(batch, found.tokens_after))
-        for batch in job.prefill_batches if "prefill" in job.phases else ():
-            point = Point(batch, context, 1)
-            say(f"prefill, batch {batch}, context {context}")
-            driver.warm_up(point)
-            yield Driven("prefill", point, driver.prefill(point, job.repeats))
+    for phase, batch, context in job.wanted:
+        say(f"{phase}, batch {batch}, context {context}")
+        point = Point(batch, context, 1 if phase == "prefill" else room(job))
+        driver.warm_up(point)
+        if phase == "prefill":
+            yield Driven(phase, point, driver.prefill(point, job.repeats))
+            continue
+        watch.idle()
+        found = driver.decode(point, job.steps, watch.busy)
+        yield Driven(phase, point, found, watch.told(batch, found.tokens_after))
 
 
 def _phase(job: Job, one: Driven) -> tuple[PhaseProfile, Reading]:

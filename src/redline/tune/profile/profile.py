@@ -32,12 +32,14 @@ Say = Callable[[str, str], None]
 
 @dataclass(frozen=True)
 class Options:
-    """`steps` decode steps are recorded, `repeats` prefills. `trace_dir`: where a running server writes its traces."""
+    """Every batch at every context; `more` adds single (phase, batch, context). `steps` decode steps are recorded,
+    `repeats` prefills. `trace_dir`: where a running server writes its traces."""
 
     batches: tuple[int, ...] = (1,)
     contexts: tuple[int, ...] = (512,)
     prefill_batches: tuple[int, ...] = (1,)
     phases: tuple[str, ...] = PHASES
+    more: tuple[tuple[str, int, int], ...] = ()
     steps: int = 16
     repeats: int = 2
     nsys: bool = False
@@ -53,6 +55,15 @@ class Options:
             raise UsageError("at least 2 steps and 1 repeat are needed to tell a step")
         if unknown := set(self.phases) - set(PHASES):
             raise UsageError(f"there is no phase {sorted(unknown)[0]!r}", fix="decode, prefill")
+        if not self.wanted:
+            raise UsageError("there is nothing to profile", fix="--phase decode,prefill")
+
+    @property
+    def wanted(self) -> tuple[tuple[str, int, int], ...]:
+        """(phase, batch, context), short contexts first."""
+        sizes = {"decode": self.batches, "prefill": self.prefill_batches}
+        every = [(phase, size, context) for context in self.contexts for phase in self.phases for size in sizes[phase]]
+        return tuple(dict.fromkeys((*every, *self.more)))
 
 
 @dataclass(frozen=True)
@@ -114,10 +125,7 @@ def _job(
         model=model,
         spec=spec,
         engine=adapter(spec.kind),
-        batches=options.batches,
-        contexts=options.contexts,
-        prefill_batches=options.prefill_batches,
-        phases=options.phases,
+        wanted=options.wanted,
         steps=options.steps,
         repeats=options.repeats,
         folder=folder,
