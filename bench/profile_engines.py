@@ -1,4 +1,4 @@
-"""Profiles of redline, vLLM and transformers on one shape, with the card's ceilings, attention by context and KV memory.
+"""Profiles of redline, vLLM and transformers on one shape, with ceilings, attention by context and KV memory.
 
     python bench/profile_engines.py --out FOLDER [--shape llama-3.1-8b] [--contexts 1024,4096,8192,16384] [--batch 64]
         [--engines redline,vllm,transformers] [--vllm-path FOLDER] [--vllm-python PATH] [--variants] [--quick]
@@ -71,7 +71,7 @@ def arguments() -> argparse.Namespace:
     asked = top.parse_args()
     asked.model = "bundled:tiny" if asked.quick else f"shape:{asked.shape}"
     if asked.quick:
-        asked.contexts, asked.batch, asked.steps, asked.ceiling_s = "128,512", 4, 8, 0.1
+        asked.contexts, asked.batch, asked.steps = "128,512", 4, 8
     return asked
 
 

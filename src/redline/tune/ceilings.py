@@ -51,23 +51,23 @@ def _run(python: str, device: str, seconds: float, progress: Callable[[str], Non
     command += ["--device", device] if device else []
     env = {**os.environ, "PYTHONSAFEPATH": "1"}
     # From a folder that holds no package: before Python 3.11 the current one comes first on sys.path with -c.
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd="/", env=env)
     said: list[str] = []
-    assert process.stdout is not None
-    assert process.stderr is not None
-    late = threading.Timer(PATIENCE_S, process.kill)
-    late.start()
-    try:
-        for line in process.stderr:  # the result is one line, which fits the pipe
-            said.append(line.rstrip())
-            if line.startswith(SAYS):
-                progress(f"measuring {line.removeprefix(SAYS).strip()}")
-        out = process.stdout.read()
-    finally:
-        late.cancel()
-        if process.poll() is None:
-            process.kill()
-        process.wait()
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd="/", env=env
+    ) as process:
+        late = threading.Timer(PATIENCE_S, process.kill)
+        late.start()
+        try:
+            assert process.stderr is not None
+            for line in process.stderr:  # the result is one line, which fits the pipe
+                said.append(line.rstrip())
+                if line.startswith(SAYS):
+                    progress(f"measuring {line.removeprefix(SAYS).strip()}")
+            out = process.stdout.read() if process.stdout is not None else ""
+        finally:
+            late.cancel()
+            if process.poll() is None:
+                process.kill()
     try:
         told: dict[str, Any] = orjson.loads(out.strip().splitlines()[-1])
     except (IndexError, orjson.JSONDecodeError):

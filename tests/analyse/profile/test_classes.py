@@ -32,6 +32,7 @@ NAMES = {
         "join_splits_kernel",
         "rope_append_kernel",
         "aten::_scaled_dot_product_flash_attention_for_cpu",
+        "aten::_softmax",
         "_C::cpu_attention_with_kv_cache",
     ],
     "norm and elementwise": [
@@ -48,7 +49,7 @@ NAMES = {
     ],
     "sampling": [
         "void at::native::reduce_kernel<512, 1, at::native::ReduceOp<float, at::native::ArgMaxOps<float>>>(P)",
-        "void at::native::(anonymous namespace)::cunn_SoftMaxForward<4, float>(P)",
+        "aten::log_softmax",
         "void flashinfer::sampling::TopKTopPSamplingFromProbKernel<A>(P)",
         "aten::argmax",
         "aten::sort",

@@ -14,7 +14,8 @@ def kernel(name: str, start: float, length: float, *, stream: int = 7, correlati
     return (
         f'  {{\n    "ph": "X", "cat": "kernel", "name": "{name}", "pid": 0, "tid": {stream},\n'
         f'    "ts": {start:.3f}, "dur": {length:.3f},\n    "args": {{\n      "External id": 1,\n      "device": 0,'
-        f' "context": 1,\n      "stream": {stream}, "correlation": {correlation},\n      "grid": [512, 1, 1]\n    }}\n  }}'
+        f' "context": 1,\n      "stream": {stream}, "correlation": {correlation},\n'
+        '      "grid": [512, 1, 1]\n    }\n  }'
     )
 
 
@@ -22,7 +23,8 @@ def host(category: str, name: str, start: float, length: float, *, thread: int =
     linked = f', "correlation": {correlation}' if correlation else ""
     return (
         f'  {{\n    "ph": "X", "cat": "{category}", "name": "{name}", "pid": 11, "tid": {thread},\n'
-        f'    "ts": {start:.3f}, "dur": {length:.3f}\n    ,\n    "args": {{\n      "External id": 1{linked}\n    }}\n  }}'
+        f'    "ts": {start:.3f}, "dur": {length:.3f}\n    ,\n'
+        f'    "args": {{\n      "External id": 1{linked}\n    }}\n  }}'
     )
 
 

@@ -60,7 +60,9 @@ def test_an_event_that_holds_a_list_of_objects(tmp_path: Path, monkeypatch: pyte
 
 
 def test_numbers_that_are_none_and_numbers_in_quotes(tmp_path: Path) -> None:
-    odd = ['{"ph": "X", "cat": "cpu_op", "name": "nan", "ts": 1, "dur": 1, "args": {"blocks per SM": nan, "y": -Infinity}}']
+    odd = [
+        '{"ph": "X", "cat": "cpu_op", "name": "nan", "ts": 1, "dur": 1, "args": {"blocks per SM": nan, "y": -Infinity}}'
+    ]
     quoted = ['{"ph": "X", "cat": "cpu_op", "name": "quoted", "ts": "2.5", "dur": "1"}']
     found = read_chrome(written(tmp_path / "t.json", [*odd, *quoted, MANY[0]]))
     assert len(found) == 3
@@ -148,9 +150,10 @@ def test_against_torch(tmp_path: Path) -> None:
     """A trace that torch wrote, beside the json module's reading of it."""
     torch = pytest.importorskip("torch")
     path = tmp_path / "t.json.gz"
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        with torch.profiler.record_function("execute_context_0(0)_generation_1(1)"):
-            torch.nn.functional.linear(torch.randn(4, 8), torch.randn(8, 8)).softmax(-1)
+    kinds = [torch.profiler.ProfilerActivity.CPU]
+    name = "execute_context_0(0)_generation_1(1)"
+    with torch.profiler.profile(activities=kinds) as profile, torch.profiler.record_function(name):
+        torch.nn.functional.linear(torch.randn(4, 8), torch.randn(8, 8)).softmax(-1)
     profile.export_chrome_trace(str(path))
     found = read_chrome(path)
     events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]

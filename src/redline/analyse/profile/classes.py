@@ -2,7 +2,9 @@
 
 Kernels of vLLM, of torch, of FlashInfer, of cuBLAS and CUTLASS, of Triton and of redline's runtime; operators of torch
 on a CPU. The first pattern that matches wins, so the order is the rule: a FlashAttention kernel built with CUTLASS is
-attention, a matrix product that takes its weights apart (`marlin`, `w8a8`) is a matrix product.
+attention, a matrix product that takes its weights apart (`marlin`, `w8a8`) is a matrix product. A name cannot say what
+a softmax is for: it counts as attention, which is right for eager attention; the products of eager attention are matrix
+products.
 """
 
 from __future__ import annotations
@@ -33,12 +35,12 @@ _RULES: tuple[tuple[str, str], ...] = (
         "attention",
         r"flash(?!_?infer)|fmha|attention|attn|attend|\bmha|_mha|xqa|paged|splitkv|split_kv|mla_|reshape_and_cache"
         r"|concat_and_cache|append_paged|kv_cache|rope_append|join_splits|decode_attention|BatchDecode|BatchPrefill"
-        r"|sdpa|merge_state|VariableLengthMerge|PersistentVariableLength|single_query",
+        r"|sdpa|(?<!log_)(?<!Log)softmax|merge_state|VariableLengthMerge|PersistentVariableLength|single_query",
     ),
     (
         "sampling",
         r"sampl|argmax|arg_?min_?max|top_?k|top_?p|multinomial|gumbel|penalt|radixsort|radix_?sort|\bsort|_sort"
-        r"|gatherTopK|softmax|exponential|logits|bitmask|filter_kernel|choose_kernel|part_kernel|rejection|cumsum"
+        r"|gatherTopK|log_?softmax|exponential|logits|bitmask|filter_kernel|choose_kernel|part_kernel|rejection|cumsum"
         r"|DeviceScan|DeviceSegmented|min_p|random",
     ),
     (

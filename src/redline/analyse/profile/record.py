@@ -44,6 +44,8 @@ class KvMemory:
     sequences: int
     tokens: float
     formula_bytes: float
+    blocks_bytes: float
+    """The formula with every sequence rounded up to whole blocks of the cache."""
     measured_bytes: float | None
     source: str
     """Where the measured number comes from, or why there is none."""

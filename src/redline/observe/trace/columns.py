@@ -1,8 +1,8 @@
-"""Events of a trace as columns: 40 bytes each, however long the names and arguments were."""
+"""Events of a trace as columns: 33 bytes each, however long the names and arguments were."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ KINDS = ("kernel", "copy", "gpu_annotation", "annotation", "op", "launch")
 the host's: a user's range, an operator, a call of the driver."""
 KERNEL, COPY, GPU_ANNOTATION, ANNOTATION, OP, LAUNCH = range(len(KINDS))
 
+TYPES = (np.int8, np.int32, np.float64, np.float64, np.int32, np.int64)
 Row = tuple[int, int, float, float, int, int]
 """kind, name, start in µs, length in µs, track, correlation (0: none)"""
 
@@ -60,7 +61,7 @@ class Collector:
     def __init__(self) -> None:
         self._names: dict[str, int] = {}
         self._tracks: dict[tuple[str, str], int] = {}
-        self._parts: list[tuple[Any, ...]] = []
+        self._parts: list[list[Any]] = [[] for _ in TYPES]
         self.count = 0
 
     def name(self, text: str) -> int:
@@ -79,28 +80,20 @@ class Collector:
     def add(self, rows: Sequence[Row]) -> None:
         if not rows:
             return
-        kind, name, start, length, track, correlation = zip(*rows, strict=True)
-        self._parts.append(
-            (
-                np.array(kind, np.int8),
-                np.array(name, np.int32),
-                np.array(start, np.float64),
-                np.array(length, np.float64),
-                np.array(track, np.int32),
-                np.array(correlation, np.int64),
-            )
-        )
+        for part, column, kind in zip(self._parts, zip(*rows, strict=True), TYPES, strict=True):
+            part.append(np.array(column, kind))
         self.count += len(rows)
 
     def columns(self, readout: Readout) -> TraceColumns:
-        whole = [self._joined(place) for place in range(6)]
-        self._parts = []
-        order = np.argsort(whole[2], kind="stable")
-        kind, name, start, length, track, correlation = (part[order] for part in whole)
+        """Ends the collecting. One column at a time: at no moment is everything there twice."""
+        start = self._joined(2)
+        order = np.argsort(start, kind="stable")
+        start = start[order]
+        kind, name = self._joined(0)[order], self._joined(1)[order]
+        length, track, correlation = (self._joined(place)[order] for place in (3, 4, 5))
         names, tracks = tuple(self._names), tuple(self._tracks)
         return TraceColumns(names, tracks, kind, name, start, length, track, correlation, readout)
 
     def _joined(self, place: int) -> Any:
-        kinds = (np.int8, np.int32, np.float64, np.float64, np.int32, np.int64)
-        parts: Iterable[Any] = [part[place] for part in self._parts]
-        return np.concatenate([np.empty(0, kinds[place]), *parts])
+        parts, self._parts[place] = self._parts[place], []
+        return np.concatenate([np.empty(0, TYPES[place]), *parts])

@@ -116,7 +116,7 @@ def _memory(profile: Profile) -> Iterator[Drawing]:
             whole = one.sequences * one.tokens
             if one.measured_bytes is not None:
                 rows.append({"tokens": whole, "MB": one.measured_bytes / 1e6, "engine": engine.label})
-            if math.isfinite(one.formula_bytes):
+            if one.measured_bytes is not None and math.isfinite(one.formula_bytes):
                 rows.append({"tokens": whole, "MB": one.formula_bytes / 1e6, "engine": f"{engine.label}, formula"})
     if len(rows) < 4:
         return

@@ -148,14 +148,17 @@ def memory_section(profile: Profile) -> Section | None:
     for engine in profile.engines:
         for one in engine.memory:
             measured = one.measured_bytes
-            ratio = measured / one.formula_bytes if measured is not None and one.formula_bytes > 0 else math.nan
+            ratio = measured / one.blocks_bytes if measured is not None and one.blocks_bytes > 0 else math.nan
             known = _size(measured) if measured is not None else NONE
             shown = NONE if math.isnan(ratio) else f"{ratio:.2f}×"
             size = f"{one.sequences} × {one.tokens:,.0f}"
-            rows.append((engine.label, size, _size(one.formula_bytes), known, shown))
+            rows.append((engine.label, size, _size(one.formula_bytes), _size(one.blocks_bytes), known, shown))
             sources[f"{engine.label}: {one.source.partition(',')[0]}"] = None
-    heads = ("engine", "sequences × tokens", "formula", "measured", "ratio")
-    note = "formula: 2 · layers · KV heads · head size · bytes per element, for every token (MLA: the latent)."
+    heads = ("engine", "sequences × tokens", "formula", "in whole blocks", "measured", "ratio")
+    note = (
+        "formula: 2 · layers · KV heads · head size · bytes per element, for every token (MLA: the latent). The ratio"
+        " is of what was measured to the formula in whole blocks."
+    )
     return Section("memory", "KV cache", heads, tuple(rows), (note, *sources), True) if rows else None
 
 

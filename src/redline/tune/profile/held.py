@@ -174,7 +174,7 @@ class HeldBatch:
             return
         if not stream.status:
             stream.head += data
-            found = re.match(rb"HTTP/1\.\d (\d+)", stream.head)
+            found = re.match(rb"HTTP/1\.\d (\d{3})", stream.head)
             stream.status = int(found[1]) if found else 0
         self._count(stream, data)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from redline.analyse.architecture import Architecture
@@ -36,11 +37,20 @@ class Memory:
         self._during = self._page()
 
     def told(self, sequences: int, tokens: float) -> KvMemory:
-        formula = (
-            sequences * kv_bytes(self._architecture, self._precision, tokens) if self._architecture else float("nan")
-        )
+        def formula(length: float) -> float:
+            if self._architecture is None:
+                return float("nan")
+            return sequences * kv_bytes(self._architecture, self._precision, length)
+
         measured, source = self._measured()
-        return KvMemory(sequences, tokens, formula, measured, source)
+        return KvMemory(sequences, tokens, formula(tokens), formula(self._in_blocks(tokens)), measured, source)
+
+    def _in_blocks(self, tokens: float) -> float:
+        """Rounded up to the blocks in which the engine says that it keeps them."""
+        flags = {name.replace("_", "-"): value for name, value in self._endpoint.flags.items()}
+        found = next((flags[name] for name in ("page-size", "block-size") if flags.get(name, "").isdigit()), "1")
+        size = max(1, int(found))
+        return math.ceil(tokens / size) * size
 
     def _measured(self) -> tuple[float | None, str]:
         before, during = self._before.total(ALLOCATED), self._during.total(ALLOCATED)
