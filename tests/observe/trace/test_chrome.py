@@ -97,6 +97,24 @@ def test_a_truncated_gzip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert "ends early" in found.readout.trouble
 
 
+def test_a_damaged_gzip(tmp_path: Path) -> None:
+    data = bytearray(gzip.compress(whole(MANY).encode(), 1))
+    data[len(data) // 2 : len(data) // 2 + 50] = b"\xff" * 50
+    path = tmp_path / "t.json.gz"
+    path.write_bytes(data)
+    found = read_chrome(path)
+    assert len(found) < 5000
+    assert found.readout.trouble
+
+
+def test_a_gzip_of_several_parts(tmp_path: Path) -> None:
+    text = whole(MANY[:100]).encode()
+    path = tmp_path / "t.json.gz"
+    path.write_bytes(gzip.compress(text[:5000]) + gzip.compress(text[5000:]))
+    found = read_chrome(path)
+    assert (len(found), found.readout.trouble) == (100, "")
+
+
 @pytest.mark.parametrize("content", [b"", b"hello", b"{}", b'{"a": [1, 2]}', b"\x1f\x8bbroken", b'{"traceEvents": []}'])
 def test_what_is_no_trace_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "t.json"

@@ -8,8 +8,6 @@ malformed is counted and left out. A file that ends early gives what came before
 
 from __future__ import annotations
 
-import gzip
-import io
 import re
 import zlib
 from collections.abc import Callable, Iterator
@@ -33,6 +31,9 @@ from redline.observe.trace.columns import (
 )
 
 CHUNK = 4 << 20
+GZIP = 31
+"""zlib's word for a gzip header."""
+SLICE = 1 << 14
 LONGEST_HEAD = 64 << 20
 """A document whose events begin later than this is no trace."""
 LONGEST_EVENT = 16 << 20
@@ -108,22 +109,48 @@ def read_chrome(path: Path, progress: Progress = lambda done, whole: None) -> Tr
 
 
 class _Source:
-    """Decompressed bytes; the end of a damaged file is an end, and `readout.trouble` says why."""
+    """Decompressed bytes. A damaged file ends where the damage is, and `readout.trouble` says so."""
 
     def __init__(self, raw: BinaryIO, readout: Readout) -> None:
         packed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
-        self._file: io.BufferedIOBase | BinaryIO = gzip.GzipFile(fileobj=raw) if packed else raw
-        self._readout = readout
+        self._raw, self._readout = raw, readout
+        self._unpack = zlib.decompressobj(GZIP) if packed else None
+        self._whole = False
 
     def read(self) -> bytes:
-        try:
-            data = self._file.read(CHUNK)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            self._readout.trouble = f"the compressed file ends early or is damaged ({error})"
-            return b""
+        """b"" at the end."""
+        data = self._raw.read(CHUNK) if self._unpack is None else self._unpacked()
         self._readout.bytes_read += len(data)
         return data
+
+    def _unpacked(self) -> bytes:
+        """A slice at a time: what stood before the damage in the same slice is all that is lost."""
+        parts, size = [], 0
+        while size < CHUNK and not self._readout.trouble:
+            slice_ = self._raw.read(SLICE)
+            if not slice_:
+                if not self._whole:
+                    self._readout.trouble = "the compressed file ends early"
+                break
+            try:
+                part = self._inflate(slice_)
+            except zlib.error as error:
+                self._readout.trouble = f"the compressed file is damaged ({error})"
+                break
+            parts.append(part)
+            size += len(part)
+        return b"".join(parts)
+
+    def _inflate(self, data: bytes) -> bytes:
+        found = b""
+        while data and self._unpack is not None:
+            found += self._unpack.decompress(data)
+            self._whole, data = self._unpack.eof, b""
+            if self._whole:  # gzip files may follow one another
+                data = self._unpack.unused_data.lstrip(b"\0")
+                self._unpack = zlib.decompressobj(GZIP)
+        return found
 
 
 def _batches(source: _Source, readout: Readout) -> Iterator[list[_Event]]:
