@@ -83,3 +83,6 @@ def test_the_lines_of_the_command() -> None:
     assert CARD in text
     assert "40.0 GB/s" in text.replace("    ", " ").replace("  ", " ")
     assert "ridge bf16" in text
+    assert "measure again" not in text
+    busy = Ceilings(CARD, "", "2", 1.0, 1.0, {"bf16": 1.0}, {"read": 0.35})
+    assert "measure again when idle" in "\n".join(ceilings_lines(busy))

@@ -31,6 +31,8 @@ from redline.store.read import Reader
 from redline.store.rows import RunRow
 
 NOT_MEASURED = "not measured: run `redline node ceilings`"
+BUSY = 0.1
+"""Distance of the median round from the best beyond which the box was not idle."""
 HEADS = ("engine", "load", "batch", "context", "step ms", "floor ms", "of the ceiling", "what holds it")
 _ABOUT = (
     "A step is the median TPOT, so what prefills of other requests take out of it counts; batch: sequences that decode"
@@ -193,6 +195,10 @@ def ceilings_lines(found: Ceilings) -> list[str]:
         spread = found.spread.get(name, 0.0)
         lines.append(f"  {what:<22} {number(value):>8} {unit:<8} median round {spread:.1%} below the best")
     lines += [f"  {name:<22} skipped: {why}" for name, why in found.skipped.items()]
+    if max(found.spread.values(), default=0.0) > BUSY:
+        lines.append(
+            "  the rounds are far apart: something else was running, so these are too low; measure again when idle"
+        )
     for name, rate in found.flops.items():
         lines.append(f"  ridge {name:<16} {number(rate / found.read):>8} FLOPs per byte")
     return lines
