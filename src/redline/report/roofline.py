@@ -39,6 +39,10 @@ _ABOUT = (
     " at once, output tokens per second times TPOT; context: mean prompt and half of the answer. The floor is what"
     " reading the weights and the KV cache and the FLOPs take at the ceilings measured on this card."
 )
+_BELOW = (
+    "below the ceiling: `redline profile` tells whether the host or the kernels lose the rest; unknown: more than the"
+    " card can, so a ceiling, a length or the precision assumed is wrong."
+)
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,8 @@ def roofline_section(reader: Reader, rows: Sequence[RunRow], models: Sequence[Mo
                 notes.append(f"{who}: {_missing(roof)}")
     if not table:
         return None
+    if any(row[-1] in ("below the ceiling", "unknown") for row in table):
+        notes.append(_BELOW)
     return Section("roofline", "Roofline", HEADS, tuple(table), tuple(dict.fromkeys(notes)), brief=True)
 
 
@@ -97,7 +103,7 @@ def _row(who: str, one: Placed) -> tuple[str, ...]:
     if one.standing is None:
         return (*where, NONE, NONE, NOT_MEASURED)
     share = NONE if math.isnan(one.standing.share) else f"{one.standing.share:.0%}"
-    return (*where, number(one.standing.floor_s * 1e3), share, f"{one.standing.regime}: {one.standing.why}")
+    return (*where, number(one.standing.floor_s * 1e3), share, one.standing.regime)
 
 
 def roof_of(model: ModelReport, engine: EngineReport, rows: Sequence[RunRow] | Sequence[RunInfo]) -> Roof | None:
