@@ -25,6 +25,8 @@ class Start:
     artifacts: Path
     """An existing folder for the log and whatever else is worth keeping."""
     seed: int = 0
+    wrap: tuple[str, ...] = ()
+    """Words in front of the command: a profiler that runs it."""
 
 
 class Server(Protocol):

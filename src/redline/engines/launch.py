@@ -118,7 +118,7 @@ def launch(plan: Plan, start: Start, progress: Progress) -> LaunchedServer:
 def _attempt(plan: Plan, start: Start, progress: Progress) -> LaunchedServer:
     spec = start.spec
     with ports.Claim(spec.host, spec.port) as claim:
-        argv = [str(part) for part in plan.argv(claim.port)]
+        argv = [*start.wrap, *(str(part) for part in plan.argv(claim.port))]
         root_url = f"http://{_reachable(spec.host)}:{claim.port}"
         log = _free_name(start.artifacts / "engine.log")
         watch = Stopwatch(progress)

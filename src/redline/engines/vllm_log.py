@@ -57,6 +57,7 @@ LINES: dict[str, str] = {
     "attention-backend": r"Using (?:AttentionBackendEnum\.)?([A-Z][A-Z0-9_]+) (?:attention )?backend",
     "max-num-batched-tokens": r"max_num_batched_tokens=(\d+)",
     "kv-cache-tokens": r"KV cache size: ([\d,]+) tokens",
+    "kv-cache-gib": r"Available KV cache memory: ([\d.]+) GiB",
     "kv-cache-max-concurrency": r"Maximum concurrency for [\d,]+ tokens per request: ([\d.]+)x",
     "flash-attention-version": r"Using FlashAttention version (\d+)",
     "weights-gib": r"Model loading took ([\d.]+) Gi?B",

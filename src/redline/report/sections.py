@@ -11,6 +11,7 @@ from redline.report.imported import imported_section
 from redline.report.model import ModelReport
 from redline.report.proof import detail_section, verdict_section
 from redline.report.quality import quality_section, warmup_section
+from redline.report.roofline import roofline_section
 from redline.report.rounds import rounds_section
 from redline.report.search import search_section
 from redline.report.section import Maker, Section
@@ -38,6 +39,7 @@ MAKERS: tuple[Maker, ...] = (
     server_section,
     telemetry_section,
     lines_section,
+    roofline_section,
     quality_section,
     warmup_section,
     client_section,

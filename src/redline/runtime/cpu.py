@@ -67,6 +67,7 @@ class CpuRunner:
             "quantization": stored if config.quantization == "auto" else config.quantization,
             "threads": f"{self._threads} ({why})",
             "kv": f"{self._limits.pages - 1} pages of {self._limits.page_size} tokens",
+            "kv-bytes": str(sum(part.nbytes for pair in self._kv for part in pair)),
         }
         self._warm_up()
         progress(f"ready after {time.perf_counter() - started:.2f} s")
@@ -85,7 +86,10 @@ class CpuRunner:
 
     def _logits(self, batch: Batch) -> torch.Tensor:
         if self._native is not None and self._native.suits(batch):
-            return self._native.logits(batch)
+            if not torch.autograd.profiler._is_profiler_enabled:
+                return self._native.logits(batch)
+            with torch.profiler.record_function("redline::compiled_pass"):
+                return self._native.logits(batch)
         return self._model.logits(self._model.forward(batch, self._kv))
 
     def collect(self, launched: Launched) -> list[Sampled]:

@@ -75,6 +75,7 @@ class Setup:
             "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu",
             "dtype": str(self.dtype).removeprefix("torch."),
             "kernels": self.kernels.name,
+            "kv-bytes": str(sum(part.nbytes for pair in self.kv for part in pair)),
             "kv_cache": f"{pages * limits.page_size} tokens in {pages} pages of {limits.page_size}, "
             + str(self.kv_dtype).removeprefix("torch."),
             "max_model_len": str(limits.max_model_len),

@@ -17,7 +17,7 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from queue import SimpleQueue
 from typing import NamedTuple
 
@@ -61,6 +61,7 @@ class EngineLoop:
         ahead = config.run_ahead if config.run_ahead is not None else int(getattr(runner, "run_ahead", 0))
         self.runner = runner
         self.on_step_end = on_step_end
+        self.around_step: Callable[[Step], AbstractContextManager[None]] | None = None  # while somebody profiles
         self.progress = 0
         self.failure = ""
         self.run_ahead = 0 if proposer is not None else ahead
@@ -205,7 +206,8 @@ class EngineLoop:
     def _launch(self, step: Step) -> bool:
         started = now_ns()
         try:
-            launched = self.runner.launch(step)
+            with self.around_step(step) if self.around_step is not None else nullcontext():
+                launched = self.runner.launch(step)
         except RunnerOutOfMemory as error:
             log.warning("a step of %d tokens and %d sequences did not fit: %s", step.tokens, len(step.chunks), error)
             # One token can get no smaller; what is in flight may hold the memory that it lacks.

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from redline.clock import now_ns
+from redline.engines.hf_server.fault import ApiError
 from redline.engines.hf_server.load import LoadError
 from redline.runtime.config import EngineConfig
 from redline.runtime.loop import EngineStopped
@@ -121,11 +122,14 @@ class RemoteLoop:
             self._child.kill()
             self._child.wait()
 
-    async def profile(self, folder: Path | None) -> Path | None:
+    async def profile(self, profiler: str, folder: Path | None) -> Path | None:
         """Begins a trace; with a folder, ends it and writes it there."""
         heard: asyncio.Future[Path | None] = asyncio.get_running_loop().create_future()
+        try:
+            self._commands.send("profile", profiler, folder)
+        except OSError as error:
+            raise ApiError(503, "the engine's process is gone") from error
         self._profiled.append(heard)
-        self._commands.send("profile", folder)
         return await heard
 
     def _hear(self) -> None:
@@ -138,13 +142,18 @@ class RemoteLoop:
             if what == "step":
                 self._take(*rest)
             elif what == "profiled" and self._profiled:
-                waiting = self._profiled.pop(0)
-                if rest[1]:
-                    waiting.set_exception(RuntimeError(rest[1]))
-                else:
-                    waiting.set_result(rest[0])
+                self._traced(*rest)
         if messages and self.on_step_end is not None:
             self.on_step_end()
+
+    def _traced(self, path: Path | None, status: int, error: str) -> None:
+        waiting = self._profiled.pop(0)
+        if waiting.done():
+            return  # who asked has left
+        if error:
+            waiting.set_exception(ApiError(status, error))
+        else:
+            waiting.set_result(path)
 
     def _take(self, progress: int, told: list[tuple[Any, ...]], stats: Stats | None, failure: str) -> None:
         self.progress = progress
@@ -174,6 +183,8 @@ class RemoteLoop:
         for request in list(self._live.values()):
             request.sink(Output((), finish, error=self.failure))
         self._live.clear()
+        while self._profiled:
+            self._traced(None, 503, self.failure or "the engine was stopped")
         if self.on_step_end is not None:
             self.on_step_end()
 

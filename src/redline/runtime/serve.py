@@ -118,6 +118,7 @@ class RedlineLife(Life):
             version=self.versions,
             key=os.environ.get(args.api_key_env, ""),
             profiles=Path(args.profile_dir) if args.profile_dir else None,
+            profiler=args.profiler,
         )
         self.server = web_server(app)
         return await super().run(listener)

@@ -22,10 +22,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from redline.engines.hf_server.fault import ApiError
+from redline.engines.hf_server.profile import Tracer
 from redline.errors import RedlineError
 from redline.runtime.build import build, grammars_of
 from redline.runtime.config import EngineConfig
-from redline.runtime.http.profile import Tracer
+from redline.runtime.http.profile import annotate_steps
 from redline.runtime.loop import EngineLoop
 from redline.runtime.params import Constraint
 from redline.runtime.request import Finish, Matcher, Output, Request
@@ -82,7 +84,7 @@ class Served:
         # a large schema takes a while to compile, and a trace to write: neither may hold up other commands
         self._compiling = ThreadPoolExecutor(1, thread_name_prefix="redline-grammar")
         self._tracing = ThreadPoolExecutor(1, thread_name_prefix="redline-profile")
-        self._tracer = Tracer()
+        self._tracer = Tracer("redline", partial(annotate_steps, loop))
         loop.on_step_end = self.flush
 
     def obey(self, what: str, *rest: Any) -> None:
@@ -95,7 +97,7 @@ class Served:
         elif what == "abort":
             self.loop.abort(rest[0])
         elif what == "profile":
-            self._tracing.submit(self._profile, rest[0])
+            self._tracing.submit(self._profile, *rest)
 
     def _constrain(self, fields: dict[str, Any], constraint: Constraint) -> None:
         try:
@@ -134,16 +136,18 @@ class Served:
             self._stats_at, stats = now, loop.stats()
         self.events.send("step", loop.progress, told, stats, loop.failure)
 
-    def _profile(self, folder: Path | None) -> None:
+    def _profile(self, profiler: str, folder: Path | None) -> None:
         try:
             path = None
             if folder is None:
-                self._tracer.start()
+                self._tracer.start(profiler)
             else:
                 path = self._tracer.stop(folder)
-            self.events.send("profiled", path, "")
+            self.events.send("profiled", path, 0, "")
+        except ApiError as error:
+            self.events.send("profiled", None, error.status, str(error))
         except Exception as error:
-            self.events.send("profiled", None, f"{type(error).__name__}: {error}")
+            self.events.send("profiled", None, 500, f"{type(error).__name__}: {error}")
 
 
 PLAIN = Output(())[1:]

@@ -10,6 +10,7 @@ from redline.analyse.verdict import STATES
 from redline.errors import RedlineError
 from redline.node.facts import facts
 from redline.spec.experiment import Experiment
+from redline.store.ceilings import known_ceilings
 from redline.store.read import default_path
 from redline.store.store import Store
 from redline.tune.events import Events
@@ -41,7 +42,8 @@ def compare(
     events = events or Events()
     jobs = preflight(experiment)
     with Store.open(db or default_path()) as store, Stop() as stop:
-        run_id = store.begin_run(experiment, facts(), list(argv))
+        box = facts()
+        run_id = store.begin_run(experiment, {**box, **known_ceilings(box)}, list(argv))
         context = context_of(experiment, store, run_id, stop, events)
         return carry_on(context, jobs, lambda job, repeat: plan_of(experiment))
 

@@ -27,11 +27,13 @@ def serve(
     *,
     artifacts: Path | None = None,
     seed: int = 0,
+    wrap: tuple[str, ...] = (),
     progress: Callable[[str], None] = lambda text: None,
 ) -> Iterator[Server]:
     """Yields the server once it answered a real request; it is stopped, with its whole tree, on the way out.
 
-    `artifacts` keeps the log; a fresh temporary folder when None. Raises what `Engine.check` and `Engine.start`
+    `artifacts` keeps the log; a fresh temporary folder when None. `wrap` stands in front of the
+    engine's command. Raises what `Engine.check` and `Engine.start`
     raise, and Unsupported when this box cannot run the engine.
     """
     implementation = adapter(engine.kind)
@@ -40,7 +42,7 @@ def serve(
         raise Unsupported(f"{engine.label} cannot run here: {skipped.reason}", fix=skipped.how_to_get_it)
     implementation.check(engine, model)
     folder = artifacts or Path(tempfile.mkdtemp(prefix="redline-serve-"))
-    server = implementation.start(Start(engine, model, folder, seed), progress)
+    server = implementation.start(Start(engine, model, folder, seed, wrap), progress)
     try:
         yield server
     finally:

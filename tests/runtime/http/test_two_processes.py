@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import pickle
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from redline.engines.hf_server.life import DIED
+from redline.engines.http import fetch
 from redline.runtime.wire import Wire
 from tests.runtime.http.test_openai import EXACT, GREEDY, Process
 
@@ -20,8 +24,8 @@ openai = pytest.importorskip("openai")
 
 
 @pytest.fixture
-def server() -> Iterator[Process]:
-    server = Process("--processes", "2", "--drain-s", "20")
+def server(tmp_path: Path) -> Iterator[Process]:
+    server = Process("--processes", "2", "--drain-s", "20", "--profile-dir", str(tmp_path))
     yield server
     server.end()
 
@@ -30,6 +34,17 @@ def engine_of(server: Process) -> psutil.Process:
     (found,) = psutil.Process(server.popen.pid).children()
     assert "redline.runtime.worker" in " ".join(found.cmdline())
     return found
+
+
+def trace(server: Process, work: Callable[[], Any]) -> None:
+    """The engine's process is the one that is traced, and its steps name themselves."""
+    assert fetch(f"{server.root}/start_profile", body={}, timeout_s=60).status == 200
+    work()
+    reply = fetch(f"{server.root}/stop_profile", body={}, timeout_s=60)
+    assert reply.status == 200, reply.error
+    written = gzip.decompress(Path(reply.json()["file"]).read_bytes())
+    assert b'"execute_context_1(' in written
+    assert b'"execute_context_0(0)_generation_1(1)"' in written
 
 
 def test_answers_grammars_and_counters_until_the_engine_is_killed(server: Process) -> None:
@@ -41,8 +56,9 @@ def test_answers_grammars_and_counters_until_the_engine_is_killed(server: Proces
         assert guided.choices[0].text in ("alpha", "beta")
         with pytest.raises(openai.BadRequestError):
             client.completions.create(**GREEDY, extra_body={"structured_outputs": {"regex": "("}})
+        trace(server, lambda: client.completions.create(**GREEDY))
         told = sum(one.usage.completion_tokens for one in (first, second, guided))
-        server.until("vllm:generation_tokens_total", before + told)
+        server.until("vllm:generation_tokens_total", before + told + GREEDY["max_tokens"])
         stream = client.completions.create(**{**GREEDY, "max_tokens": 3000, "stream": True, "extra_body": EXACT})
         next(stream)
         engine_of(server).send_signal(signal.SIGKILL)

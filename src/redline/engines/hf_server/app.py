@@ -3,30 +3,48 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
+from starlette.responses import Response
 
 from . import metrics
 from .ask import parse, read_messages
 from .exchange import Exchange
+from .profile import Profile, Tracer, Undo, annotate_forward
 from .reply import Shape
-from .routes import Routes, application, off_loop
+from .routes import Routes, application, off_loop, reply
 from .service import Service
 
 
-def create_app(service: Service, *, max_body: int, versions: dict[str, str]) -> Starlette:
+def create_app(
+    service: Service,
+    *,
+    max_body: int,
+    versions: dict[str, str],
+    profiles: Path | None = None,
+    profiler: str = "torch",
+) -> Starlette:
+    """`profiles` is the folder for traces."""
     told = {"version": versions.get("transformers", ""), **versions}
-    return application(HfRoutes(service, max_body, told))
+
+    def annotate(profiler: str) -> Undo:
+        return annotate_forward(service.ready[0].model, profiler)
+
+    profile = Profile(profiles, Tracer("transformers", annotate), profiler)
+    routes = HfRoutes(service, max_body, told, profile)
+    return application(routes, {"/start_profile": routes.start_profile, "/stop_profile": routes.stop_profile})
 
 
 class HfRoutes(Routes):
     owner = "transformers"
 
-    def __init__(self, service: Service, max_body: int, versions: dict[str, str]) -> None:
+    def __init__(self, service: Service, max_body: int, versions: dict[str, str], profile: Profile) -> None:
         super().__init__(service, max_body, versions)
         self.service = service
+        self.profile = profile
 
     def max_model_len(self) -> int:
         return self.service.ready[0].max_model_len
@@ -63,3 +81,10 @@ class HfRoutes(Routes):
             [partial(submit, index, *pair) for index, pair in enumerate(zip(prompts, samplings, strict=True))]
         )
         return exchange if ask.stream else await exchange.collect(request)
+
+    async def start_profile(self, _: Request) -> Response:
+        await self.profile.start()
+        return reply({"status": "started"})
+
+    async def stop_profile(self, _: Request) -> Response:
+        return reply({"status": "stopped", "file": await self.profile.stop()})

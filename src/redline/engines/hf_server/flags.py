@@ -52,6 +52,10 @@ def _server_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--port", type=int, default=8000, help="0 lets the system pick one")
     group.add_argument("--max-waiting", type=int, default=0, help="refuse (503) beyond so many waiting; 0 never does")
     group.add_argument("--max-body-mib", type=float, default=32.0, help="largest request body")
+    group.add_argument("--profile-dir", default="", help="folder for traces of /start_profile; off when empty")
+    group.add_argument(
+        "--profiler", choices=("torch", "cuda"), default="torch", help="cuda: mark the range for nsys around the server"
+    )
     group.add_argument("--stall-timeout-s", type=float, default=120.0, help="unhealthy after so long without a token")
 
 

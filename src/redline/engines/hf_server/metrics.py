@@ -7,6 +7,15 @@ from .service import Service
 PREFIX = "redline_hf:"
 
 
+def allocated(service: Service) -> float | None:
+    """What torch's allocator has handed out; None on a CPU, where torch does not count."""
+    if service.loaded is None or not service.loaded.device.startswith("cuda"):
+        return None
+    import torch
+
+    return float(torch.cuda.memory_allocated(service.loaded.device))
+
+
 def render(service: Service) -> str:
     worker = service.worker
     load = worker.load() if worker is not None and service.phase == "ready" else None
@@ -20,6 +29,7 @@ def render(service: Service) -> str:
         ("request_success_total", "counter", "Requests that ended well", totals.finished),
         ("request_failure_total", "counter", "Requests that ended with an error", totals.failed),
         ("request_cancelled_total", "counter", "Requests whose client went away", totals.cancelled),
+        ("torch_allocated_bytes", "gauge", "Memory of tensors on the GPU", allocated(service)),
         ("steps_total", "counter", "Steps of the model", worker.steps() if worker else 0),
     ]
     lines = []

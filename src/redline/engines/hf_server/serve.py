@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from .ask import Sampling
@@ -52,7 +53,13 @@ def prepare(args: argparse.Namespace) -> HfLife:
     from .app import create_app
 
     service = Service(args.served_model_name or args.model, args.stall_timeout_s, args.max_waiting)
-    app = create_app(service, max_body=int(args.max_body_mib * 2**20), versions=versions())
+    app = create_app(
+        service,
+        max_body=int(args.max_body_mib * 2**20),
+        versions=versions(),
+        profiles=Path(args.profile_dir) if args.profile_dir else None,
+        profiler=args.profiler,
+    )
     return HfLife(args, service, web_server(app))
 
 

@@ -9,18 +9,33 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from redline.engines.hf_server.ask import read_messages
+from redline.engines.hf_server.profile import Profile, Tracer, Undo
 from redline.engines.hf_server.routes import Routes, application, reply
 from redline.runtime.http.ask import read
 from redline.runtime.http.guard import Guard
-from redline.runtime.http.profile import Profile
+from redline.runtime.http.profile import annotate_steps
 from redline.runtime.http.service import Service
+from redline.runtime.loop import EngineLoop
 
 
 def create_app(
-    service: Service, *, max_body: int, version: dict[str, Any], key: str = "", profiles: Path | None = None
+    service: Service,
+    *,
+    max_body: int,
+    version: dict[str, Any],
+    key: str = "",
+    profiles: Path | None = None,
+    profiler: str = "torch",
 ) -> Any:
     """`version` is what /version says; with `key` the API asks for it; `profiles` is the folder for traces."""
-    routes = EngineRoutes(service, max_body, version, Profile(profiles, service.elsewhere))
+
+    def annotate(profiler: str) -> Undo:
+        loop = service.ready.loop
+        assert isinstance(loop, EngineLoop)  # one in another process is annotated there
+        return annotate_steps(loop, profiler)
+
+    profile = Profile(profiles, Tracer("redline", annotate), profiler, service.elsewhere)
+    routes = EngineRoutes(service, max_body, version, profile)
     app = application(routes, {"/start_profile": routes.start_profile, "/stop_profile": routes.stop_profile})
     return Guard(app, key) if key else app
 
@@ -61,4 +76,4 @@ class EngineRoutes(Routes):
         return reply({"status": "started"})
 
     async def stop_profile(self, _: Request) -> Response:
-        return reply({"status": "stopped", "file": str(await self.profile.stop())})
+        return reply({"status": "stopped", "file": await self.profile.stop()})

@@ -1,0 +1,136 @@
+"""The roofline: FLOP/s reached over FLOPs per byte, under what the card was measured to reach."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+
+from redline.analyse.architecture import Architecture
+from redline.analyse.roofline import Limits, Precision, decode, linear_flip, prefill, whole_flip
+from redline.report import palette
+from redline.report.canvas import WIDTH, Drawing, data
+from redline.report.model import ModelReport, Report
+from redline.store.ceilings import Ceilings
+
+STEPS = 60
+
+
+@dataclass(frozen=True)
+class Dot:
+    """One measured step. `intensity` None: from the architecture."""
+
+    engine: str
+    phase: str
+    batch: float
+    context: float
+    step_s: float
+    intensity: float | None = None
+
+
+def roofline(
+    model: Architecture,
+    precision: Precision,
+    ceilings: Ceilings,
+    dtype: str,
+    dots: Sequence[Dot],
+    colours: Mapping[str, str] = {},
+) -> Drawing | None:
+    """None when the card has no ceiling for this type, or there is no dot."""
+    found = ceilings.flops_of(dtype)
+    placed = [row for dot in dots if (row := _row(dot, model, precision)) is not None]
+    if found is None or not placed:
+        return None
+    limits = Limits(ceilings.read, found[0])
+    low = min(0.25, *(row["intensity"] / 2 for row in placed))
+    high = max(limits.ridge * 8, *(row["intensity"] * 2 for row in placed))
+    x = alt.X("intensity:Q", title="FLOPs per byte", scale=alt.Scale(type="log", domain=[low, high], nice=False))
+    y = alt.Y("tflops:Q", title="TFLOP/s", scale=alt.Scale(type="log", nice=False), axis=alt.Axis(format="~g"))
+    chart = alt.layer(*_roof(limits, low, high, x, y), *_dots(placed, colours, x, y))
+    contexts = [dot.context for dot in dots if dot.phase == "decode"]
+    return Drawing(
+        "roofline",
+        f"Roofline of {ceilings.card}",
+        f"FLOP/s reached over FLOPs per byte, under the roof of {ceilings.card}",
+        chart.properties(width=WIDTH, height=280),
+        tuple(roof_notes(model, precision, limits, found[1], contexts)),
+    )
+
+
+def _roof(limits: Limits, low: float, high: float, x: Any, y: Any) -> list[Any]:
+    points = [low * (high / low) ** (place / STEPS) for place in range(STEPS + 1)]
+    roof = [{"intensity": at, "tflops": min(limits.flops, at * limits.read) / 1e12} for at in (*points, limits.ridge)]
+    ridge = alt.Chart(data([{"intensity": limits.ridge}]))
+    return [
+        ridge.mark_rule(color=palette.LINE, strokeDash=[4, 3]).encode(x="intensity:Q"),
+        alt.Chart(data(roof)).mark_line(color=palette.MUTED, strokeWidth=2).encode(x=x, y=y),
+    ]
+
+
+def _dots(placed: Sequence[dict[str, Any]], colours: Mapping[str, str], x: Any, y: Any) -> list[Any]:
+    labels = list(dict.fromkeys(str(row["engine"]) for row in placed))
+    hues = [colours.get(label, palette.engine(place)) for place, label in enumerate(labels)]
+    scale = alt.Scale(domain=labels, range=hues)
+    kinds = [kind for kind in ("decode", "prefill") if any(row["phase"] == kind for row in placed)]
+    shapes = alt.Scale(domain=kinds, range=["circle", "square"][: len(kinds)])
+    base = alt.Chart(data(placed))
+    marks = base.mark_point(filled=True, size=80, opacity=0.9).encode(
+        x=x,
+        y=y,
+        color=alt.Color("engine:N", scale=scale, legend=alt.Legend() if len(labels) > 1 else None),
+        shape=alt.Shape("phase:N", scale=shapes, legend=alt.Legend() if len(kinds) > 1 else None),
+    )
+    names = base.mark_text(dx=8, align="left", fontSize=10, color=palette.MUTED).encode(x=x, y=y, text="text:N")
+    return [marks, names]
+
+
+def _row(dot: Dot, model: Architecture, precision: Precision) -> dict[str, Any] | None:
+    cost = (decode if dot.phase == "decode" else prefill)(model, precision, dot.batch, dot.context)
+    if not dot.step_s > 0 or not cost.flops:
+        return None
+    size = f"{dot.batch:.3g} × {dot.context:,.0f}"
+    return {
+        "engine": dot.engine,
+        "phase": dot.phase,
+        "intensity": dot.intensity if dot.intensity is not None else cost.intensity,
+        "tflops": cost.flops / dot.step_s / 1e12,
+        "text": size,
+    }
+
+
+def roof_notes(
+    model: Architecture, precision: Precision, limits: Limits, dtype: str, contexts: Sequence[float]
+) -> list[str]:
+    """How to read it, and where decoding turns from memory-bound to compute-bound."""
+    flip = linear_flip(model, precision, limits)
+    first = f"reading {limits.read / 1e12:.3g} TB/s, {dtype} {limits.flops / 1e12:.3g} TFLOP/s: the ridge is at"
+    notes = [f"{first} {limits.ridge:,.0f} FLOPs per byte; labels are batch × context"]
+    text = "matrix products of a decode step are compute-bound from batch"
+    notes.append(
+        f"{text} {flip:,} on" if flip is not None else "matrix products of a decode step never are compute-bound"
+    )
+    for context in sorted({round(one) for one in contexts})[:1]:
+        whole = whole_flip(model, precision, limits, context)
+        where = f"from batch {whole:,} on" if whole is not None else "at no batch: the KV cache grows with the batch"
+        notes.append(f"the whole step at context {context:,}: {where}")
+    return notes
+
+
+def drawings(model: ModelReport, report: Report) -> list[Drawing]:
+    """The load points of a run under the roof of its card, where config and ceilings are known."""
+    from redline.report.roofline import placed, roof_of
+
+    dots, chosen = [], None
+    for engine in model.engines:
+        roof = roof_of(model, engine, report.runs)
+        if roof is None or roof.ceilings is None:
+            continue
+        chosen = chosen or roof
+        dots += [Dot(one.engine, "decode", one.batch, one.context, one.step_s) for one in placed(engine, roof)]
+    if chosen is None or chosen.ceilings is None:
+        return []
+    colours = {label: palette.engine(place) for label, place in report.colours.items()}
+    made = roofline(chosen.shape, chosen.precision, chosen.ceilings, chosen.dtype, dots, colours)
+    return [made] if made is not None else []

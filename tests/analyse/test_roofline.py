@@ -1,0 +1,186 @@
+"""Floors against numbers worked out by hand for the same shapes and ceilings (H200: 4.3 TB/s, 788 TFLOP/s bf16)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from redline.analyse.architecture import Architecture, architecture
+from redline.analyse.precision import computed_in, precision
+from redline.analyse.roofline import (
+    Limits,
+    Precision,
+    curve,
+    decode,
+    kv_bytes,
+    kv_bytes_per_token,
+    linear_flip,
+    longest_flip,
+    prefill,
+    standing,
+    whole_flip,
+)
+from redline.spec.shapes import parameter_count, shape_config, shape_names
+
+H200 = Limits(4.3e12, 788e12)
+H200_FP8 = Limits(4.3e12, 1450e12)
+BF16, FP8 = Precision(), Precision(1.0, 1.0, 2.0)
+DEEPSEEK_V3: dict[str, Any] = {
+    "hidden_size": 7168, "num_hidden_layers": 61, "vocab_size": 129280, "num_attention_heads": 128,
+    "num_key_value_heads": 128, "kv_lora_rank": 512, "q_lora_rank": 1536, "qk_nope_head_dim": 128,
+    "qk_rope_head_dim": 64, "v_head_dim": 128, "intermediate_size": 18432, "moe_intermediate_size": 2048,
+    "n_routed_experts": 256, "num_experts_per_tok": 8, "n_shared_experts": 1, "first_k_dense_replace": 3,
+}  # fmt: skip
+QWEN3_30B_A3B: dict[str, Any] = {
+    "hidden_size": 2048, "num_hidden_layers": 48, "vocab_size": 151936, "num_attention_heads": 32,
+    "num_key_value_heads": 4, "head_dim": 128, "intermediate_size": 6144, "moe_intermediate_size": 768,
+    "num_experts": 128, "num_experts_per_tok": 8, "decoder_sparse_step": 1, "mlp_only_layers": [],
+}  # fmt: skip
+GEMMA_LIKE: dict[str, Any] = {
+    "hidden_size": 1024, "num_hidden_layers": 12, "vocab_size": 1000, "num_attention_heads": 8,
+    "num_key_value_heads": 4, "head_dim": 64, "intermediate_size": 4096, "sliding_window": 512,
+    "sliding_window_pattern": 6, "tie_word_embeddings": True,
+}  # fmt: skip
+
+
+def shape(name: str) -> Architecture:
+    found = architecture(shape_config(name))
+    assert found is not None
+    return found
+
+
+LLAMA = shape("llama-3-8b")
+
+
+@pytest.mark.parametrize(
+    ("context", "batch", "ms", "ms_fp8"),
+    [
+        (512, 1, 3.51, 1.88), (512, 8, 3.62, 1.93), (512, 64, 4.49, 2.37), (512, 256, 8.87, 4.65),
+        (1024, 1, 3.52, 1.88), (1024, 8, 3.74, 1.99), (1024, 64, 5.49, 2.87), (1024, 256, 12.9, 6.65),
+        (4096, 1, 3.62, 1.93), (4096, 8, 4.49, 2.37), (4096, 64, 11.5, 5.86), (4096, 256, 36.8, 18.6),
+    ],
+)  # fmt: skip
+def test_against_hand_computed_decode_floors(context: int, batch: int, ms: float, ms_fp8: float) -> None:
+    assert decode(LLAMA, BF16, batch, context).floor_s(H200) * 1e3 == pytest.approx(ms, rel=3e-3)
+    assert decode(LLAMA, FP8, batch, context).floor_s(H200_FP8) * 1e3 == pytest.approx(ms_fp8, rel=4e-3)
+
+
+@pytest.mark.parametrize(("length", "ms"), [(512, 9.2), (1024, 18.5), (4096, 78.0), (8192, 167.0)])
+def test_against_hand_computed_prefill_floors(length: int, ms: float) -> None:
+    assert prefill(LLAMA, BF16, 1, length).floor_s(H200) * 1e3 == pytest.approx(ms, rel=6e-3)
+
+
+@pytest.mark.parametrize(
+    ("config", "precision_", "expected"),
+    [
+        (shape_config("llama-3-8b"), BF16, 131_072),
+        (shape_config("llama-3-8b"), FP8, 65_536),
+        (shape_config("llama-3-70b"), BF16, 327_680),
+        (shape_config("qwen2.5-7b"), BF16, 57_344),
+        (DEEPSEEK_V3, BF16, 70_272),
+    ],
+)
+def test_against_published_kv_bytes(config: dict[str, Any], precision_: Precision, expected: float) -> None:
+    found = architecture(config)
+    assert found is not None
+    assert kv_bytes_per_token(found, precision_) == expected
+
+
+@pytest.mark.parametrize("name", shape_names())
+def test_parameters_against_the_exact_count(name: str) -> None:
+    """Norms and biases are left out: less than a thousandth."""
+    exact = parameter_count(shape_config(name))
+    assert shape(name).parameters == pytest.approx(exact, rel=2e-3)
+
+
+def test_experts_latents_and_active_parameters() -> None:
+    deepseek, qwen = architecture(DEEPSEEK_V3), architecture(QWEN3_30B_A3B)
+    assert deepseek is not None
+    assert qwen is not None
+    assert deepseek.parameters == pytest.approx(671e9, rel=2e-3)
+    assert deepseek.active_body + deepseek.head_parameters == pytest.approx(37e9, rel=2e-2)
+    assert qwen.parameters == pytest.approx(30.5e9, rel=1e-2)
+    assert qwen.active_body + qwen.head_parameters == pytest.approx(3.0e9, rel=0.05)
+    assert qwen.experts_hit(1) == pytest.approx(8)
+    assert qwen.experts_hit(16) == pytest.approx(128 * (1 - (1 - 8 / 128) ** 16))
+    assert qwen.experts_hit(1e5) == pytest.approx(128)
+    one, many = decode(qwen, BF16, 1, 100), decode(qwen, BF16, 64, 100)
+    assert many.linear.bytes > 6 * one.linear.bytes  # weights read grow with the batch: the experts that it hits
+
+
+def test_a_sliding_window_ends_the_growth() -> None:
+    found = architecture(GEMMA_LIKE)
+    assert found is not None
+    assert (found.window, found.windowed) == (512, 10)
+    per_layer = 4 * 2 * 64 * 2.0
+    assert kv_bytes(found, BF16, 512) == 12 * per_layer * 512
+    assert kv_bytes(found, BF16, 4096) == 2 * per_layer * 4096 + 10 * per_layer * 512
+    assert found.causal(512) == 12 * 512 * 512 / 2
+    assert found.causal(2048) == 2 * 2048**2 / 2 + 10 * (2048 * 512 - 512 * 512 / 2)
+
+
+def test_where_the_regime_flips() -> None:
+    assert linear_flip(LLAMA, BF16, H200) == pytest.approx(183, abs=1)
+    ridge = Limits(4.8e12, 989e12)
+    longest = longest_flip(LLAMA, BF16, ridge)
+    assert 500 < longest < 620
+    assert whole_flip(LLAMA, BF16, ridge, longest * 0.9) is not None
+    assert whole_flip(LLAMA, BF16, ridge, longest * 1.1) is None
+    flip = whole_flip(LLAMA, BF16, ridge, 100)
+    assert flip is not None
+    assert decode(LLAMA, BF16, flip, 100).intensity >= ridge.ridge > decode(LLAMA, BF16, flip - 1, 100).intensity
+    bounds = [point.bound for point in curve(LLAMA, BF16, H200, 128, (1, 64, 512))]
+    assert bounds == ["memory-bound", "memory-bound", "compute-bound"]
+
+
+@pytest.mark.parametrize(
+    ("measured_ms", "gap_ms", "regime"),
+    [
+        (3.9, 0.1, "memory-bound"),
+        (3.9, None, "memory-bound"),
+        (20.0, 15.0, "host-bound"),
+        (8.0, 3.0, "host-bound"),
+        (8.0, 0.4, "below the ceiling"),
+        (8.0, None, "below the ceiling"),
+        (2.0, 0.0, "unknown"),
+        (math.nan, None, "unknown"),
+        (0.0, None, "unknown"),
+    ],
+)
+def test_what_holds_a_step(measured_ms: float, gap_ms: float | None, regime: str) -> None:
+    cost = decode(LLAMA, BF16, 1, 1024)
+    found = standing(cost, H200, measured_ms / 1e3, None if gap_ms is None else gap_ms / 1e3)
+    assert found.regime == regime
+    assert found.why
+
+
+def test_a_prefill_is_compute_bound() -> None:
+    assert standing(prefill(LLAMA, BF16, 1, 4096), H200, 0.09, 0.001).regime == "compute-bound"
+
+
+@pytest.mark.parametrize("config", [{}, {"hidden_size": 5}, {"hidden_size": "x", "num_hidden_layers": 2}])
+def test_a_config_that_says_too_little(config: dict[str, Any]) -> None:
+    assert architecture(config) is None
+
+
+def test_the_text_part_of_a_multimodal_config() -> None:
+    found = architecture({"model_type": "vlm", "text_config": shape_config("llama-3-8b")})
+    assert found == LLAMA
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected", "kind"),
+    [
+        ({}, Precision(2, 2, 2), "bfloat16"),
+        ({"dtype": "float32"}, Precision(4, 4, 4), "float32"),
+        ({"quantization": "fp8", "dtype": "bfloat16"}, Precision(1, 2, 2), "fp8"),
+        ({"quantization": "awq", "kv_cache_dtype": "fp8"}, Precision(0.5, 1, 2), "bfloat16"),
+        ({"weights": "bfloat16 (why)", "activations": "float32"}, Precision(2, 4, 2), "float32"),
+        ({"quantization": "none", "kv-cache-dtype": "auto"}, Precision(2, 2, 2), "bfloat16"),
+    ],
+)
+def test_bytes_from_what_an_engine_says(flags: dict[str, object], expected: Precision, kind: str) -> None:
+    assert precision(flags, "bfloat16") == expected
+    assert computed_in(flags, "bfloat16") == kind
