@@ -1,0 +1,160 @@
+"""What can be to blame: which series and events show that a cause is at work, and from which value on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from redline.analyse.explain.grid import Floats, Grid
+from redline.analyse.explain.score import Active
+
+RTO_NS = 200_000_000
+"""Linux waits at least so long before it sends a lost segment again."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A series in the results file: at work from `floor` on. `lead_ns`: it shows so much later than it began."""
+
+    name: str
+    floor: float
+    lead_ns: int = 0
+
+
+@dataclass(frozen=True)
+class Cause:
+    """`family` is what a person would call it. `rank` is how near it is to the engine: of two that explain the same
+    time, the lower one is named. `sources` are looked for in this order, the first that was measured counts; `events`
+    are kinds of event that show the cause directly, and are used before any series."""
+
+    key: str
+    family: str
+    text: str
+    rank: int
+    sources: tuple[Source, ...] = ()
+    events: tuple[str, ...] = ()
+    event_lead_ns: int = 0
+
+
+CAUSES: tuple[Cause, ...] = (
+    Cause("stopped", "stopped", "the engine's process was stopped or frozen", 0, (Source("cause.stopped_share", 0.05),)),
+    Cause("throttled", "cpu", "the engine's cgroup had used up its CPU quota", 1,
+          (Source("cause.throttled_share", 0.02),)),
+    Cause("memory_limit", "memory", "the engine's cgroup was at its memory limit", 1,
+          (Source("cause.memory_limit_hits_per_s", 1.0),)),
+    Cause("reclaim", "memory", "an allocation had to free memory first (direct reclaim)", 2,
+          (Source("cause.direct_reclaims_per_s", 1.0), Source("host.direct_reclaims_per_s", 1.0)), ("reclaim",)),
+    Cause("compaction", "memory", "an allocation had to compact memory first", 2,
+          (Source("cause.compaction_stalls_per_s", 1.0), Source("host.compaction_stalls_per_s", 1.0)),
+          ("compaction",)),
+    Cause("oom", "memory", "the kernel killed a process for want of memory", 2, (), ("oom",)),
+    Cause("major_faults", "memory", "the engine read pages back from a disk (major faults)", 2,
+          (Source("cause.major_faults_per_s", 5.0), Source("engine.major_faults_per_s", 5.0))),
+    Cause("disk_wait", "disk", "a thread of the engine waited for a disk", 2, (Source("cause.disk_wait_share", 0.05),)),
+    Cause("run_queue", "cpu", "threads of the engine were ready and had no CPU", 3,
+          (Source("cause.run_queue_share", 0.1), Source("engine.run_queue_max_share", 0.1)), ("run_queue",)),
+    Cause("prefill", "engine", "another request was in prefill", 4, (), ("prefill",)),
+    Cause("preemption", "engine", "requests were preempted for want of KV cache", 3,
+          (Source("engine.preemptions_per_s", 0.1),)),
+    Cause("retransmit", "network", "TCP segments were lost and sent again", 3,
+          (Source("cause.tcp_retransmits_per_s", 1.0, RTO_NS), Source("cause.tcp_out_of_order_per_s", 1.0, RTO_NS),
+           Source("host.tcp_retransmits_per_s", 1.0, RTO_NS)), ("retransmit",), RTO_NS),
+    Cause("out_of_order", "network", "TCP segments came out of their order: some were lost on the way", 4,
+          (Source("cause.tcp_out_of_order_per_s", 1.0, RTO_NS),)),
+    Cause("drops", "network", "a network interface dropped packets", 4, (Source("host.network_drops_per_s", 1.0),)),
+    Cause("block", "disk", "a disk took long to answer", 4, (), ("block",)),
+    Cause("interrupts", "interrupts", "a CPU was held by interrupts or soft interrupts", 4,
+          (Source("cause.irq_max_share", 0.1), Source("host.cpu_softirq_share", 0.1)), ("irq", "softirq")),
+    Cause("gpu_slowed", "gpu", "power, heat or hardware held the GPU's clock down", 2, (Source("gpu.slowed", 0.5),)),
+    Cause("xid", "gpu", "the driver reported a fault of the GPU (Xid)", 1, (), ("xid",)),
+    Cause("steal", "cpu", "the hypervisor gave the CPUs to others", 4,
+          (Source("cause.steal_share", 0.05), Source("host.cpu_steal_share", 0.05))),
+    Cause("memory_pressure", "memory", "tasks of the box waited for memory (PSI)", 5,
+          (Source("cause.memory_pressure_share", 0.02), Source("host.memory_pressure_share", 0.02))),
+    Cause("io_pressure", "disk", "tasks of the box waited for a disk (PSI)", 5,
+          (Source("cause.io_pressure_share", 0.1), Source("host.io_pressure_share", 0.1))),
+    Cause("cpu_pressure", "cpu", "tasks of the box waited for a CPU (PSI)", 6,
+          (Source("cause.cpu_pressure_share", 0.1), Source("host.cpu_pressure_share", 0.1))),
+    Cause("client_queue", "client", "the load generator was ready and had no CPU", 5,
+          (Source("cause.client_run_queue_share", 0.1),)),
+)  # fmt: skip
+BY_KEY = {cause.key: cause for cause in CAUSES}
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that took place, on the clock of the requests. `who` is who did it, where that is known."""
+
+    kind: str
+    began_ns: int
+    ended_ns: int
+    who: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A series of samples by its name; several (GPUs, disks) are several of these."""
+
+    name: str
+    t_ns: np.ndarray
+    value: np.ndarray
+
+
+@dataclass(frozen=True)
+class Shown:
+    """When a cause was at work, by which evidence."""
+
+    cause: Cause
+    active: Active
+    source: str
+    who: tuple[tuple[str, float], ...] = ()
+    """Culprits with their share of the time of the events, greatest first."""
+
+
+def shown(grid: Grid, series: Sequence[Measured], events: Sequence[Event], traced: frozenset[str]) -> list[Shown]:
+    """Every cause that something was measured of. `traced` are the kinds of event that were watched for."""
+    found = []
+    for cause in CAUSES:
+        mine = [event for event in events if event.kind in cause.events]
+        if mine or (cause.events and traced & set(cause.events)):
+            found.append(_by_events(grid, cause, mine))
+            continue
+        for source in cause.sources:
+            same = [one for one in series if one.name == source.name and len(one.t_ns)]
+            if same:
+                level = np.max([grid.fill(one.t_ns, one.value, source.lead_ns) for one in same], axis=0)
+                found.append(Shown(cause, level >= threshold(level, source.floor), source.name))
+                break
+    return found
+
+
+def threshold(level: Floats, floor: float) -> float:
+    """From where on a level counts as raised: `floor`, or where Otsu's method parts high from low, if that is higher.
+    It looks at the cause alone, never at what was lost, so that the p-value holds."""
+    raised = level[level >= floor]
+    if not len(raised) or float(level.max()) <= 0:
+        return floor
+    values = np.sort(level)
+    n, total = len(values), float(values.sum())
+    low = np.arange(1, n)
+    below = np.cumsum(values)[:-1]
+    between = low * (n - low) * (below / low - (total - below) / (n - low)) ** 2
+    place = int(np.argmax(between))
+    return max(floor, float(values[place] + values[place + 1]) / 2)
+
+
+def _by_events(grid: Grid, cause: Cause, events: Sequence[Event]) -> Shown:
+    began = np.array([event.began_ns - cause.event_lead_ns for event in events], np.int64)
+    ended = np.array([max(event.ended_ns, event.began_ns + 1) for event in events], np.int64)
+    # a tenth of a bucket is enough: what is shorter than that explains nothing
+    active = grid.paint(began, ended) >= 0.1 if len(events) else np.zeros(grid.size, np.bool_)
+    length: dict[str, float] = {}
+    for event in events:
+        if event.who:
+            length[event.who] = length.get(event.who, 0.0) + max(event.ended_ns - event.began_ns, 1)
+    total = sum(length.values())
+    who = tuple((name, part / total) for name, part in sorted(length.items(), key=lambda one: -one[1])[:5])
+    return Shown(cause, active, "events", who)
