@@ -25,6 +25,8 @@ class Start:
     artifacts: Path
     """An existing folder for the log and whatever else is worth keeping."""
     seed: int = 0
+    traces_url: str = ""
+    """Where the engine is to send its OpenTelemetry spans (OTLP over HTTP); '' for nowhere."""
 
 
 class Server(Protocol):
