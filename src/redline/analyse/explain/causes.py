@@ -36,10 +36,13 @@ class Cause:
     sources: tuple[Source, ...] = ()
     events: tuple[str, ...] = ()
     event_lead_ns: int = 0
+    named_by: tuple[str, ...] = ()
+    """Kinds of event that tell who did it, and nothing of when."""
 
 
 CAUSES: tuple[Cause, ...] = (
-    Cause("stopped", "stopped", "the engine's process was stopped or frozen", 0, (Source("cause.stopped_share", 0.05),)),
+    Cause("stopped", "stopped", "the engine's process was stopped or frozen", 0,
+          (Source("cause.stopped_share", 0.05),), named_by=("stop",)),
     Cause("throttled", "cpu", "the engine's cgroup had used up its CPU quota", 1,
           (Source("cause.throttled_share", 0.02),)),
     Cause("memory_limit", "memory", "the engine's cgroup was at its memory limit", 1,
@@ -55,7 +58,11 @@ CAUSES: tuple[Cause, ...] = (
     Cause("stuck", "disk", "a thread of the engine waited in the kernel, for a disk mostly", 2,
           (Source("cause.stuck_share", 0.5),)),
     Cause("run_queue", "cpu", "threads of the engine were ready and had no CPU", 3,
-          (Source("cause.run_queue_share", 0.1), Source("engine.run_queue_max_share", 0.1)), ("run_queue",)),
+          (Source("cause.run_queue_share", 0.1), Source("engine.run_queue_max_ms_per_s", 100.0)), ("run_queue",)),
+    Cause("own_queue", "engine", "the engine's own threads had the CPUs that others of them waited for", 4, (),
+          ("own_queue",)),
+    Cause("redline_queue", "client", "redline itself had the CPU that the engine waited for", 4, (),
+          ("redline_queue",)),
     Cause("prefill", "engine", "another request was in prefill", 4, (), ("prefill",)),
     Cause("preemption", "engine", "requests were preempted for want of KV cache", 3,
           (Source("engine.preemptions_per_s", 0.1),)),
@@ -127,7 +134,8 @@ def shown(grid: Grid, series: Sequence[Measured], events: Sequence[Event], trace
             same = [one for one in series if one.name == source.name and len(one.t_ns)]
             if same:
                 level = np.max([grid.fill(one.t_ns, one.value, source.lead_ns) for one in same], axis=0)
-                found.append(Shown(cause, level >= threshold(level, source.floor), source.name))
+                who = _culprits([event for event in events if event.kind in cause.named_by])
+                found.append(Shown(cause, level >= threshold(level, source.floor), source.name, who))
                 break
     return found
 
@@ -147,15 +155,19 @@ def threshold(level: Floats, floor: float) -> float:
     return max(floor, float(values[place] + values[place + 1]) / 2)
 
 
-def _by_events(grid: Grid, cause: Cause, events: Sequence[Event]) -> Shown:
-    began = np.array([event.began_ns - cause.event_lead_ns for event in events], np.int64)
-    ended = np.array([max(event.ended_ns, event.began_ns + 1) for event in events], np.int64)
-    # a tenth of a bucket is enough: what is shorter than that explains nothing
-    active = grid.paint(began, ended) >= 0.1 if len(events) else np.zeros(grid.size, np.bool_)
+def _culprits(events: Sequence[Event]) -> tuple[tuple[str, float], ...]:
     length: dict[str, float] = {}
     for event in events:
         if event.who:
             length[event.who] = length.get(event.who, 0.0) + max(event.ended_ns - event.began_ns, 1)
     total = sum(length.values())
-    who = tuple((name, part / total) for name, part in sorted(length.items(), key=lambda one: -one[1])[:5])
-    return Shown(cause, active, "events", who)
+    return tuple((name, part / total) for name, part in sorted(length.items(), key=lambda one: -one[1])[:5])
+
+
+def _by_events(grid: Grid, cause: Cause, events: Sequence[Event]) -> Shown:
+    began = np.array([event.began_ns - cause.event_lead_ns for event in events], np.int64)
+    ended = np.array([max(event.ended_ns, event.began_ns + 1) for event in events], np.int64)
+    level = grid.paint(began, ended) if len(events) else np.zeros(grid.size)
+    who = _culprits(events)
+    # a tenth of a bucket at least: what is shorter than that explains nothing
+    return Shown(cause, level >= threshold(level, 0.1), "events", who)
