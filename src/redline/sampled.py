@@ -183,8 +183,9 @@ def _cause(name: str, unit: str, text: str, digits: int = 3) -> Sampled:
 
 _CAUSES = (
     _cause("stopped_share", "share", "processes of the engine that were stopped, at this instant"),
-    _cause("stuck_share", "share", "1 while one of the engine's busiest threads waited in the kernel and could not be "
-           "woken: for a disk, mostly"),
+    _cause("stuck_disk_share", "share", "1 while one of the engine's busiest threads waited in the kernel and could not be "
+           "woken, for a disk as far as is known"),
+    _cause("stuck_memory_share", "share", "the same for memory"),
     _cause("run_queue_share", "share", "time in which the engine's thread that waited most was ready and had no CPU"),
     _cause("client_run_queue_share", "share", "the same of redline's own threads"),
     _cause("major_faults_per_s", "1/s", "page faults of the engine that read a disk", 1),

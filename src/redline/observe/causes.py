@@ -21,6 +21,7 @@ from redline.observe.sample import Sample
 LOOK_EVERY_S = 1.0
 _MAJOR = 9
 """Place of the major faults in /proc/PID/stat behind the name of the process."""
+_WAITS = {"frozen": ("refrigerator", "freeze"), "memory": ("mem_cgroup", "oom", "reclaim", "throttle_direct")}
 _LOOKED_AT = 8
 """Threads of the engine, busiest first, whose state is looked at."""
 _TCP = {"RetransSegs": "retransmits", "TCPOFOQueue": "out_of_order"}
@@ -77,20 +78,25 @@ class CauseSampler:
             counted += 1
             held += words[0] in "Tt"
             major += int(words[_MAJOR])
+        busiest = [path.removesuffix("/schedstat") for path in self._queue.active[:_LOOKED_AT]]
+        stuck = {self._why(place) for place in busiest if self._stat(place)[:1] == ["D"]}
         if counted:
-            into.put("cause.stopped_share", held / counted)
+            into.put("cause.stopped_share", 1.0 if "frozen" in stuck else held / counted)
+            into.put("cause.stuck_memory_share", float("memory" in stuck))
+            into.put("cause.stuck_disk_share", float("disk" in stuck))
             into.put("cause.major_faults_per_s", self._rates.per_s("major", into.t_ns, major))
         self._waiting(into, self._queue, self._tree, "cause.run_queue_share")
-        busiest = self._queue.active[:_LOOKED_AT]
-        if busiest:
-            stuck = sum(self._stat(path.removesuffix("/schedstat"))[:1] == ["D"] for path in busiest)
-            into.put("cause.stuck_share", float(stuck > 0))
         quota, limit = self._group
         if quota is not None:
             throttled = throttled_s(quota)
             into.put("cause.throttled_share", self._rates.per_s("throttled", into.t_ns, throttled))
         if limit is not None:
             into.put("cause.memory_limit_hits_per_s", self._rates.per_s("limit", into.t_ns, limit_hits(limit)))
+
+    def _why(self, place: str) -> str:
+        """What a thread that cannot be woken waits for, by the kernel's function that it sleeps in."""
+        where = self._files.read(f"{place}/wchan")
+        return next((why for why, words in _WAITS.items() if any(word in where for word in words)), "disk")
 
     def _stat(self, place: str) -> list[str]:
         return self._files.read(f"{place}/stat").rpartition(")")[2].split()

@@ -14,6 +14,7 @@ RECLAIM_NS = 500_000
 IRQ_NS = 1_000_000
 BLOCK_NS = 20_000_000
 MOST_THREADS = 4096
+_MAPS = ("mine", "ready", "where", "then", "others", "since", "longest", "name", "by")
 
 
 @dataclass(frozen=True)
@@ -41,17 +42,34 @@ tracepoint:{end} /@{name}[tid]/ {{
     return Probe(kind, f"{name} longer than {least_ns / 1e6:g} ms", (begin, end), program)
 
 
+# Who had the CPU is more than who had it last: `others` adds up, for each CPU, the time of tasks that are not the engine's,
+# and of these the one that ran longest since a thread of the engine got that CPU is named.
 _RUN_QUEUE = f"""
 tracepoint:sched:sched_process_fork /@mine[args->parent_pid]/ {{ @mine[args->child_pid] = 1; }}
-tracepoint:sched:sched_wakeup /@mine[args->pid]/ {{ @ready[args->pid] = nsecs; }}
-tracepoint:sched:sched_wakeup_new /@mine[args->pid]/ {{ @ready[args->pid] = nsecs; }}
+tracepoint:sched:sched_wakeup /@mine[args->pid]/ {{
+  @ready[args->pid] = nsecs; @where[args->pid] = args->target_cpu; @then[args->pid] = @others[args->target_cpu];
+}}
+tracepoint:sched:sched_wakeup_new /@mine[args->pid]/ {{
+  @ready[args->pid] = nsecs; @where[args->pid] = args->target_cpu; @then[args->pid] = @others[args->target_cpu];
+}}
 tracepoint:sched:sched_switch {{
-  if (@mine[args->prev_pid] && (args->prev_state & 255) == 0) {{ @ready[args->prev_pid] = nsecs; }}
-  $since = @ready[args->next_pid];
-  if ($since) {{
-    if (nsecs - $since >= {RUN_QUEUE_NS}) {{
-      printf("E\\trun_queue\\t%llu\\t%llu\\t%s (%d)\\ttid %d on CPU %d\\n", $since, nsecs,
-        args->prev_comm, args->prev_pid, args->next_pid, cpu);
+  $ran = @since[cpu] ? nsecs - @since[cpu] : 0;
+  @since[cpu] = nsecs;
+  if (@mine[args->prev_pid]) {{
+    if ((args->prev_state & 255) == 0) {{
+      @ready[args->prev_pid] = nsecs; @where[args->prev_pid] = cpu; @then[args->prev_pid] = @others[cpu];
+    }}
+  }} else if (args->prev_pid) {{
+    @others[cpu] += $ran;
+    if ($ran >= @longest[cpu]) {{ @longest[cpu] = $ran; @name[cpu] = args->prev_comm; @by[cpu] = args->prev_pid; }}
+  }}
+  $from = @ready[args->next_pid];
+  if ($from) {{
+    if (nsecs - $from >= {RUN_QUEUE_NS}) {{
+      $c = @where[args->next_pid];
+      printf("E\\trun_queue\\t%llu\\t%llu\\t%s (%d)\\t%llu others tid %d CPU %d\\n", $from, nsecs,
+        @name[$c], @by[$c], @others[$c] - @then[args->next_pid], args->next_pid, $c);
+      @longest[$c] = 0;
     }}
     delete(@ready[args->next_pid]);
   }}
@@ -129,5 +147,5 @@ def render(probes: Sequence[Probe], threads: Sequence[int]) -> str:
     mine = " ".join(f"@mine[{tid}] = 1;" for tid in threads[:MOST_THREADS])
     begin = f'BEGIN {{ {mine} printf("R\\n"); }}'
     beat = 'interval:s:1 { printf("T\\n"); }'
-    maps = "END { clear(@mine); }" if mine else ""
+    maps = f"END {{ {' '.join(f'clear(@{name});' for name in _MAPS)} }}" if mine else ""
     return "\n".join([begin, *(probe.program for probe in probes), beat, maps, ""])

@@ -26,6 +26,7 @@ STOP_S = 5.0
 MOST_EVENTS = 200_000
 """More of them would be a box so full of events that each explains nothing."""
 MOST_NAMES = 10_000
+OWN_THREADS = "the engine's own threads"
 _NO_TRACEPOINTS = "as root: mount -t tracefs nodev /sys/kernel/tracing"
 
 
@@ -83,7 +84,7 @@ class KernelTrace:
                 event = parse(line)
                 if event is not None and self.counts.total() < MOST_EVENTS:
                     self.counts[event.kind] += 1
-                    self._keep([replace(event, who=self._names.of(event.who))])
+                    self._keep([self._names.named(event)])
         except Exception as error:  # the run is worth more than its events
             self.notes.append(f"kernel events could not be kept: {type(error).__name__}: {error}")
         finally:
@@ -136,6 +137,16 @@ class Names:
         self._engine, self._own = Tree(tuple(engine)), Tree((os.getpid(),))
         self._known: dict[str, str] = {}
 
+    def named(self, event: Event) -> Event:
+        """An event whose `who` a person knows. Where the engine's own threads had the CPU for most of a wait, it is they
+        that were waited for."""
+        others, _, rest = event.text.partition(" others ")
+        if event.kind == "run_queue" and others.isdigit() and rest:
+            if 2 * int(others) < event.ended_ns - event.began_ns:
+                return replace(event, who=OWN_THREADS, text=rest)
+            event = replace(event, text=rest)
+        return replace(event, who=self.of(event.who))
+
     def of(self, who: str) -> str:
         """`comm (pid)`; the engine and redline by name; unchanged where the thread is gone already."""
         if who not in self._known:
@@ -156,7 +167,7 @@ class Names:
         if not pid:
             return comm
         if self._engine.roots and int(pid) in self._engine.look():
-            return "the engine's own threads"
+            return OWN_THREADS
         if int(pid) in self._own.look():
             return "redline itself"
         if pid != tid:  # a thread has a name of its own, which tells little

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from redline.analyse.explain.grid import Floats, Grid
-from redline.analyse.explain.score import Active
 
 RTO_NS = 200_000_000
 """Linux waits at least so long before it sends a lost segment again."""
@@ -41,51 +40,51 @@ class Cause:
 
 
 CAUSES: tuple[Cause, ...] = (
-    Cause("stopped", "stopped", "the engine's process was stopped or frozen", 0,
+    Cause("stopped", "stopped", "engine stopped or frozen", 0,
           (Source("cause.stopped_share", 0.05),), named_by=("stop",)),
-    Cause("throttled", "cpu", "the engine's cgroup had used up its CPU quota", 1,
+    Cause("throttled", "cpu", "engine's CPU quota used up", 1,
           (Source("cause.throttled_share", 0.02),)),
-    Cause("memory_limit", "memory", "the engine's cgroup was at its memory limit", 1,
+    Cause("memory_limit", "memory", "engine at its memory limit", 1,
           (Source("cause.memory_limit_hits_per_s", 1.0),)),
-    Cause("reclaim", "memory", "an allocation had to free memory first (direct reclaim)", 2,
+    Cause("reclaim", "memory", "direct reclaim of memory", 2,
           (Source("cause.direct_reclaims_per_s", 1.0), Source("host.direct_reclaims_per_s", 1.0)), ("reclaim",)),
-    Cause("compaction", "memory", "an allocation had to compact memory first", 2,
+    Cause("compaction", "memory", "compaction of memory", 2,
           (Source("cause.compaction_stalls_per_s", 1.0), Source("host.compaction_stalls_per_s", 1.0)),
           ("compaction",)),
-    Cause("oom", "memory", "the kernel killed a process for want of memory", 2, (), ("oom",)),
-    Cause("major_faults", "memory", "the engine read pages back from a disk (major faults)", 2,
+    Cause("oom", "memory", "out-of-memory killer", 2, (), ("oom",)),
+    Cause("major_faults", "memory", "engine's pages read from disk", 2,
           (Source("cause.major_faults_per_s", 5.0), Source("engine.major_faults_per_s", 5.0))),
-    Cause("stuck", "disk", "a thread of the engine waited in the kernel, for a disk mostly", 2,
-          (Source("cause.stuck_share", 0.5),)),
-    Cause("run_queue", "cpu", "threads of the engine were ready and had no CPU", 3,
+    Cause("stuck_memory", "memory", "engine waits for memory", 1, (Source("cause.stuck_memory_share", 0.5),)),
+    Cause("stuck_disk", "disk", "engine waits for a disk", 2, (Source("cause.stuck_disk_share", 0.5),)),
+    Cause("run_queue", "cpu", "engine had no CPU", 3,
           (Source("cause.run_queue_share", 0.1), Source("engine.run_queue_max_ms_per_s", 100.0)), ("run_queue",)),
-    Cause("own_queue", "engine", "the engine's own threads had the CPUs that others of them waited for", 4, (),
+    Cause("own_queue", "engine", "engine's threads in each other's way", 4, (),
           ("own_queue",)),
-    Cause("redline_queue", "client", "redline itself had the CPU that the engine waited for", 4, (),
+    Cause("redline_queue", "client", "redline took the engine's CPU", 4, (),
           ("redline_queue",)),
-    Cause("prefill", "engine", "another request was in prefill", 4, (), ("prefill",)),
-    Cause("preemption", "engine", "requests were preempted for want of KV cache", 3,
+    Cause("prefill", "engine", "prefill of another request", 4, (), ("prefill",)),
+    Cause("preemption", "engine", "preemption for want of KV cache", 3,
           (Source("engine.preemptions_per_s", 0.1),)),
-    Cause("retransmit", "network", "TCP segments were lost and sent again", 3,
+    Cause("retransmit", "network", "TCP segments lost and sent again", 3,
           (Source("cause.tcp_retransmits_per_s", 1.0, RTO_NS), Source("cause.tcp_out_of_order_per_s", 1.0, RTO_NS),
            Source("host.tcp_retransmits_per_s", 1.0, RTO_NS)), ("retransmit",), RTO_NS),
-    Cause("out_of_order", "network", "TCP segments came out of their order: some were lost on the way", 4,
+    Cause("out_of_order", "network", "TCP segments out of order", 4,
           (Source("cause.tcp_out_of_order_per_s", 1.0, RTO_NS),)),
-    Cause("drops", "network", "a network interface dropped packets", 4, (Source("host.network_drops_per_s", 1.0),)),
-    Cause("block", "disk", "a disk took long to answer", 4, (), ("block",)),
-    Cause("interrupts", "interrupts", "a CPU was held by interrupts or soft interrupts", 4,
+    Cause("drops", "network", "packets dropped by an interface", 4, (Source("host.network_drops_per_s", 1.0),)),
+    Cause("block", "disk", "slow answers of a disk", 4, (), ("block",)),
+    Cause("interrupts", "interrupts", "interrupts held a CPU", 4,
           (Source("cause.irq_max_share", 0.1), Source("host.cpu_softirq_share", 0.1)), ("irq", "softirq")),
-    Cause("gpu_slowed", "gpu", "power, heat or hardware held the GPU's clock down", 2, (Source("gpu.slowed", 0.5),)),
-    Cause("xid", "gpu", "the driver reported a fault of the GPU (Xid)", 1, (), ("xid",)),
-    Cause("steal", "cpu", "the hypervisor gave the CPUs to others", 4,
+    Cause("gpu_slowed", "gpu", "GPU clock held down", 2, (Source("gpu.slowed", 0.5),)),
+    Cause("xid", "gpu", "fault of the GPU (Xid)", 1, (), ("xid",)),
+    Cause("steal", "cpu", "CPUs taken by the hypervisor", 4,
           (Source("cause.steal_share", 0.05), Source("host.cpu_steal_share", 0.05))),
-    Cause("memory_pressure", "memory", "tasks of the box waited for memory (PSI)", 5,
+    Cause("memory_pressure", "memory", "box short of memory (PSI)", 5,
           (Source("cause.memory_pressure_share", 0.02), Source("host.memory_pressure_share", 0.02))),
-    Cause("io_pressure", "disk", "tasks of the box waited for a disk (PSI)", 5,
+    Cause("io_pressure", "disk", "box waits for disks (PSI)", 5,
           (Source("cause.io_pressure_share", 0.1), Source("host.io_pressure_share", 0.1))),
-    Cause("cpu_pressure", "cpu", "tasks of the box waited for a CPU (PSI)", 6,
+    Cause("cpu_pressure", "cpu", "box short of CPUs (PSI)", 6,
           (Source("cause.cpu_pressure_share", 0.1), Source("host.cpu_pressure_share", 0.1))),
-    Cause("client_queue", "client", "the load generator was ready and had no CPU", 5,
+    Cause("client_queue", "client", "load generator had no CPU", 5,
           (Source("cause.client_run_queue_share", 0.1),)),
 )  # fmt: skip
 BY_KEY = {cause.key: cause for cause in CAUSES}
@@ -113,10 +112,10 @@ class Measured:
 
 @dataclass(frozen=True)
 class Shown:
-    """When a cause was at work, by which evidence."""
+    """How much a cause was at work in each bucket, 0 to 1, by which evidence."""
 
     cause: Cause
-    active: Active
+    level: Floats
     source: str
     who: tuple[tuple[str, float], ...] = ()
     """Culprits with their share of the time of the events, greatest first."""
@@ -135,9 +134,16 @@ def shown(grid: Grid, series: Sequence[Measured], events: Sequence[Event], trace
             if same:
                 level = np.max([grid.fill(one.t_ns, one.value, source.lead_ns) for one in same], axis=0)
                 who = _culprits([event for event in events if event.kind in cause.named_by])
-                found.append(Shown(cause, level >= threshold(level, source.floor), source.name, who))
+                found.append(Shown(cause, degree(level, source), source.name, who))
                 break
     return found
+
+
+def degree(level: Floats, source: Source) -> Floats:
+    """A share of time is a degree by itself; anything else is at work or not."""
+    if source.name.endswith("_share"):
+        return np.where(level >= source.floor, np.clip(level, 0.0, 1.0), 0.0)
+    return (level >= threshold(level, source.floor)).astype(np.float64)
 
 
 def threshold(level: Floats, floor: float) -> float:
@@ -156,12 +162,17 @@ def threshold(level: Floats, floor: float) -> float:
 
 
 def _culprits(events: Sequence[Event]) -> tuple[tuple[str, float], ...]:
+    """Programs by their share of the time, most first; `name (pid)` are told as one where they are several."""
     length: dict[str, float] = {}
+    members: dict[str, set[str]] = {}
     for event in events:
         if event.who:
-            length[event.who] = length.get(event.who, 0.0) + max(event.ended_ns - event.began_ns, 1)
+            name = event.who.rpartition(" (")[0] or event.who
+            length[name] = length.get(name, 0.0) + max(event.ended_ns - event.began_ns, 1)
+            members.setdefault(name, set()).add(event.who)
     total = sum(length.values())
-    return tuple((name, part / total) for name, part in sorted(length.items(), key=lambda one: -one[1])[:5])
+    named = {name: next(iter(who)) if len(who) == 1 else f"{name} ({len(who)} processes)" for name, who in members.items()}
+    return tuple((named[name], part / total) for name, part in sorted(length.items(), key=lambda one: -one[1])[:5])
 
 
 def _by_events(grid: Grid, cause: Cause, events: Sequence[Event]) -> Shown:
@@ -170,4 +181,4 @@ def _by_events(grid: Grid, cause: Cause, events: Sequence[Event]) -> Shown:
     level = grid.paint(began, ended) if len(events) else np.zeros(grid.size)
     who = _culprits(events)
     # a tenth of a bucket at least: what is shorter than that explains nothing
-    return Shown(cause, level >= threshold(level, 0.1), "events", who)
+    return Shown(cause, np.where(level >= 0.1, np.minimum(level, 1.0), 0.0), "events", who)

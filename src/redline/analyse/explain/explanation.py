@@ -9,18 +9,24 @@ import numpy as np
 
 from redline.analyse.explain.causes import BY_KEY, Cause, Event, Measured, Shown, shown
 from redline.analyse.explain.grid import Floats, Grid
-from redline.analyse.explain.score import ALWAYS, Score, attributable, benjamini_hochberg, score
+from redline.analyse.explain.score import ALWAYS, Score, attributable, benjamini_hochberg, fit, score
 from redline.analyse.explain.shares import EngineMeans, EngineTimes, Shares, shares_of, slow_rows
 from redline.analyse.explain.stalls import Stall, gaps_of, lost_time, stalls_of
 from redline.store.requests import Bools, Requests
 
 FALSE_DISCOVERIES = 0.05
-LIFT_MIN = 1.5
+RATIO_MIN = 1.5
+"""Loss while a cause is at work over the loss without it, below which it is no cause worth a name."""
 EXPLAINS_MIN = 0.02
 """Share of the lost time below which a cause is not worth a name."""
-NEAR = 0.8
-"""Of causes that explain at least so much of what the best one explains, the nearest to the engine is named."""
-BLAMED, COINCIDENCE, ALWAYS_ON, NEVER_ON = "blamed", "not more than chance", "always at work", "never at work"
+NEAR, NEAR_KIN = 0.8, 0.25
+"""Of causes that explain at least so much of what the best one explains (NEAR_KIN: of its own family), the nearest to the
+engine is named: the box is short of CPUs because somebody is, and the question is whether the engine was."""
+BLAMED, COVERED, FAINT, COINCIDENCE, ALWAYS_ON, NEVER_ON = (
+    *("blamed", "told by another", "too little", "no more than chance", "always at work", "never at work"),
+)
+"""COVERED: what it explains was explained by causes named before it. FAINT: no chance, and hardly any loss. ALWAYS_ON:
+there is no time without it to compare with."""
 
 
 @dataclass(frozen=True)
@@ -88,21 +94,21 @@ def explain_requests(
 
 def blame(lost: Floats, found: Sequence[Shown]) -> tuple[list[Blame], float]:
     """Every cause with its verdict, the blamed ones first, and the share of lost time that stays unexplained."""
-    scores = [score(lost, one.active) for one in found]
+    scores = [score(lost, one.level) for one in found]
     qs = benjamini_hochberg([one.p for one in scores])
     scores = [replace(one, q=q) for one, q in zip(scores, qs, strict=True)]
     guilty = [
         place
         for place, one in enumerate(scores)
-        if one.q <= FALSE_DISCOVERIES and one.lift >= LIFT_MIN and one.attributable >= EXPLAINS_MIN
+        if one.q <= FALSE_DISCOVERIES and one.ratio >= RATIO_MIN and one.attributable >= EXPLAINS_MIN
     ]
     explained, unexplained = _dealt(lost, found, guilty)
     blames = [
-        Blame(one.cause, _verdict(scores[i], i in explained), scores[i], explained.get(i, 0.0), one.source, one.who)
+        Blame(one.cause, _verdict(scores[i], i in explained, i in guilty), scores[i], explained.get(i, 0.0), one.source, one.who)
         for i, one in enumerate(found)
     ]
-    order = {BLAMED: 0, COINCIDENCE: 1, ALWAYS_ON: 2, NEVER_ON: 3}
-    blames.sort(key=lambda one: (order[one.verdict], -one.explains, -one.score.attributable))
+    order = (BLAMED, COVERED, FAINT, COINCIDENCE, ALWAYS_ON, NEVER_ON)
+    blames.sort(key=lambda one: (order.index(one.verdict), -one.explains, -one.score.attributable))
     return blames, unexplained
 
 
@@ -111,22 +117,27 @@ def _dealt(lost: Floats, found: Sequence[Shown], guilty: Sequence[int]) -> tuple
     total = float(lost.sum())
     left, waiting, explained = lost.copy(), list(guilty), dict[int, float]()
     while waiting and total > 0:
-        part = {place: attributable(left, found[place].active) for place in waiting}
-        best = max(part.values())
-        if best < EXPLAINS_MIN * total:
+        part = {place: attributable(left, found[place].level) for place in waiting}
+        best = max(waiting, key=lambda place: part[place])
+        if part[best] < EXPLAINS_MIN * total:
             break
-        near = [place for place in waiting if part[place] >= NEAR * best]
+        family = found[best].cause.family
+        least = {place: NEAR_KIN if found[place].cause.family == family else NEAR for place in waiting}
+        near = [place for place in waiting if part[place] >= least[place] * part[best]]
         chosen = min(near, key=lambda place: (found[place].cause.rank, -part[place]))
-        active = found[chosen].active
-        left[active] = np.minimum(left[active], left[~active].mean())
-        explained[chosen] = (total - sum(explained.values()) * total - float(left.sum())) / total
+        _, more = fit(left, found[chosen].level)
+        before = float(left.sum())
+        left = np.maximum(left - more * found[chosen].level, 0.0)
+        explained[chosen] = (before - float(left.sum())) / total
         waiting.remove(chosen)
     return explained, 1.0 - sum(explained.values()) if total > 0 else 0.0
 
 
-def _verdict(found: Score, blamed: bool) -> str:
-    if blamed:
-        return BLAMED
+def _verdict(found: Score, blamed: bool, guilty: bool) -> str:
+    if blamed or guilty:
+        return BLAMED if blamed else COVERED
+    if found.q <= FALSE_DISCOVERIES:
+        return FAINT
     if found.duty == 0:
         return NEVER_ON
     return ALWAYS_ON if found.duty > ALWAYS else COINCIDENCE

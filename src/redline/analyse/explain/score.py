@@ -6,36 +6,35 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from redline.analyse.explain.grid import Floats
 
 ALWAYS = 0.95
 """A cause that is at work for more of the time has no time without it to be compared with."""
 
-Active = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Score:
-    """How one cause goes with lost time.
+    """How one cause goes with lost time. It is at work to a degree, 0 to 1, in each bucket.
 
-    `duty` is the share of time in which it is at work, `coverage` the share of all lost time that falls into it,
-    `lift` the rate of loss while it is at work over the rate at all times, `attributable` the share of lost time that
-    would not have been lost at the rate that held without it, `p` the chance of as much overlap by coincidence, `q` the
-    same corrected for the number of causes that were looked at. NaN where it cannot be judged.
+    `duty` is the mean degree, `coverage` the share of all lost time that falls into it (by degree), `lift` coverage over
+    duty: how many times the mean loss it has, `ratio` the loss at full work over the loss without it, `attributable` the
+    share of lost time that would not have been lost at the rate that held without it, `p` the chance of as much overlap
+    by coincidence, `q` the same corrected for the number of causes that were looked at. NaN where it cannot be judged.
     """
 
     duty: float
     coverage: float
     lift: float
+    ratio: float
     attributable: float
     p: float
     q: float = float("nan")
 
 
-def shift_p(lost: Floats, active: Active) -> float:
-    """One-sided p-value of the overlap of `lost` and `active`, against all circular shifts of one along the other.
+def shift_p(lost: Floats, level: Floats) -> float:
+    """One-sided p-value of the overlap of `lost` and `level`, against all circular shifts of one along the other.
 
     A shift keeps how both series are lumped in time, which a shuffle would destroy. All shifts count, those next to none
     at all too: leaving them out would make the alignment that is tested look rarer than it is. NaN below 8 buckets.
@@ -43,38 +42,43 @@ def shift_p(lost: Floats, active: Active) -> float:
     n = len(lost)
     if n < 8:
         return float("nan")
-    # T(s) = sum over t of lost[t] * active[t - s], all shifts at once
-    overlap = np.fft.irfft(np.fft.rfft(lost) * np.conj(np.fft.rfft(active.astype(np.float64))), n)
+    # T(s) = sum over t of lost[t] * level[t - s], all shifts at once
+    overlap = np.fft.irfft(np.fft.rfft(lost) * np.conj(np.fft.rfft(level)), n)
     slack = 1e-9 * max(1.0, float(lost.sum()))  # of the transform: equal overlaps must count as equal
     return float(np.count_nonzero(overlap >= overlap[0] - slack)) / n
 
 
-def score(lost: Floats, active: Active) -> Score:
-    """`lost` [n]: share of time lost in each bucket; `active` [n]: whether the cause was at work in it."""
+def score(lost: Floats, level: Floats) -> Score:
+    """`lost` [n]: share of time lost in each bucket; `level` [n]: how much the cause was at work in it, 0 to 1."""
     nan = float("nan")
-    duty, total = float(active.mean()), float(lost.sum())
+    duty, total = float(level.mean()), float(lost.sum())
     if total <= 0 or duty == 0:
-        return Score(duty, nan if total <= 0 else 0.0, nan, 0.0, nan)
-    inside = float(lost[active].sum())
-    coverage = inside / total
+        return Score(duty, nan if total <= 0 else 0.0, nan, nan, 0.0, nan)
+    coverage = float(lost @ level) / total
     if duty > ALWAYS:
-        return Score(duty, coverage, nan, 0.0, nan)
-    return Score(
-        duty,
-        coverage,
-        coverage / duty,
-        attributable(lost, active) / total,
-        shift_p(lost, active),
-    )
+        return Score(duty, coverage, nan, nan, 0.0, nan)
+    base, more = fit(lost, level)
+    ratio = (base + more) / base if base > 0 else float("inf")
+    return Score(duty, coverage, coverage / duty, ratio, attributable(lost, level) / total, shift_p(lost, level))
 
 
-def attributable(lost: Floats, active: Active) -> float:
-    """How much was lost while `active` beyond the rate of the other times; at least 0."""
-    count = int(active.sum())
-    if count in (0, len(active)):
-        return 0.0
-    base = float(lost[~active].mean())
-    return max(0.0, float(lost[active].sum()) - base * count)
+def fit(lost: Floats, level: Floats) -> tuple[float, float]:
+    """Loss without the cause, and how much more there is at full work, by least squares; neither is below 0. For a level
+    that is 0 or 1 these are the means without it, and with it less that."""
+    spread = level - level.mean()
+    square = float(spread @ spread)
+    if square <= 1e-12:
+        return float(lost.mean()), 0.0
+    more = max(float(lost @ spread) / square, 0.0)
+    base = float(lost.mean()) - more * float(level.mean())
+    if base < 0:  # through the origin then: no loss without the cause
+        return 0.0, float(lost @ level) / float(level @ level)
+    return base, more
+
+
+def attributable(lost: Floats, level: Floats) -> float:
+    """How much was lost that would not have been without the cause; at least 0."""
+    return min(fit(lost, level)[1] * float(level.sum()), float(lost.sum()))
 
 
 def benjamini_hochberg(p: Sequence[float]) -> list[float]:

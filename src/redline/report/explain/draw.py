@@ -7,14 +7,17 @@ from typing import Any
 import altair as alt
 import numpy as np
 
-from redline.analyse.explain.score import Active
+from redline.analyse.explain.explanation import ALWAYS_ON, BLAMED, NEVER_ON
 from redline.report import palette
 from redline.report.canvas import PLAIN, Drawing, Row, data
 from redline.report.explain.read import PointExplained
+from redline.store.requests import Bools
 
 WIDTH, HEIGHT, LANE = 620, 110, 17
 SLICES = 620
 MOST_LANES = 10
+AT_WORK = 0.3
+"""Degree from which a cause is drawn."""
 
 
 def drawing(point: PointExplained) -> Drawing:
@@ -68,21 +71,21 @@ def _lost(point: PointExplained) -> list[Row]:
 
 def _lanes(point: PointExplained) -> tuple[list[Row], list[str]]:
     found = point.explanation
-    by_key = {one.cause.key: one.active for one in found.shown}
+    by_key = {one.cause.key: one.level >= AT_WORK for one in found.shown}
     rows: list[Row] = []
     names: list[str] = []
-    shown = [one for one in found.blames if one.verdict in ("blamed", "not more than chance")][:MOST_LANES]
+    shown = [one for one in found.blames if one.verdict not in (NEVER_ON, ALWAYS_ON)][:MOST_LANES]
     for one in shown:
         name = f"{one.cause.key} ({one.cause.family})"
         names.append(name)
-        verdict = "blamed" if one.verdict == "blamed" else "not blamed"
+        verdict = "blamed" if one.verdict == BLAMED else "not blamed"
         for begin, stop in _stretches(by_key[one.cause.key]):
             seconds = found.grid.bucket_ns / 1e9
             rows.append({"cause": name, "verdict": verdict, "from": round(begin * seconds, 3), "to": round(stop * seconds, 3)})
     return rows, names
 
 
-def _stretches(active: Active) -> list[tuple[int, int]]:
+def _stretches(active: Bools) -> list[tuple[int, int]]:
     """Runs of buckets, those next to each other put together."""
     edges = np.flatnonzero(np.diff(np.concatenate(([False], active, [False])).astype(np.int8)))
     found: list[tuple[int, int]] = []

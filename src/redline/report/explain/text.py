@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from redline.analyse.explain.explanation import BLAMED, FALSE_DISCOVERIES, Blame
+from redline.analyse.explain.explanation import BLAMED, FALSE_DISCOVERIES, NEVER_ON, RATIO_MIN, Blame
 from redline.analyse.explain.shares import BASES, PARTS
 from redline.analyse.explain.stalls import Stall
 from redline.report.explain.read import Explained, PointExplained
@@ -21,25 +21,27 @@ from redline.report.versus_page import page
 
 STALLS_SHOWN = 8
 _SHARE_HEADS = ("where the time went", "all requests", "slow ones", "ms per slow request")
-_CAUSE_HEADS = ("cause", "family", "explains", "lift", "covers", "at work", "p", "q", "verdict", "by")
+_CAUSE_HEADS = ("cause", "explains", "times", "covers", "at work", "q", "verdict")
+_MORE_HEADS = ("family", "lift", "p", "by")
 _STALL_HEADS = ("at s", "lasted ms", "streams", "kind", "at work then")
 _MEANINGS = (
     "explains: of the time that streams lost beyond the expected step, what would not have been lost at the rate that "
-    "held without the cause, after the causes above it. lift: how many times the usual loss while it was at work. "
-    "covers: lost time that falls into it. p: chance of as much overlap by coincidence (circular shifts). q: p "
-    f"corrected for the number of causes looked at; blamed from q ≤ {FALSE_DISCOVERIES:g} and lift ≥ 1.5 on."
+    "held without the cause, after the causes above it. times: the loss while it was at work over the loss without it. "
+    "covers: lost time that falls into it. q: chance of as much overlap by coincidence (circular shifts), corrected for "
+    f"the number of causes looked at; blamed from q ≤ {FALSE_DISCOVERIES:g} and {RATIO_MIN:g} times on."
 )
 
 
 def sections(explained: Explained) -> tuple[Section, ...]:
-    return tuple(section for point in explained.points for section in _point(point, len(explained.points) > 1))
+    """For the files: every column."""
+    return tuple(section for point in explained.points for section in _point(point, len(explained.points) > 1, True))
 
 
 def print_explained(explained: Explained, console: Console) -> None:
     for point in explained.points:
         console.print()
         console.print(headline(point), style="bold", markup=False)
-        for section in _point(point, several=False):
+        for section in _point(point, several=False, more=False):
             for part in section_parts(section):
                 console.print(part)
     for why in explained.skipped:
@@ -74,10 +76,10 @@ def headline(point: PointExplained) -> str:
     return f"{lost}; {named}; unexplained {_percent(found.unexplained)}"
 
 
-def _point(point: PointExplained, several: bool) -> Iterator[Section]:
+def _point(point: PointExplained, several: bool, more: bool) -> Iterator[Section]:
     suffix = f": {point.label}" if several else ""
     yield _shares(point, suffix)
-    yield _causes(point, suffix)
+    yield _causes(point, suffix, more)
     if point.explanation.stalls:
         yield _stalls(point, suffix)
 
@@ -104,12 +106,12 @@ def _shares(point: PointExplained, suffix: str) -> Section:
     return Section(f"shares-{point.point.id}", f"Where the time went{suffix}", _SHARE_HEADS, tuple(rows), tuple(notes), True)
 
 
-def _causes(point: PointExplained, suffix: str) -> Section:
+def _causes(point: PointExplained, suffix: str, more: bool) -> Section:
     found = point.explanation
-    shown = [one for one in found.blames if one.verdict != "never at work"]
-    rows = [_cause_row(one) for one in shown]
-    rows.append(("unexplained", "", _percent(found.unexplained), *[""] * 7))
-    quiet = [one.cause.key for one in found.blames if one.verdict == "never at work"]
+    heads = _CAUSE_HEADS + (_MORE_HEADS if more else ())
+    rows = [_cause_row(one)[: len(heads)] for one in found.blames if one.verdict != NEVER_ON]
+    rows.append(("unexplained", _percent(found.unexplained), *[""] * (len(heads) - 2)))
+    quiet = [one.cause.key for one in found.blames if one.verdict == NEVER_ON]
     notes = [f"{number(found.lost_s)} s of stream time were lost in all. {_MEANINGS}"]
     if quiet:
         notes.append(f"looked at and never at work: {', '.join(quiet)}")
@@ -118,21 +120,22 @@ def _causes(point: PointExplained, suffix: str) -> Section:
             who = ", ".join(f"{name} {_percent(share)}" for name, share in one.who)
             notes.append(f"{one.cause.key}, who: {who}")
     notes += point.notes
-    return Section(f"causes-{point.point.id}", f"Who was at it when time was lost{suffix}", _CAUSE_HEADS, tuple(rows), tuple(notes), True)
+    return Section(f"causes-{point.point.id}", f"Who was at it when time was lost{suffix}", heads, tuple(rows), tuple(notes), True)
 
 
 def _cause_row(one: Blame) -> tuple[str, ...]:
     told = one.score
     return (
         one.cause.text,
-        one.cause.family,
         _percent(one.explains) if one.verdict == BLAMED else "",
-        _plain(told.lift, "×"),
+        _times(told.ratio),
         _percent(told.coverage),
         _percent(told.duty),
-        _chance(told.p),
         _chance(told.q),
         one.verdict,
+        one.cause.family,
+        _times(told.lift),
+        _chance(told.p),
         one.source,
     )
 
@@ -155,9 +158,9 @@ def _stall_row(point: PointExplained, one: Stall) -> tuple[str, ...]:
     first = max(int((one.began_ns - grid.start_ns) // grid.bucket_ns), 0)
     last = max(int((one.ended_ns - grid.start_ns) // grid.bucket_ns), first) + 1
     at_work = [
-        (float(shown.active[first:last].mean()), shown.cause.key)
+        (float(shown.level[first:last].mean()), shown.cause.key)
         for shown in point.explanation.shown
-        if first < grid.size and shown.active[first:last].any()
+        if first < grid.size and shown.level[first:last].any()
     ]
     told = [f"{key} {_percent(share)}" for share, key in sorted(at_work, reverse=True)[:4]]
     kind = "held back" if one.held else "all stood still" if one.joint else "one alone" if one.of > 1 else "the only one"
@@ -213,7 +216,7 @@ def _blame_dict(one: Blame) -> dict[str, Any]:
     told = one.score
     return {
         "key": one.cause.key, "family": one.cause.family, "text": one.cause.text, "verdict": one.verdict,
-        "explains": one.explains, "lift": _finite(told.lift), "coverage": _finite(told.coverage), "duty": told.duty,
+        "explains": one.explains, "lift": _finite(told.lift), "ratio": _finite(told.ratio), "coverage": _finite(told.coverage), "duty": told.duty,
         "p": _finite(told.p), "q": _finite(told.q), "by": one.source,
         "who": [{"name": name, "share": share} for name, share in one.who],
     }  # fmt: skip
@@ -229,8 +232,10 @@ def _percent(share: float) -> str:
     return f"{share:.0%}" if share >= 0.1 or share == 0 else f"{share:.1%}"
 
 
-def _plain(value: float, unit: str) -> str:
-    return "–" if math.isnan(value) else f"{number(value)}{unit}"
+def _times(value: float) -> str:
+    if math.isnan(value):
+        return "–"
+    return f"{number(value)}×" if value < 1000 else ">1000×"
 
 
 def _chance(value: float) -> str:
