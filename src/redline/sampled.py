@@ -166,7 +166,7 @@ _SERVER = (
     _server("draft_accepted_share", "share", "tokens accepted, of those proposed"),
     *(
         _server(f"{name}_ms", "ms", f"{text} of the requests counted since the scrape before, from the engine's "
-                "histogram: `stat` is mean, p50 or p90", 3, "stat")
+                "histogram: `stat` is mean, p50 or p90 (none in the first bucket)", 3, "stat")
         for name, text in (
             ("queue", "time in the queue"), ("prefill", "time in prefill"), ("decode", "time in decode"),
             ("ttft", "time to first token"), ("itl", "inter-token latency"), ("e2e", "end-to-end latency"),

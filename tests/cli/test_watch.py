@@ -77,8 +77,8 @@ def test_once_as_json_on_the_bare_box() -> None:
 
 def test_nothing_to_watch_is_a_usage_error(tmp_path: Path) -> None:
     done = subprocess.run([*REDLINE, "--db", str(tmp_path / "none.db")], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 3
-    assert "no results file" in done.stderr
+    assert done.returncode == 2
+    assert "no run goes on" in done.stderr
     assert "Traceback" not in done.stderr
 
 

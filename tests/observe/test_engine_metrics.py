@@ -83,6 +83,12 @@ def test_counters_become_rates_shares_and_histograms_of_what_came_since() -> Non
     assert second["engine.scrape_ms"] > 0
 
 
+def test_a_quantile_in_the_first_bucket_is_not_made_up() -> None:
+    second = looks(page(), page(fast=9, slow=1))[0][1]
+    assert second["engine.queue_msmean"] == pytest.approx(60)
+    assert "engine.queue_msp50" not in second
+
+
 def test_what_an_engine_calls_otherwise_is_kept_under_its_name() -> None:
     (found,), _ = looks(page("newengine", tokens=7))
     assert found["server.newengine:generation_tokens_total"] == 7

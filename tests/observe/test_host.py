@@ -174,7 +174,7 @@ def test_a_made_up_box_second_by_second(tmp_path: Path) -> None:
     plant(proc, BOX)
     plant(blocks, {"nvme0n1/size": "1\n", "loop0/size": "1\n"})
     files = Kept(str(proc))
-    parts = [Cpus(files), Memory(files), Devices(files, blocks)]
+    parts: list[Cpus | Memory | Devices] = [Cpus(files), Memory(files), Devices(files, blocks)]
     for part in parts:
         part.read(Reading(1_000_000_000))
     plant(proc, LATER)

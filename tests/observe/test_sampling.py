@@ -145,12 +145,29 @@ def test_no_gpu_is_said_and_no_dcgm_is_not() -> None:
 
 def test_a_slow_driver_is_asked_less_often_and_delays_nobody_else() -> None:
     def slow(*_: Any) -> None:
-        time.sleep(0.05)
+        time.sleep(0.1)
 
     with sampling(plan(), lambda ticks: None, nvml_library=FakeNvml(DeviceGetPowerUsage=slow)) as watch:
-        time.sleep(0.9)
-    assert watch.overhead["gpu"].ticks <= 3
+        time.sleep(1.2)
+    assert watch.overhead["gpu"].ticks <= 5, "twelve without a limit"
     assert watch.overhead["host"].ticks >= 6
+
+
+def test_one_costly_look_makes_no_hole_and_costly_ones_slow_down() -> None:
+    class Idle:
+        name, notes = "host", list[str]()
+
+        def read(self) -> list[Sample]:
+            return []
+
+        def close(self) -> None: ...
+
+    owner = samplers.Samplers(plan(names=()), lambda name, found: None)
+    loop = samplers._Loop(owner, Idle(), 0.1, 0.02)
+    assert [loop._owed_s(busy_s) for busy_s in (0.0005, 0.018, 0.0005, 0.0005)] == [0.0] * 4
+    periods = [0.1 + loop._owed_s(0.01) for _ in range(50)]
+    assert periods[-1] == pytest.approx(0.5), "ten milliseconds of work are two percent of it"
+    assert sum(periods) >= 50 * 0.01 / 0.02 - samplers.CREDIT_S
 
 
 def test_a_sampler_that_hangs_is_told_of_while_it_does(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,8 @@ def sliced(name: str, t_ns: Ints, value: Floats, start_ns: int, end_ns: int, sli
     count = np.bincount(place, minlength=slices)
     total = np.bincount(place, weights=value[known], minlength=slices)
     filled = np.flatnonzero(count)
-    return Line(name, (filled + 0.5) * width / 1e9, total[filled] / count[filled])
+    seconds = ((filled + 0.5) * width / 1e9).astype(np.float64)
+    return Line(name, seconds, (total[filled] / count[filled]).astype(np.float64))
 
 
 def over_all(series: Sequence[tuple[Ints, Floats]], start_ns: int, end_ns: int) -> Span:

@@ -41,6 +41,7 @@ class Apart:
         self.told: dict[str, Any] = {}
         self.notes: list[str] = []
         self._stopping = False
+        self._lock = threading.Lock()
         self._process = self._start()
         self._thread = threading.Thread(target=self._listen, name="redline-samplers", daemon=True)
         self._thread.start()
@@ -51,8 +52,9 @@ class Apart:
 
     def stop(self) -> None:
         """Waits for its last ticks; kills it when they do not come."""
-        self._stopping = True
-        process = self._process
+        with self._lock:
+            self._stopping = True
+            process = self._process
         with suppress(OSError):
             if process.stdin is not None:
                 process.stdin.close()
@@ -78,10 +80,7 @@ class Apart:
 
     def _listen(self) -> None:
         for restart in range(RESTARTS + 1):
-            try:
-                self._lines()
-            except Exception as error:  # the run is worth more than its samples
-                self.notes.append(f"samples could not be kept: {type(error).__name__}: {error}")
+            self._lines()
             code = self._process.wait()
             for pipe in (self._process.stdin, self._process.stdout):
                 with suppress(OSError):
@@ -97,23 +96,41 @@ class Apart:
             )
             if again:
                 time.sleep(0.2)
+                if not self._started_again():
+                    return
+
+    def _started_again(self) -> bool:
+        """False once the run ends."""
+        with self._lock:
+            if not self._stopping:
                 self._process = self._start()
+            return not self._stopping
 
     def _lines(self) -> None:
         layouts: dict[str, tuple[str, Layout]] = {}
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            kind, _, rest = line.decode().rstrip("\n").partition(" ")
-            if kind == "T":
-                number, t_ns, values = rest.split(" ", 2)
-                sampler, layout = layouts[number]
-                self._hear(sampler, Tick(int(t_ns), layout, values))
-            elif kind == "L":
-                number, sampler, columns = rest.split(" ", 2)
-                layouts[number] = (sampler, Layout(tuple(map(tuple, orjson.loads(columns)))))
-            elif kind == "S":
-                self.told = orjson.loads(rest)
-                self._tell()
+            if not line.endswith(b"\n"):
+                return  # it was killed in the middle of it
+            try:
+                self._line(line.decode().rstrip("\n"), layouts)
+            except Exception as error:  # the run is worth more than its samples
+                said = f"a line of the sampler process was lost: {type(error).__name__}: {error}"
+                if said not in self.notes:
+                    self.notes.append(said)
+
+    def _line(self, line: str, layouts: dict[str, tuple[str, Layout]]) -> None:
+        kind, _, rest = line.partition(" ")
+        if kind == "T":
+            number, t_ns, values = rest.split(" ", 2)
+            sampler, layout = layouts[number]
+            self._hear(sampler, Tick(int(t_ns), layout, values))
+        elif kind == "L":
+            number, sampler, columns = rest.split(" ", 2)
+            layouts[number] = (sampler, Layout(tuple(map(tuple, orjson.loads(columns)))))
+        elif kind == "S":
+            self.told = orjson.loads(rest)
+            self._tell()
 
 
 class _Out:

@@ -111,11 +111,11 @@ class MetricsSampler:
             return
         old = before.buckets(family)
         cumulative = [(bound, value - old.get(bound, 0.0)) for bound, value in page.buckets(family).items()]
-        told: dict[str, Any] = {
-            "mean": total / count * 1000,
-            "p50": quantile(cumulative, 0.5),
-            "p90": quantile(cumulative, 0.9),
-        }
+        told: dict[str, Any] = {"mean": total / count * 1000}
+        for stat, level in (("p50", 0.5), ("p90", 0.9)):
+            # the first bucket has no lower end to interpolate from: vLLM's for queueing reaches to 300 ms
+            if cumulative and level * cumulative[-1][1] > cumulative[0][1]:
+                told[stat] = quantile(cumulative, level)
         for stat, value in told.items():
             into.put(f"engine.{meaning}_ms", value, _STATS[stat])
 

@@ -30,6 +30,8 @@ EXPLAINING = (*NAMES, "causes")
 CAUSES_S = 0.03
 DUTIES = {"host": 0.02, "gpu": 0.1, "metrics": 0.05, "dcgm": 0.05, "causes": 0.05}
 """A sampler works at most this share of the time: what is slow is asked less often."""
+CREDIT_S = 2.0
+"""That share is kept over so long: one costly look (a walk of page tables) makes no hole in the others."""
 
 
 class Sampler(Protocol):
@@ -165,6 +167,7 @@ class _Loop:
         self._owner, self._sampler = owner, sampler
         self._interval_s, self._duty = interval_s, duty
         self._cost = owner.overhead.setdefault(sampler.name, Overhead(interval_s))
+        self._credit_s = CREDIT_S * duty
         self._own = (0.0, 0, 0.0)
 
     def run(self) -> None:
@@ -182,7 +185,7 @@ class _Loop:
             self._tell()
             # Waiting for a core is no reason to look less often, work and a slow driver or server are.
             busy_s = cpu_s if self._sampler.name in ("host", "causes") else took_s
-            due_s = max(due_s + self._interval_s, tick_s + busy_s / self._duty)
+            due_s += self._interval_s + self._owed_s(busy_s)
             stop.wait(max(0.0, due_s - time.monotonic()))
         self._tick()
         cost.elapsed_s, cost.cpu_s = time.monotonic() - began_s, time.thread_time() - cpu_began_s
@@ -191,6 +194,14 @@ class _Loop:
             self._sampler.close()
         except Exception as error:
             self._owner.note(f"{self._sampler.name}: {type(error).__name__}: {error}")
+
+    def _owed_s(self, busy_s: float) -> float:
+        """How much longer than the interval to rest, for the work of the last tick and of those before it."""
+        self._credit_s = min(self._credit_s + self._interval_s * self._duty, CREDIT_S * self._duty) - busy_s
+        if self._credit_s >= 0:
+            return 0.0
+        owed_s, self._credit_s = -self._credit_s / self._duty, 0.0
+        return owed_s
 
     def _tick(self) -> None:
         name, cost = self._sampler.name, self._cost

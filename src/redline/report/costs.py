@@ -17,6 +17,8 @@ from redline.spec.price import PriceSpec
 from redline.store.read import Reader
 from redline.store.rows import PointRow, RunRow
 
+_AROUND_NS = 5_000_000_000
+"""Power before and after the window too: a sampler that looks rarely has no look at its very ends."""
 HEADS = (
     "model", "engine", "load", "per 1M output tokens", "per 1M input tokens", "per 1,000 requests", "idle",
     "energy per output token",
@@ -97,6 +99,8 @@ def _joules(reader: Reader, one: Measured) -> float:
     """Joules of all GPUs per output token in the steady window; NaN where their power was not sampled."""
     window = one.summary.window
     tokens = one.summary.value("output_tokens_per_s") * window.seconds
-    devices = [(series.t_ns, series.value) for series in reader.samples(one.trial_id, "gpu.power_w")]
+    edges = (window.start_ns - _AROUND_NS, window.end_ns + _AROUND_NS)
+    found = reader.run_samples(one.run_id, ["gpu.power_w"], *edges)
+    devices = [(series.t_ns, series.value) for series in found if series.trial_id == one.trial_id]
     joules: Any = energy_joules(devices, window.start_ns, window.end_ns)
     return joules / tokens if tokens > 0 else math.nan

@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from redline.analyse.telemetry import Span, over_all, sliced, span
 from redline.report.model import ModelReport, load_label
 from redline.report.numbers import NONE, data_size, number
@@ -65,7 +67,10 @@ def lines_section(reader: Reader, rows: Sequence[RunRow], models: Sequence[Model
     """Over time, in text, at the highest load of each engine; None when nothing was sampled there."""
     last = {label: (load, trial, start, end) for label, load, trial, start, end in _stretches(rows, models)}
     table: list[tuple[str, ...]] = []
-    notes = ["each bar is the mean over a slice of time, from the lowest to the highest value of its row"]
+    notes = [
+        f"each bar is the mean over a {WIDTH}nd of the time, from the lowest to the highest value of its row; "
+        "without a look, the last"
+    ]
     for label, (load, trial, start, end) in last.items():
         still = []
         found = reader.run_samples(trial.run_id, LINES, start, end) if end > start else []
@@ -139,10 +144,12 @@ def _line(series: Series, start: int, end: int) -> tuple[str, ...]:
     whole = span(series.value)
     end = min(end, int(series.t_ns[-1]) + 1)
     drawn = sliced(series.name, series.t_ns, series.value, start, end, WIDTH)
+    places = (drawn.seconds * 1e9 / max((end - start) / WIDTH, 1.0)).astype(np.int64)
+    held = drawn.value[np.searchsorted(places, np.arange(WIDTH), side="right").clip(1) - 1]
     labels = ", ".join(f"{name} {value}" for name, value in series.labels.items())
     name = f"{series.name} ({labels})" if labels else series.name
     told = (value_text(series.name, value, series.unit) for value in (whole.low, whole.mean, whole.high))
-    return (name, bars(list(drawn.value), whole.low, whole.high), *told)
+    return (name, bars(list(held), whole.low, whole.high), *told)
 
 
 def bars(values: Sequence[float], low: float, high: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 from redline.engines.endpoint import Endpoint
@@ -35,8 +36,8 @@ def sampled(store: Store, trial: int, plan: Plan) -> Iterator[Watch]:
 def plan_for(endpoint: Endpoint, spec: EngineSpec, *, serving: bool = False) -> Plan:
     """A server of somebody else on this box is known by who listens on its port."""
     pids = tuple(endpoint.pids) or pids_behind(endpoint.base_url)
-    paces = {"interval_s": SERVING_S, "metrics_interval_s": SERVING_METRICS_S} if serving else {}
-    return Plan(pids=pids, metrics_url=endpoint.metrics_url, headers=key_header(spec), **paces)
+    plan = Plan(pids=pids, metrics_url=endpoint.metrics_url, headers=key_header(spec))
+    return replace(plan, interval_s=SERVING_S, metrics_interval_s=SERVING_METRICS_S) if serving else plan
 
 
 def pids_behind(url: str) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -18,7 +18,7 @@ from redline.clock import now_ns
 from redline.engines.http import try_fetch
 from redline.errors import EnvironmentFault, UsageError
 from redline.observe.sample import Column, Tick
-from redline.observe.samplers import Plan
+from redline.observe.samplers import NAMES, Plan
 from redline.observe.sampling import sampling
 from redline.store.read import Reader, default_path
 from redline.store.rows import RunRow, TrialRow
@@ -109,6 +109,8 @@ class Stored:
     """A run in the results file, which its own process goes on writing."""
 
     def __init__(self, which: str, path: Path) -> None:
+        if not which and not path.is_file():
+            raise _nothing(path)
         self._reader = Reader.open(path)
         try:
             self._run_id = self._resolve(which)
@@ -121,11 +123,7 @@ class Stored:
             return self._reader.run(which).id
         going = [row.id for row in self._reader.runs(50) if row.status == "running"]
         if not going:
-            raise UsageError(
-                f"no run goes on in {self._reader.path}",
-                why="redline compare, bench and serve are runs that can be watched",
-                fix="redline watch --url http://127.0.0.1:8000, redline watch --box, or redline watch RUN for its end",
-            )
+            raise _nothing(self._reader.path)
         return going[0]
 
     def __enter__(self) -> Stored:
@@ -150,6 +148,14 @@ class Stored:
         )
 
 
+def _nothing(path: Path) -> UsageError:
+    return UsageError(
+        f"no run goes on in {path}",
+        why="redline compare, bench and serve are runs that can be watched",
+        fix="redline watch --url http://127.0.0.1:8000, redline watch --box, or redline watch RUN for its end",
+    )
+
+
 class Live:
     """Samplers of our own; nothing is stored. `url` '' is the box alone."""
 
@@ -161,10 +167,9 @@ class Live:
         self._stack = ExitStack()
 
     def __enter__(self) -> Live:
-        metrics, names = None, ("host", "gpu", "dcgm")
+        plan = Plan(pids=pids_behind(self._url), metrics_interval_s=1.0, samplers=("host", "gpu", "dcgm"))
         if self._url:
-            metrics, names = _metrics_url(self._url), ("host", "gpu", "metrics", "dcgm")
-        plan = Plan(pids=pids_behind(self._url), metrics_url=metrics, metrics_interval_s=1.0, samplers=names)
+            plan = replace(plan, metrics_url=_metrics_url(self._url), samplers=NAMES)
         self._watch = self._stack.enter_context(sampling(plan, self._take))
         time.sleep(FIRST_LOOK_S)
         return self
