@@ -175,10 +175,37 @@ _SERVER = (
     _server("scrape_ms", "ms", "how long the scrape took", 2),
 )  # fmt: skip
 
+
+
+def _cause(name: str, unit: str, text: str, digits: int = 3) -> Sampled:
+    return Sampled(f"cause.{name}", unit, text, "causes", (), digits)
+
+
+_CAUSES = (
+    _cause("stopped_share", "share", "processes of the engine that were stopped, at this instant"),
+    _cause("stuck_disk_share", "share", "1 while one of the engine's busiest threads waited in the kernel and could not be "
+           "woken, for a disk as far as is known"),
+    _cause("stuck_memory_share", "share", "the same for memory"),
+    _cause("run_queue_share", "share", "time in which the engine's thread that waited most was ready and had no CPU"),
+    _cause("client_run_queue_share", "share", "the same of redline's own threads"),
+    _cause("major_faults_per_s", "1/s", "page faults of the engine that read a disk", 1),
+    _cause("throttled_share", "share", "time in which the engine's cgroup had used up its CPU quota"),
+    _cause("memory_limit_hits_per_s", "1/s", "times the engine's cgroup ran into its memory limit", 1),
+    _cause("cpu_pressure_share", "share", "time in which some task waited for a CPU (PSI)"),
+    _cause("memory_pressure_share", "share", "time in which some task waited for memory (PSI)"),
+    _cause("io_pressure_share", "share", "time in which some task waited for a disk (PSI)"),
+    _cause("steal_share", "share", "CPU time that the hypervisor gave to others"),
+    _cause("irq_max_share", "share", "time in interrupts of the CPU that had most of them"),
+    _cause("direct_reclaims_per_s", "1/s", "allocations that had to free memory first", 1),
+    _cause("compaction_stalls_per_s", "1/s", "allocations that had to compact memory first", 1),
+    _cause("tcp_retransmits_per_s", "1/s", "TCP segments sent again, in the engine's network namespace and ours", 1),
+    _cause("tcp_out_of_order_per_s", "1/s", "TCP segments that came before one that was missing", 1),
+)  # fmt: skip
+
 _SAMPLER = (
     _sampler("cpu_s", "s", "CPU time of one sampler so far: a counter", 4),
     _sampler("tick_ms", "ms", "mean length of its ticks since the sample before", 3),
     _sampler("late_ticks", "", "ticks that began over half an interval late, so far: a counter", 0),
 )
 
-SAMPLED: dict[str, Sampled] = {one.name: one for one in (*_GPU, *_HOST, *_ENGINE, *_CLIENT, *_SERVER, *_SAMPLER)}
+SAMPLED: dict[str, Sampled] = {one.name: one for one in (*_GPU, *_HOST, *_ENGINE, *_CLIENT, *_SERVER, *_CAUSES, *_SAMPLER)}

@@ -19,6 +19,7 @@ VERBS: dict[str, str] = {
     "serve": "Start one engine and leave it in the foreground.",
     "watch": "See GPU, host, engine and client live: of a run in progress, an endpoint, or the box.",
     "profile": "Where a decode step and a prefill step go: kernels by class, gaps, launches, the roofline.",
+    "explain": "Why some requests of a run were slow, and who was at it when they stalled.",
     "runs": "List what has been measured.",
     "import": "Keep the results of another tool as a run: vLLM, GuideLLM, AIPerf, SGLang, inference-perf.",
     "report": "Show a stored run again, as a table, Markdown, HTML, charts or JSON.",

@@ -27,6 +27,8 @@ class Start:
     seed: int = 0
     wrap: tuple[str, ...] = ()
     """Words in front of the command: a profiler that runs it."""
+    traces_url: str = ""
+    """Where the engine is to send its OpenTelemetry spans (OTLP over HTTP); '' for nowhere."""
 
 
 class Server(Protocol):

@@ -43,6 +43,7 @@ DIALECT = Dialect(
     continuous_usage=True,
     priority=True,
 )
+TRACES = "otlp-traces-endpoint"
 OURS = {
     **FIELDS,
     "load-format": "the model's field `random_weights`",
@@ -119,7 +120,10 @@ def _check_speculation(text: str) -> None:
 
 
 def _flags(start: Start, model: ResolvedModel) -> tuple[dict[str, FlagValue], dict[str, str]]:
-    return model_flags(start, model, {"load-format": "random"})
+    flags, added = model_flags(start, model, {"load-format": "random"})
+    if start.traces_url and TRACES not in map(normal, start.spec.flags):
+        flags, added = {**flags, TRACES: start.traces_url}, {**added, f"--{TRACES}": start.traces_url}
+    return flags, added
 
 
 @lru_cache

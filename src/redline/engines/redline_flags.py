@@ -93,6 +93,9 @@ def _server_flags(group: argparse._ArgumentGroup) -> None:
         default=0,
         help="2: the engine in a process of its own; 0: so on a GPU",
     )
+    group.add_argument(
+        "--otlp-traces-endpoint", default="", help="URL for OpenTelemetry spans (OTLP, HTTP); off if empty"
+    )
     group.add_argument("--profile-dir", default="", help="folder for traces of /start_profile; off when empty")
     group.add_argument(
         "--profiler", choices=("torch", "cuda"), default="torch", help="cuda: mark the range for nsys around the server"

@@ -26,7 +26,15 @@ from redline.engines.http import try_fetch
 from redline.engines.launch import LaunchedServer, Plan, engine_env, launch
 from redline.engines.of_python import api_key, dtype_once, no_second_source
 from redline.engines.ready import Ready
-from redline.engines.vllm_install import LOCAL_VENV, Install, find, flag_table, gpu_present
+from redline.engines.vllm_install import (
+    LOCAL_VENV,
+    SPAN_PACKAGES,
+    Install,
+    find,
+    flag_table,
+    gpu_present,
+    missing_for_spans,
+)
 from redline.errors import EnvironmentFault, Skipped, Unsupported
 from redline.spec.engine import EngineSpec, FlagValue
 from redline.spec.model import ModelSpec
@@ -54,6 +62,7 @@ OURS = {
 """Flags that fields of the experiment set; a second source would let the record lie."""
 
 SMALL_BOX_GIB = 64
+TRACES = "otlp-traces-endpoint"
 
 
 class VllmEngine:
@@ -97,7 +106,12 @@ class VllmEngine:
         table = flag_table(install, start.spec)
         model = ensure_available(start.model)
         flags, added = _flags(start, model, table)
-        variables = _variables(start.spec, install, model)
+        if start.traces_url and (missing := missing_for_spans(install.python)):
+            raise Unsupported(
+                f"vLLM cannot send spans: {missing} is not installed beside it",
+                fix=f"{install.python} -m pip install {' '.join(SPAN_PACKAGES)}, or leave out --spans",
+            )
+        variables = _variables(start, install, model)
         key = api_key(start.spec)
         env = engine_env(start.spec, install.python, variables) | ({"VLLM_API_KEY": key} if key else {})
         headers = {"Authorization": f"Bearer {key}"} if key else {}
@@ -144,15 +158,19 @@ def _flags(start: Start, model: ResolvedModel, table: FlagTable) -> tuple[dict[s
     if model.random_weights and "load-format" not in wanted:
         flags["load-format"] = "dummy"
     ours: dict[str, FlagValue] = {"seed": start.seed}
+    if start.traces_url:
+        ours[TRACES] = start.traces_url
     if table.find("disable-log-requests") and not table.find("enable-log-requests"):
         ours["disable-log-requests"] = True  # before 0.10 every prompt went to the log
     ours = {name: value for name, value in ours.items() if name not in wanted and table.find(name)}
     return {**flags, **ours}, {f"--{name}": str(value).lower() for name, value in ours.items()}
 
 
-def _variables(spec: EngineSpec, install: Install, model: ResolvedModel) -> dict[str, str]:
+def _variables(start: Start, install: Install, model: ResolvedModel) -> dict[str, str]:
     """Environment variables that redline adds where neither the experiment nor the user's shell has a say."""
-    wanted = {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
+    spec, wanted = start.spec, {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
+    if start.traces_url:
+        wanted["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] = "http/protobuf"  # its own default is gRPC
     if model.path is not None and not any("speculative" in name for name in spec.flags):  # a draft may be on the hub
         wanted["HF_HUB_OFFLINE"] = "1"
     if install.build == "cpu" and not _sizes_kv_cache(spec):

@@ -26,6 +26,10 @@ LOCAL_VENV = ".venv-vllm"
 LOOK_TIMEOUT_S = 60.0
 FLAGS_TIMEOUT_S = 300.0
 CACHE_VERSION = 1
+SPAN_PACKAGES = (
+    *("opentelemetry-sdk", "opentelemetry-api", "opentelemetry-exporter-otlp", "opentelemetry-semantic-conventions-ai"),
+)
+_SPAN_MODULES = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http", "opentelemetry.semconv_ai")
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,15 @@ def flag_table(install: Install, spec: EngineSpec) -> FlagTable:
     with suppress(OSError):  # a read-only home costs the wait again, nothing else
         _write(file, orjson.dumps(answer))
     return FlagTable(Flag.from_json(row) for row in answer["flags"])
+
+
+def missing_for_spans(python: str) -> str:
+    """The first module that vLLM's tracing needs and this interpreter lacks; '' when it has them all."""
+    code = "import importlib.util as u, sys\nfor n in sys.argv[1:]:\n try:\n  f = u.find_spec(n)\n except ImportError:\n  f = None\n"
+    code += " if f is None:\n  print(n)\n  break"
+    command = [python, "-c", code, *_SPAN_MODULES]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LOOK_TIMEOUT_S, check=False)
+    return done.stdout.strip()
 
 
 def _write(file: Path, data: bytes) -> None:

@@ -101,6 +101,8 @@ class PointOutcome:
     prompts_unverified: int = 0
     prefixes_used: int = 0
     """Different shared prefixes among the requests made."""
+    trace_prefix: str = ""
+    """First half of the trace ids of the requests, whose index is the other; '' when they carried none."""
     spread: int = 0
     """Answers whose tokens per chunk are an estimate: the server gave a total, and the texts their lengths."""
     prompt_overhead: dict[str, int] = field(default_factory=dict)

@@ -59,13 +59,14 @@ def run_point(
     alive: Ask = lambda: True,
     api_key: str | None = None,
     plant: Plant | None = None,
+    traced: bool = False,
     before_measuring: Callable[[], None] = lambda: None,
 ) -> PointOutcome:
     """Push `endpoint` at one load point and tell how it went.
 
     Warm-up requests come first and are recorded as such; `before_measuring` is called once they are over. `should_stop`
     is asked at least every 50 ms, `alive` twice a second; when the engine is gone, or refuses connections for a second,
-    the point ends and keeps what was measured. EnvironmentFault when the load worker cannot run here.
+    the point ends and keeps what was measured. With `traced` every request carries a traceparent. EnvironmentFault when the load worker cannot run here.
     """
     silent_s = load.idle_timeout_s if streams(workload) else load.timeout_s
     target = replace(
@@ -83,7 +84,7 @@ def run_point(
         stamper = stack.enter_context(Stamper(target, load.stamps))
         worker = stack.enter_context(Crew(stamper.eased(target, closed=waits), plan.workers, cores=plan.cores))
         told = _Told(on_record, on_progress, should_stop, alive, before_measuring)
-        supply = Supply(endpoint, workload, prompts, seed=seed, api_key=api_key)
+        supply = Supply(endpoint, workload, prompts, seed=seed, api_key=api_key, traced=traced)
         push = _Push(worker, stamper, load, point, seed, prompts, supply, told, api_key)
         outcome = push.run()
     outcome.workers, outcome.pinning = plan.workers, plan.note
@@ -327,6 +328,7 @@ class _Push:
         outcome.spread = self._reader.spread
         outcome.prompt_overhead = self._prompts.overhead
         outcome.prefixes_used = len(supply.prefixes)
+        outcome.trace_prefix = supply.trace_prefix
         notes[:0] = self._prompts.notes
         notes += self._stamper.report.notes()
         if len(supply.prefixes) > 1:

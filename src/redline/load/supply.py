@@ -14,7 +14,7 @@ from redline.load.frames import Outgoing
 from redline.load.prompt import Prompt
 from redline.load.prompts import PromptSource
 from redline.load.reading import Asked
-from redline.load.target import request_bytes, request_head
+from redline.load.target import request_bytes, request_head, traceparent
 from redline.load.trace import Row
 from redline.load.traced import TracePrompts
 from redline.spec.workload import WorkloadSpec
@@ -31,7 +31,8 @@ class Supply:
     """Feeds a worker for one load point."""
 
     def __init__(
-        self, endpoint: Endpoint, workload: WorkloadSpec, prompts: PromptSource, *, seed: int, api_key: str | None
+        self, endpoint: Endpoint, workload: WorkloadSpec, prompts: PromptSource, *, seed: int, api_key: str | None,
+        traced: bool = False,
     ) -> None:
         self.endpoint = endpoint
         self.workload = workload
@@ -43,6 +44,8 @@ class Supply:
             for name, part in self._parts.items()
         }
         self._name = f"redline-{secrets.token_hex(4)}"
+        self.trace_prefix = f"{secrets.randbits(64) | 1:016x}" if traced else ""
+        """Of the trace ids of these requests; '' when they carry none."""
         self._mean_bytes = 1024.0
         self._canaries = prompts.canaries
         self._measured = 0
@@ -115,7 +118,7 @@ class Supply:
             turn,
         )
         data = body(self.endpoint, workload, prompt, seed=self._seed + number)
-        request = request_bytes(self._heads[part], f"{self._name}-{number}", data)
+        request = self._bytes(self._heads[part], number, data)
         return Outgoing(number, request, due_ns, client.cancel_after_ns, client.read_bytes_per_s)
 
     def feed_canaries(self, worker: Crew | LoadWorker, numbers: Sequence[int]) -> None:
@@ -134,7 +137,11 @@ class Supply:
         self.asked[number] = Asked(0, prompt.output_tokens, workload.stream, warmup, api=workload.api, canary=canary)
         data = body(self.endpoint, workload, prompt, logprobs=True)
         head = self._heads[self._canaries.part]
-        return Outgoing(number, request_bytes(head, f"{self._name}-{number}", data))
+        return Outgoing(number, self._bytes(head, number, data))
+
+    def _bytes(self, head: str, number: int, data: bytes) -> bytes:
+        trace = traceparent(self.trace_prefix, number) if self.trace_prefix else ""
+        return request_bytes(head, f"{self._name}-{number}", data, trace)
 
     def _bounded(self, count: int, clients: int) -> int:
         """As many as memory should hold, yet never fewer than keep every client busy."""

@@ -83,5 +83,12 @@ def request_head(base_url: str, path: str, *, api_key: str | None, stream: bool)
     return "\r\n".join(lines) + "\r\n"
 
 
-def request_bytes(head: str, request_id: str, body: bytes) -> bytes:
-    return f"{head}X-Request-Id: {request_id}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+def request_bytes(head: str, request_id: str, body: bytes, trace: str = "") -> bytes:
+    """`trace` is a W3C traceparent; none is sent when it is ''."""
+    traced = f"traceparent: {trace}\r\n" if trace else ""
+    return f"{head}X-Request-Id: {request_id}\r\n{traced}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def traceparent(prefix: str, number: int) -> str:
+    """Of request `number`: its trace id is `prefix` (16 hex digits), then the number in as many. Sampled."""
+    return f"00-{prefix}{number:016x}-{number + 1:016x}-01"

@@ -76,6 +76,11 @@ class RunQueue:
         self._active: list[str] = []
         self._scan_at = 0.0
 
+    @property
+    def active(self) -> list[str]:
+        """Of the threads that ran lately, the busiest first: `PID/task/TID/schedstat` below /proc."""
+        return self._active
+
     def read(self, into: Reading, members: dict[int, Usage]) -> None:
         scanning = time.monotonic() >= self._scan_at
         paths = self._scan(members) if scanning else self._active

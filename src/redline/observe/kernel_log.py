@@ -46,12 +46,14 @@ _MOST = 4 << 20
 
 @dataclass(frozen=True)
 class Xid:
-    """`at_wall_s` is Unix time."""
+    """`at_wall_s` is Unix time, `at_ns` the same on the clock of `clock.now_ns`, `text` the line."""
 
     number: int
     pci: str
     at_wall_s: float
     simulated: bool
+    at_ns: int = 0
+    text: str = ""
 
     @property
     def kind(self) -> Kind:
@@ -79,6 +81,10 @@ class KernelLog:
 
     def close(self) -> None:
         os.close(self._fd)
+
+    def to_end(self) -> None:
+        """What is there already is not read. OSError when that cannot be."""
+        os.lseek(self._fd, 0, os.SEEK_END)
 
     def read(self) -> list[Xid]:
         """The new ones. OSError when the log cannot be read any more."""
@@ -108,4 +114,6 @@ def _xid(line: bytes, offset_s: float) -> Xid | None:
     fields = head.split(",")
     if match is None or len(fields) < 3 or not fields[2].isdigit():
         return None
-    return Xid(int(match[2]), match[1], int(fields[2]) / 1e6 + offset_s, "SIMULATED" in text)
+    at_us = int(fields[2])
+    wall_s, simulated = at_us / 1e6 + offset_s, "SIMULATED" in text
+    return Xid(int(match[2]), match[1], wall_s, simulated, at_us * 1000, text.strip())

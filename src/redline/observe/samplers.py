@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from redline.errors import Skipped
+from redline.observe.causes import CauseSampler
 from redline.observe.dcgm import open_dcgm
 from redline.observe.engine_metrics import MetricsSampler
 from redline.observe.gpu import GpuSampler
@@ -25,7 +26,9 @@ MAX_NOTES = 40
 HUNG_S = 5.0
 OWN_EVERY_S = 1.0
 NAMES = ("host", "gpu", "metrics", "dcgm")
-DUTIES = {"host": 0.02, "gpu": 0.1, "metrics": 0.05, "dcgm": 0.05}
+EXPLAINING = (*NAMES, "causes")
+CAUSES_S = 0.03
+DUTIES = {"host": 0.02, "gpu": 0.1, "metrics": 0.05, "dcgm": 0.05, "causes": 0.05}
 """A sampler works at most this share of the time: what is slow is asked less often."""
 CREDIT_S = 2.0
 """That share is kept over so long: one costly look (a walk of page tables) makes no hole in the others."""
@@ -53,7 +56,7 @@ class Plan:
     samplers: tuple[str, ...] = NAMES
 
     def interval(self, sampler: str) -> float:
-        return {"metrics": self.metrics_interval_s, "dcgm": 1.0}.get(sampler, self.interval_s)
+        return {"metrics": self.metrics_interval_s, "dcgm": 1.0, "causes": CAUSES_S}.get(sampler, self.interval_s)
 
 
 @dataclass
@@ -93,6 +96,7 @@ class Samplers:
             "gpu": lambda: GpuSampler.open(plan.pids, nvml_library),
             "metrics": lambda: MetricsSampler.open(plan.metrics_url, plan.headers),
             "dcgm": open_dcgm,
+            "causes": lambda: CauseSampler(plan.pids, plan.client or None),
         }
         self._threads = [
             threading.Thread(target=self._run, args=(name, openers[name]), name=f"redline-{name}", daemon=True)
@@ -180,7 +184,7 @@ class _Loop:
             cost.elapsed_s, cost.cpu_s = time.monotonic() - began_s, time.thread_time() - cpu_began_s
             self._tell()
             # Waiting for a core is no reason to look less often, work and a slow driver or server are.
-            busy_s = cpu_s if self._sampler.name == "host" else took_s
+            busy_s = cpu_s if self._sampler.name in ("host", "causes") else took_s
             due_s += self._interval_s + self._owed_s(busy_s)
             stop.wait(max(0.0, due_s - time.monotonic()))
         self._tick()

@@ -35,6 +35,8 @@ class Watch:
         self.tell: Callable[[dict[str, Any]], None] | None = None
         """Gets what the samplers say of themselves, at first and now and then."""
         self._told_s = -math.inf
+        self.beside: dict[str, Any] = {}
+        """What others who watch say of themselves; told with the rest."""
 
     def take(self, sampler: str, tick: Tick) -> None:
         try:
@@ -63,7 +65,7 @@ class Watch:
         source = self._source
         told = dict(source.told if isinstance(source, Apart) else source.told() if source is not None else {})
         mine = [*told.get("notes", ()), *(source.notes if isinstance(source, Apart) else ()), *self._notes]
-        return {"samplers": {}, "skipped": {}, **told, "notes": list(dict.fromkeys(mine))}
+        return {"samplers": {}, "skipped": {}, **told, **self.beside, "notes": list(dict.fromkeys(mine))}
 
     @property
     def skipped(self) -> list[Skipped]:

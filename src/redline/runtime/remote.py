@@ -164,7 +164,7 @@ class RemoteLoop:
             if request is None:
                 continue
             if times:
-                request.scheduled_ns, request.first_token_ns = times
+                request.scheduled_ns, request.first_token_ns, request.preempted = times
                 made = Output(*output)
                 if made.finish is not None:
                     del self._live[name]

@@ -31,6 +31,7 @@ from redline.runtime.build import build, make_engine
 from redline.runtime.config import EngineConfig, SpeculationConfig
 from redline.runtime.engine import Engine
 from redline.runtime.http.service import Service, Settings
+from redline.runtime.http.spans import SpanSender
 
 SWITCH_S = 0.0001
 """Between the engine's thread and the event loop. Python's 5 ms are several steps of a small model; and the engine's
@@ -43,6 +44,8 @@ WARM_UP_TOKENS = 4
 
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
+    if args.otlp_traces_endpoint and not args.otlp_traces_endpoint.startswith("http://"):
+        return refuse(f"--otlp-traces-endpoint: spans go to an http:// address, not to {args.otlp_traces_endpoint!r}")
     try:
         listener = listen(args.host, args.port)
     except OSError as error:
@@ -112,6 +115,8 @@ class RedlineLife(Life):
                 own_defaults=args.generation_config == "auto",
             )
         )
+        if args.otlp_traces_endpoint:
+            self.service.spans = SpanSender(args.otlp_traces_endpoint, self.service.name)
         app = create_app(
             self.service,
             max_body=args.max_body_bytes,
@@ -204,6 +209,8 @@ class RedlineLife(Life):
             ending = threading.Thread(target=self.service.engine.loop.stop, daemon=True)
             ending.start()
             ending.join(CLOSE_S)
+        if self.service.spans is not None:
+            self.service.spans.close()
 
 
 def keep_what_is_there() -> None:

@@ -118,14 +118,14 @@ class Served:
 
     def _refuse(self, request: str, why: str) -> None:
         output = tuple(Output((), Finish.ERROR, error=why))
-        self.events.send("step", self.loop.progress, [(request, output, 0, 0)], None, "")
+        self.events.send("step", self.loop.progress, [(request, output, 0, 0, 0)], None, "")
 
     def _tell(self, request: Request, output: Output) -> None:
         tokens = output.tokens
         if len(tokens) == 1 and request.generated > 1 and output[1:] == PLAIN:
             self._told.append((request.id, tokens[0]))  # nearly all of them
         else:
-            self._told.append((request.id, tuple(output), request.scheduled_ns, request.first_token_ns))
+            self._told.append((request.id, tuple(output), request.scheduled_ns, request.first_token_ns, request.preempted))
 
     def flush(self) -> None:
         """At the end of each step that told somebody something, and of the loop."""

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, model_validator
 from redline.spec.engine import EngineSpec
 from redline.spec.load import LoadSpec
 from redline.spec.model import ModelSpec
+from redline.spec.observe import ObserveSpec
 from redline.spec.price import PriceSpec
 from redline.spec.record import Spec, Whole, fault
 from redline.spec.search import SearchSpec
@@ -39,6 +40,7 @@ class Experiment(Spec):
     load: LoadSpec = Field(LoadSpec(), description="how hard is pushed")
     slo: SloSpec = Field(SloSpec(), description="which promise is kept")
     search: SearchSpec = Field(SearchSpec(), description="a load to look for instead of the listed ones")
+    observe: ObserveSpec = Field(ObserveSpec(), description="what is watched meanwhile")
     price: PriceSpec = Field(PriceSpec(), description="what the box costs")
     thresholds: list[ThresholdText] = Field(
         default_factory=list, description="what every run must reach: ttft_ms.p99 < 500 @ 8 clients; exit code 5 if not"
@@ -95,5 +97,8 @@ class Experiment(Spec):
 
     def hash(self) -> str:
         """First 16 hex digits of the SHA-256 of the canonical JSON: equal experiments, equal hash."""
-        body = orjson.dumps(self.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS)
+        fields = self.model_dump(mode="json")
+        if self.observe == ObserveSpec():
+            del fields["observe"]  # experiments from before it was there keep their hash
+        body = orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)
         return hashlib.sha256(body).hexdigest()[:16]

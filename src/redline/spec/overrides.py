@@ -199,6 +199,8 @@ FLAGS: tuple[Flag, ...] = (
     Flag("--search-high", "search.high", "Search"),
     Flag("--search-budget", "search.budget_s", "Search"),
     Flag("--search-precision", "search.precision", "Search"),
+    Flag("--explain", "observe.explain", "Experiment"),
+    Flag("--spans", "observe.spans", "Experiment"),
     Flag("--name", "name", "Experiment", "TEXT"),
     Flag("--repeats", "repeats", "Experiment"),
     Flag("--rounds", "rounds", "Experiment"),

@@ -9,6 +9,8 @@ from typing import Any
 import orjson
 
 from redline.load.record import RequestRecord
+from redline.observe.event import Event
+from redline.observe.span import Span
 from redline.store.chunks import encode_times, encode_tokens
 
 _COLUMNS = (
@@ -19,6 +21,22 @@ _COLUMNS = (
     *("request_class", "session", "turn", "canary"),
 )
 INSERT_REQUEST = f"INSERT INTO request ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
+
+
+INSERT_EVENT = "INSERT INTO event (trial_id, kind, began_ns, ended_ns, who, text) VALUES (?, ?, ?, ?, ?, ?)"
+INSERT_SPAN = """INSERT INTO span (trial_id, trace_id, span_id, parent_id, name, service, began_ns, ended_ns, attributes)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+
+
+def event_row(trial_id: int, one: Event) -> tuple[Any, ...]:
+    """Values of INSERT_EVENT."""
+    return (trial_id, one.kind, one.began_ns, one.ended_ns, plain_text(one.who), plain_text(one.text))
+
+
+def span_row(trial_id: int, one: Span) -> tuple[Any, ...]:
+    """Values of INSERT_SPAN."""
+    ids = (one.trace_id, one.span_id, one.parent_id, plain_text(one.name), plain_text(one.service))
+    return (trial_id, *ids, one.began_ns, one.ended_ns, json_text(one.attributes))
 
 
 def request_row(point_id: int, record: RequestRecord, clean: Callable[[str], str]) -> tuple[Any, ...]:

@@ -241,7 +241,44 @@ def _values_into_ticks(db: sqlite3.Connection) -> None:
         db.execute("INSERT INTO sample_tick (layout_id, t_ns, value) VALUES (?, ?, ?)", (layout, t_ns, values))
 
 
-MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [m001_initial, m002_what_a_request_is, m003_ticks]
+_EVENT = """
+CREATE TABLE event (                    -- something that took place beside a trial, on the clock of the requests
+    id INTEGER PRIMARY KEY,
+    trial_id INTEGER NOT NULL REFERENCES trial (id) ON DELETE CASCADE,
+    kind TEXT NOT NULL,                 -- run_queue, reclaim, compaction, block, irq, softirq, retransmit, signal, xid
+    began_ns INTEGER NOT NULL,
+    ended_ns INTEGER NOT NULL,
+    who TEXT NOT NULL,                  -- who did it; empty: nobody knows
+    text TEXT NOT NULL
+)"""
+
+_SPAN = """
+CREATE TABLE span (                     -- OpenTelemetry spans that the engine sent
+    id INTEGER PRIMARY KEY,
+    trial_id INTEGER NOT NULL REFERENCES trial (id) ON DELETE CASCADE,
+    trace_id TEXT NOT NULL,             -- hex; of a request of ours: the point's trace_prefix, then the request's index
+    span_id TEXT NOT NULL,
+    parent_id TEXT NOT NULL,
+    name TEXT NOT NULL,
+    service TEXT NOT NULL,
+    began_ns INTEGER NOT NULL,          -- monotonic, by the distance of the clocks when the span came
+    ended_ns INTEGER NOT NULL,
+    attributes TEXT NOT NULL            -- JSON object
+)"""
+
+
+def m004_events_and_spans(db: sqlite3.Connection) -> None:
+    """What `redline explain` looks at beside samples."""
+    for statement in (
+        _EVENT,
+        _SPAN,
+        "CREATE INDEX event_trial ON event (trial_id, began_ns)",
+        "CREATE INDEX span_trial ON span (trial_id, trace_id)",
+    ):
+        db.execute(statement)
+
+
+MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [m001_initial, m002_what_a_request_is, m003_ticks, m004_events_and_spans]
 
 TABLE = """
 CREATE TABLE migration (                -- shape of this file: what was applied, in order, and by which redline

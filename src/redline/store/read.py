@@ -20,7 +20,7 @@ from redline.store import process
 from redline.store.chunks import decode_times, decode_tokens
 from redline.store.file import artifacts_folder, default_path, faults, open_readonly
 from redline.store.requests import Requests
-from redline.store.rows import ArtifactRow, PointRow, RunRow, Series, TrialRow
+from redline.store.rows import ArtifactRow, EventRow, PointRow, RunRow, Series, SpanRow, TrialRow
 from redline.store.samples import BEYOND, FIRST, read_series
 from redline.store.sql import query
 from redline.store.together import read_point
@@ -103,6 +103,19 @@ class Reader:
         """Highest value of `name` in a stretch of time, over all labels; None when there is none."""
         peaks = [one.peak for one in self._samples([trial_id], [name], from_ns, to_ns)]
         return max((peak for peak in peaks if peak == peak), default=None)
+
+    def events(self, trial_id: int, from_ns: int = FIRST, to_ns: int = BEYOND) -> list[EventRow]:
+        """What took place beside a trial and reaches into [from_ns, to_ns], in the order of time."""
+        sql = """SELECT kind, began_ns, ended_ns, who, text FROM event
+            WHERE trial_id = ? AND ended_ns >= ? AND began_ns <= ? ORDER BY began_ns, id"""
+        return [EventRow(*row) for row in self._rows(sql, (trial_id, from_ns, to_ns))]
+
+    def spans(self, trial_id: int, trace_prefix: str = "") -> list[SpanRow]:
+        """Spans of the engine whose trace begins like this, in the order of time."""
+        sql = """SELECT trace_id, span_id, parent_id, name, service, began_ns, ended_ns, attributes FROM span
+            WHERE trial_id = ? AND substr(trace_id, 1, ?) = ? ORDER BY began_ns, id"""
+        rows = self._rows(sql, (trial_id, len(trace_prefix), trace_prefix))
+        return [SpanRow(*row[:-1], orjson.loads(row[-1])) for row in map(tuple, rows)]
 
     def _run(self, row: sqlite3.Row) -> RunRow:
         dead = row["status"] == "running" and not process.alive(orjson.loads(row["process"]))

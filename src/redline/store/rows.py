@@ -145,3 +145,28 @@ class Series:
     def peak(self) -> float:
         """NaN when there is no sample."""
         return float(np.nanmax(self.value)) if np.isfinite(self.value).any() else float("nan")
+
+
+@dataclass(frozen=True)
+class EventRow:
+    """Something that took place beside a trial; monotonic ns."""
+
+    kind: str
+    began_ns: int
+    ended_ns: int
+    who: str
+    text: str
+
+
+@dataclass(frozen=True)
+class SpanRow:
+    """A span of the engine; monotonic ns."""
+
+    trace_id: str
+    span_id: str
+    parent_id: str
+    name: str
+    service: str
+    began_ns: int
+    ended_ns: int
+    attributes: dict[str, Any]

@@ -22,12 +22,23 @@ from redline.clock import now_ns, wall_time
 from redline.engines.endpoint import Endpoint
 from redline.errors import StoreFault, UsageError
 from redline.load.record import RequestRecord
+from redline.observe.event import Event
 from redline.observe.sample import Layout, Layouts, Sample, Tick
+from redline.observe.span import Span
 from redline.spec.engine import EngineSpec
 from redline.spec.experiment import Experiment
 from redline.spec.load import LoadPoint
 from redline.store import process
-from redline.store.encode import INSERT_REQUEST, json_text, plain_text, request_row
+from redline.store.encode import (
+    INSERT_EVENT,
+    INSERT_REQUEST,
+    INSERT_SPAN,
+    event_row,
+    json_text,
+    plain_text,
+    request_row,
+    span_row,
+)
 from redline.store.file import artifacts_folder, faults, open_writable, transaction
 from redline.store.read import Reader
 from redline.store.samples import insert_layout
@@ -51,6 +62,7 @@ class Store(Reader):
         super().__init__(path, db)
         self._requests: deque[tuple[int, RequestRecord]] = deque()
         self._ticks: deque[tuple[int, Tick]] = deque()
+        self._beside: deque[tuple[str, tuple[Any, ...]]] = deque()
         self._layouts = Layouts()
         self._layout_ids: dict[tuple[int, Layout], int] = {}
         self._scrub = Scrubber()
@@ -160,6 +172,16 @@ class Store(Reader):
         self._raise_fault()
         self._ticks.extend((trial_id, tick) for tick in ticks)
 
+    def add_events(self, trial_id: int, events: Sequence[Event]) -> None:
+        """Buffered, committed within half a second."""
+        self._raise_fault()
+        self._beside.extend((INSERT_EVENT, event_row(trial_id, one)) for one in events)
+
+    def add_spans(self, trial_id: int, spans: Sequence[Span]) -> None:
+        """Buffered, committed within half a second."""
+        self._raise_fault()
+        self._beside.extend((INSERT_SPAN, span_row(trial_id, one)) for one in spans)
+
     def keep_telemetry(self, trial_id: int, told: dict[str, Any]) -> None:
         """What the samplers say of themselves; replaces what they said before."""
         self._write("UPDATE trial SET telemetry = ? WHERE id = ?", (json_text(self._scrub.value(told)), trial_id))
@@ -224,7 +246,7 @@ class Store(Reader):
     def flush(self) -> None:
         """Commits everything that is buffered."""
         with self._lock, faults(self.path):
-            while self._requests or self._ticks:
+            while self._requests or self._ticks or self._beside:
                 self._commit_batch()
             self._fault = None
 
@@ -248,6 +270,7 @@ class Store(Reader):
         with (
             _taken(self._requests) as requests,
             _taken(self._ticks) as ticks,
+            _taken(self._beside) as beside,
             self._layouts_on_commit(),
             transaction(self._db),
         ):
@@ -256,6 +279,8 @@ class Store(Reader):
             self._db.executemany(INSERT_REQUEST, (request_row(point, record, clean) for point, record in requests))
             rows = [(self._layout_id(trial, one.layout), one.t_ns, one.values) for trial, one in ticks]
             self._db.executemany("INSERT INTO sample_tick (layout_id, t_ns, value) VALUES (?, ?, ?)", rows)
+            for sql, row in beside:
+                self._db.execute(sql, row)
 
     @contextmanager
     def _layouts_on_commit(self) -> Iterator[None]:

@@ -33,8 +33,9 @@ from redline.tune.events import Events
 from redline.tune.judge import summary_of
 from redline.tune.plan import Plan
 from redline.tune.preflight import Job
-from redline.tune.sampled import key_header, plan_for, sampled
+from redline.tune.sampled import key_header, plan_for
 from redline.tune.stop import Stop
+from redline.tune.watched import span_receiver, watched
 
 STARTS_PER_TRIAL = 2  # an engine that dies under load is started once more for the points that are left
 
@@ -117,21 +118,25 @@ def up(context: Context, job: Job, repeat: int) -> Iterator[tuple[Server, int, W
     folder = store.artifact_dir(context.run_id) / f"trial-{trial}"
     folder.mkdir(parents=True, exist_ok=True)
     context.events.trial(job, repeat)
-    status, error = "failed", None
+    status, error, asked = "failed", None, context.experiment.observe
     try:
-        server = job.engine.start(Start(job.spec, job.model, folder, context.experiment.seed), context.events.phase)
-        try:
-            store.trial_ready(trial, server.endpoint, _hashes(job))
-            context.events.ready(server.endpoint)
-            with sampled(store, trial, plan_for(server.endpoint, job.spec)) as watch:
-                yield server, trial, watch
-        except EnvironmentFault as fault:
-            # a server that is asked for the length of a prompt just when it dies does not answer
-            if not gone(server.alive):
-                raise
-            raise _death(job, server) from fault
-        finally:
-            server.stop()
+        # spans that were under way when the engine ended still find somebody who takes them
+        with span_receiver(store, trial, asked) as receiver:
+            traces = receiver.url if receiver else ""
+            start = Start(job.spec, job.model, folder, context.experiment.seed, traces_url=traces)
+            server = job.engine.start(start, context.events.phase)
+            try:
+                store.trial_ready(trial, server.endpoint, _hashes(job))
+                context.events.ready(server.endpoint)
+                with watched(store, trial, plan_for(server.endpoint, job.spec), asked, receiver) as watch:
+                    yield server, trial, watch
+            except EnvironmentFault as fault:
+                # a server that is asked for the length of a prompt just when it dies does not answer
+                if not gone(server.alive):
+                    raise
+                raise _death(job, server) from fault
+            finally:
+                server.stop()
         status = "interrupted" if context.stop.asked else "done"
     except EngineError as problem:
         error = problem
@@ -209,6 +214,7 @@ class _UnderLoad:
                 alive=self.server.alive,
                 api_key=_api_key(self.job),
                 before_measuring=server.mark,
+                traced=experiment.observe.spans,
             )
         slowed = store.peak(self.trial, "gpu.slowed", outcome.measured_from_ns, outcome.ended_ns)
         box_said = box.as_dict(outcome.client_cpu_s) | {"gpu_slowed": slowed}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,8 @@ class EngineRoutes(Routes):
     async def answer(self, request: Request, body: dict[str, Any], chat: bool) -> Any:
         service = self.service
         wish = read(body, chat=chat, defaults=service.defaults)
+        if service.spans is not None:
+            wish = replace(wish, trace=request.headers.get("traceparent", ""))
         service.check_model(wish.ask.model)
         service.admit(wish.params.n)
         exchange = service.open(wish, await service.plan(wish))

@@ -35,13 +35,14 @@ BEYOND = frozenset(
 
 @dataclass(frozen=True)
 class Wish:
-    """`ask` as every server reads it; `tools` are for the chat template alone."""
+    """`ask` as every server reads it; `tools` are for the chat template alone, `trace` is the traceparent it came with."""
 
     ask: Ask
     params: SamplingParams
     echo: bool
     priority: int
     tools: list[dict[str, Any]]
+    trace: str = ""
 
 
 def read(body: dict[str, Any], *, chat: bool, defaults: Mapping[str, float]) -> Wish:

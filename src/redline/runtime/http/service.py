@@ -16,6 +16,7 @@ from redline.runtime.engine import Engine
 from redline.runtime.http.ask import Wish
 from redline.runtime.http.metrics import Metrics, Row
 from redline.runtime.http.pace import Pace
+from redline.runtime.http.spans import Ended, SpanSender
 from redline.runtime.http.stream import PacedExchange, PromptShape
 from redline.runtime.http.watchdog import Watchdog
 from redline.runtime.inbox import Inbox
@@ -61,6 +62,7 @@ class Service:
         self.pace = Pace(settings.flush_s, settings.alone)
         self.watchdog = Watchdog(settings.stall_s, TICK_S)
         self._inbox = Inbox(asyncio.get_running_loop(), self.pace.settle, batched=True)
+        self.spans: SpanSender | None = None
         self._ends: deque[int] = deque(maxlen=1000)
 
     def use(self, engine: Engine) -> None:
@@ -195,6 +197,10 @@ class Service:
         self.live.pop(live, None)
         self.metrics.ended[reason] += 1
         request, now = live.request, now_ns()
+        if self.spans is not None and request is not None:
+            times_ns = (request.arrived_ns, request.scheduled_ns, request.first_token_ns, now)
+            sizes = (request.prompt_len, live.tokens, request.preempted)
+            self.spans.add(Ended(live.trace, request.id, reason, *times_ns, *sizes))
         if request is None or reason not in ("stop", "length"):
             return
         self._ends.append(now)
@@ -226,7 +232,7 @@ class Service:
 class Live(Answering):
     """One answer, counted."""
 
-    __slots__ = ("_last_ns", "_raw_emit", "_service")
+    __slots__ = ("_last_ns", "_raw_emit", "_service", "trace")
 
     def __init__(self, service: Service, index: int, planned: Planned, wish: Wish, emit: Emit) -> None:
         per_token = wish.ask.continuous_usage
@@ -234,6 +240,7 @@ class Live(Answering):
         self._service = service
         self._raw_emit = emit
         self._last_ns = 0
+        self.trace = wish.trace
 
     def take(self, output: Output) -> None:
         closed = self.closed

@@ -1,0 +1,1 @@
+"""`redline explain`: why some requests of a stored run were slow."""
