@@ -65,13 +65,13 @@ def command(
 def _apply(sys: Sys, made: Plan, where: Path, confirm_within: float | None) -> Transaction:
     from redline.cli.show import working
     from redline.node.apply import apply
+    from redline.node.boot_guard import guard
     from redline.node.commit_confirm import arm
 
     by_default = CONFIRM_S if made.risk >= CONFIRM_FROM_RISK else 0.0
+    seconds = by_default if confirm_within is None else confirm_within
     with working("changing the box"):
-        return apply(
-            sys, made.changes, where, confirm_s=by_default if confirm_within is None else confirm_within, arm=arm
-        )
+        return apply(sys, made.changes, where, confirm_s=seconds, arm=arm, guard=guard)
 
 
 def _ask(made: Plan, yes: bool) -> None:
@@ -107,6 +107,19 @@ def _show(done: Transaction, as_json: bool) -> None:
         return
     typer.echo(f"{len(done.steps)} changes made and read back: transaction {done.txn}")
     if done.status == "unconfirmed":
-        typer.echo(f"undone by itself unless you say in time: redline node confirm {done.txn}")
+        _show_deadlines(done)
     else:
         typer.echo(f"back to before: redline node revert {done.txn}")
+
+
+def _show_deadlines(done: Transaction) -> None:
+    say = f"redline node confirm {done.txn}"
+    if done.confirm_by:
+        typer.echo(f"undone by itself unless you say in time: {say}")
+    if done.guard.get("mode") == "after boot":
+        seconds = done.guard["seconds"]
+        typer.echo(f"after the next boot it is undone unless you say within {seconds:.0f} s (again): {say}")
+    elif done.guard:
+        typer.echo("a reboot before that undoes it, too")
+    else:
+        typer.echo("a reboot ends that watch: systemd does not start this box, so nothing would undo it then")

@@ -21,7 +21,11 @@ from redline.node.undo import after_files, put_back, standing
 STATE_DIR = Path("/var/lib/redline/node")
 Arm = Callable[[Sys, Path, str, float], dict[str, Any]]
 """Starts the process that reverts transaction (sys, state_dir, txn, seconds) unless it is confirmed; says who it is."""
+Guard = Callable[[Sys, Path, str, Sequence[Change], float], list[Change]]
+"""Changes that make the next boot undo transaction (sys, state_dir, txn, its changes, seconds) unless confirmed."""
 COMMAND_S = 600.0
+LEAST_AFTER_BOOT_S = 300.0
+"""To confirm after a boot: services come up, and somebody has to find the box and log in."""
 
 
 def apply(
@@ -31,12 +35,14 @@ def apply(
     *,
     confirm_s: float = 0.0,
     arm: Arm | None = None,
+    guard: Guard | None = None,
     purpose: dict[str, Any] | None = None,
 ) -> Transaction:
     """Makes `changes` in order, as one transaction. Either all of them hold afterwards, or none (ApplyFailed), or the
     process was ended in between: then the next one asks for `revert` or `resume`.
 
-    `confirm_s` > 0: unless confirmed within so many seconds, everything is undone by the process that `arm` starts.
+    `confirm_s` > 0: unless confirmed within so many seconds, everything is undone by the process that `arm` starts, and
+    by the next boot, as `guard` arranges. What takes effect at the next boot alone is confirmed after it.
     `purpose` is kept with the transaction: what it is for, when it is not meant to stay.
     """
     if not changes:
@@ -45,13 +51,18 @@ def apply(
         raise ApplyFailed("changing the settings of a box takes root", fix="the same with sudo")
     with locked(state_dir, "apply"):
         refuse_beside(state_dir)
+        txn = new_id()
+        files = guard(sys, state_dir, txn, changes, confirm_s) if confirm_s > 0 and guard is not None else []
+        waits_for_boot = bool(files) and any(change.needs_reboot for change in changes)
+        proved_by_boot = waits_for_boot and all(change.needs_reboot for change in changes)
+        changes = (*files, *changes)
         try:
             planned = [images(sys, change) for change in changes]
         except SysFault as fault:
             raise ApplyFailed(f"nothing was changed: {explain(fault)}") from fault
         for change, found in zip(changes, planned, strict=True):
             check_unchanged(change, found)
-        journal = Journal(state_dir / f"{new_id()}{SUFFIX}")
+        journal = Journal(state_dir / f"{txn}{SUFFIX}")
         journal.add(
             "begin",
             at=wall_time(),
@@ -60,8 +71,9 @@ def apply(
             changes=[change.to_json() for change in changes],
             before=[to_json(found, keep=True) for found in planned],
             purpose=purpose or {},
+            guard=_guarded(files, waits_for_boot, confirm_s),
         )
-        if confirm_s > 0 and arm is not None:
+        if confirm_s > 0 and arm is not None and not proved_by_boot:
             # before the first write: whatever ends this process cannot end the promise
             try:
                 watchdog = arm(sys, state_dir, journal.txn, confirm_s)
@@ -70,6 +82,13 @@ def apply(
                 raise
             journal.add("watchdog", confirm_by=time.time() + confirm_s, **watchdog)
         return carry_out(sys, journal)
+
+
+def _guarded(files: Sequence[Change], waits_for_boot: bool, confirm_s: float) -> dict[str, Any]:
+    if not files:
+        return {}
+    mode = "after boot" if waits_for_boot else "at boot"
+    return {"mode": mode, "files": len(files), "seconds": max(confirm_s, LEAST_AFTER_BOOT_S)}
 
 
 def resume(sys: Sys, state_dir: Path = STATE_DIR, txn: str = "last") -> Transaction:
