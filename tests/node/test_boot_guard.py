@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -223,6 +225,31 @@ def test_against_systemd_analyze(make: object, tmp_path: Path) -> None:
     argv = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", *paths]
     ran = subprocess.run(argv, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"})
     assert (ran.returncode, ran.stderr) == (0, ""), ran.stderr
+
+
+def test_against_systemd_itself(tmp_path: Path) -> None:
+    """What systemd would start at the next boot, as it says itself; it tells no one but an ordinary user."""
+    systemd = Path("/lib/systemd/systemd")
+    if not systemd.exists() or not Path("/lib/systemd/system/sysinit.target").exists():
+        pytest.skip("systemd is not installed: apt install systemd")
+    box = folder_box(tmp_path / "box", SYSTEMD)
+    for name, make in (("one", live), ("two", boot)):
+        apply(box, make(box), tmp_path / name, confirm_s=200.0, arm=lambda *_: {}, guard=guard)
+    with tempfile.TemporaryDirectory(prefix="redline-units-") as folder:
+        shutil.copytree(box.root / UNITS[1:], folder, dirs_exist_ok=True)
+        Path(folder).chmod(0o755)
+        nobody = {"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}
+        environment = {"PATH": os.environ["PATH"], "LC_ALL": "C", "SYSTEMD_UNIT_PATH": f"{folder}:/lib/systemd/system"}
+        ran = subprocess.run(
+            [str(systemd), "--test", "--system", "--unit=multi-user.target"], capture_output=True, text=True,
+            check=False, cwd="/", env=environment, timeout=60, **nobody,
+        )  # fmt: skip
+    told = ran.stdout + ran.stderr
+    if "Action: " not in told:
+        pytest.skip(f"systemd does not run its test here: {told[-200:]}")
+    started = set(re.findall(r"Action: redline-undo-[^ ]+\.(\w+) -> start", told))
+    assert started == {"service", "timer"}
+    assert "cycle" not in told
 
 
 def test_the_interpreter_and_its_search_path_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ import typer
 from redline.cli.node_options import Json, NoPersist, Only, ProfileOption, Root, Skip, StateDir
 
 if TYPE_CHECKING:
+    from redline.node.path_watch import PathWatch
     from redline.node.plan import Plan
     from redline.node.sys import Sys
     from redline.node.transaction import Transaction
@@ -36,6 +38,14 @@ def command(
             min=0, metavar="SECONDS", help="undo everything unless confirmed in time; 0: never. 120 at risk 3, else 0"
         ),
     ] = None,
+    probe: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="HOST",
+            help="must still be reached by full packets after a change of frame size, or that is undone; "
+            "also asked: routers and neighbours of the card",
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on with the transaction that was cut short")] = False,
     root: Root = None,
     state_dir: StateDir = None,
@@ -59,19 +69,35 @@ def command(
             print_json(made.to_json())
         return
     _ask(made, yes)
-    _show(_apply(sys, made, where, confirm_within), as_json)
+    _show(_apply(sys, made, where, confirm_within, probe or ()), as_json)
 
 
-def _apply(sys: Sys, made: Plan, where: Path, confirm_within: float | None) -> Transaction:
+def _apply(sys: Sys, made: Plan, where: Path, confirm_within: float | None, hosts: Sequence[str]) -> Transaction:
     from redline.cli.show import working
     from redline.node.apply import apply
     from redline.node.boot_guard import guard
     from redline.node.commit_confirm import arm
+    from redline.node.path_watch import path_watch
 
     by_default = CONFIRM_S if made.risk >= CONFIRM_FROM_RISK else 0.0
     seconds = by_default if confirm_within is None else confirm_within
     with working("changing the box"):
-        return apply(sys, made.changes, where, confirm_s=seconds, arm=arm, guard=guard)
+        check = path_watch(sys, made.changes, hosts)
+        done = apply(sys, made.changes, where, confirm_s=seconds, arm=arm, guard=guard, check=check)
+    if check is not None:
+        _show_paths(check)
+    return done
+
+
+def _show_paths(check: PathWatch) -> None:
+    from redline.cli.show import stderr
+
+    asked = [path.host for path in check.found if path.way]
+    if asked:
+        text = f"full packets reach {', '.join(asked)}, which answered before"
+    else:
+        text = "no host behind the card answered before, so the path is not proved: name one with --probe"
+    stderr().print(text, markup=False, soft_wrap=True)
 
 
 def _ask(made: Plan, yes: bool) -> None:
