@@ -178,7 +178,11 @@ def test_routes_and_neighbours_are_read_from_the_box(tmp_path: Path) -> None:
     box = folder_box(tmp_path)
     head = "Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT"
     routes = ["eth0 00000000 0100A8C0 0003 0 0 0 00000000 0 0 0", "eth0 0000A8C0 00000000 0001 0 0 0 00FFFFFF 0 0 0"]
-    neighbours = ["192.168.0.7 0x1 0x2 aa:bb * eth0", "192.168.0.8 0x1 0x0 00:00 * eth0", "10.0.0.1 0x1 0x2 aa:bc * eth1"]
+    neighbours = [
+        "192.168.0.7 0x1 0x2 aa:bb * eth0",
+        "192.168.0.8 0x1 0x0 00:00 * eth0",
+        "10.0.0.1 0x1 0x2 aa:bc * eth1",
+    ]
     put(tmp_path, {"/proc/net/route": "\n".join([head, *routes]), "/proc/net/arp": "\n".join(["IP HW", *neighbours])})
     assert hosts_behind(box, "eth0") == ["192.168.0.1", "192.168.0.7"]
     assert on_link(box, "eth0", "192.168.0.200")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from redline.cli.node_options import NoPersist, Only, ProfileOption, Skip
+from redline.cli.node_options import Copy, NoPersist, Only, ProfileOption, Skip
 
 
 def register(app: typer.Typer) -> None:
@@ -23,16 +23,17 @@ def command(
     only: Only = None,
     skip: Skip = None,
     no_persist: NoPersist = False,
-    root: Annotated[Path | None, typer.Option(help="a copy of a box: a folder, or a file of node snapshot")] = None,
+    root: Copy = None,
     as_json: Annotated[bool, typer.Option("--json", help="the text and the notes as JSON")] = False,
 ) -> None:
     """Write the planned changes as a script, a playbook, user data, a profile, a unit or a part of a compose file."""
-    from redline.cli.node_options import planned
+    from redline.cli.node_options import planned, tell_unasked
     from redline.cli.show import print_json, stderr
     from redline.node.export.forms import export, notes
     from redline.node.snapshot import replayed
 
     with replayed(root) as sys:
+        tell_unasked(sys)
         plan = planned(sys, profile, only, skip, no_persist)
     text = export(plan, form, output)
     if as_json:

@@ -53,7 +53,8 @@ def apply(
 
     `confirm_s` > 0: unless confirmed within so many seconds, everything is undone by the process that `arm` starts, and
     by the next boot, as `guard` arranges. What takes effect at the next boot alone is confirmed after it.
-    `check` looks whether what must go on working does. `purpose` is kept with the transaction: what it is for, when it is not meant to stay.
+    `check` looks whether what must go on working does. `purpose` is kept with the transaction: what it is for, when it
+    is not meant to stay.
     """
     if not changes:
         raise UsageError("there is nothing to apply")

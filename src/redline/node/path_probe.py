@@ -88,7 +88,9 @@ def resolved(host: str) -> str:
     try:
         found = socket.getaddrinfo(host, None, socket.AF_INET, socket.SOCK_DGRAM)
     except OSError as error:
-        raise EnvironmentFault(f"{host} has no IPv4 address here: {error}", fix="an address instead of a name") from error
+        raise EnvironmentFault(
+            f"{host} has no IPv4 address here: {error}", fix="an address instead of a name"
+        ) from error
     return str(found[0][4][0])
 
 
