@@ -70,7 +70,7 @@ class PathWatch:
 
 
 def path_watch(sys: Sys, changes: Sequence[Change], hosts: Sequence[str] = ()) -> PathWatch | None:
-    """For those of `changes` that set a frame size on this machine; None when there is none. EnvironmentFault for a host
+    """For those of `changes` that set a frame size on this machine; None: there is none. EnvironmentFault for a host
     that has no address."""
     cards = {
         change.path.split("/")[-2]: int(value_of(change.after or b"0"))
