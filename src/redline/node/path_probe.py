@@ -171,7 +171,7 @@ def told(address: str, size: int, wait_s: float = 0.2) -> int:
                 with suppress(OSError):  # refused, or too large by now, which is the answer
                     asking.send(bytes(max(size - _HEADERS, 0)))
                 time.sleep(wait_s)
-                fits = asking.getsockopt(socket.IPPROTO_IP, _IP_MTU)
+                fits = int(asking.getsockopt(socket.IPPROTO_IP, _IP_MTU))
                 if fits < size:
-                    return int(fits)
+                    return fits
     return 0
