@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -41,11 +42,14 @@ class Candidate:
     at_start: bool = False
     why_not: str = ""
     signal: str = ""
+    shared: bool = False
+    """Another candidate of this run has the same present value."""
 
     @property
     def labels(self) -> tuple[str, str]:
         """Names of the two sides in tables."""
-        return f"{self.id}={self.present} (present)", f"{self.id}={self.wanted}"
+        against = f", against {self.wanted}" if self.shared else ""
+        return f"{self.id}={self.present} (present{against})", f"{self.id}={self.wanted}"
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,8 @@ def candidates(sys: Sys, settings: Sequence[str], limits: Limits) -> list[Candid
             if one.labels[1] in found:
                 raise UsageError(f"{one.id} is asked for twice")
             found[one.labels[1]] = one
-    return list(found.values())
+    times = Counter(one.labels[0] for one in found.values())
+    return [replace(one, shared=times[one.labels[0]] > 1) for one in found.values()]
 
 
 def _parsed(text: str) -> _Asked:
