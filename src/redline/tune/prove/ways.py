@@ -4,6 +4,7 @@ CPUs."""
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -79,13 +80,14 @@ class CpusSwitch:
                 self._own = os.sched_getaffinity(0)
                 os.sched_setaffinity(0, self._cpus)
             return
-        usual = set().union(*self._before.values()) if self._before else set()
+        # a thread that came since has what its parent had by then: too little
+        usual = set().union(*self._before.values())
         for thread in _threads(self.pids):
             with suppress(ProcessLookupError):
                 if wanted:
-                    self._before.setdefault(thread, os.sched_getaffinity(thread))
+                    self._before.setdefault(thread, usual or os.sched_getaffinity(thread))
                     os.sched_setaffinity(thread, self._cpus)
-                elif self._before:  # a thread that came meanwhile has what its parent had
+                elif usual:
                     os.sched_setaffinity(thread, self._before.get(thread, usual))
         if not wanted:
             self._before.clear()
@@ -112,10 +114,9 @@ def _threads(pids: Sequence[int]) -> list[int]:
 def cpus_for(wanted: str) -> list[int] | str:
     """`4`: so many of those that this process may use; `0-3,8`: these. Text says why not."""
     mine = sorted(os.sched_getaffinity(0))
-    try:
-        cpus = mine[: int(wanted)] if wanted.isdigit() else cpu_list(wanted)
-    except ValueError:
+    if not re.fullmatch(r"\d+(?:[-,]\d+)*", wanted):
         return f"{wanted!r} is neither a number of CPUs nor a list of them"
+    cpus = mine[: int(wanted)] if wanted.isdigit() else cpu_list(wanted)
     if not cpus or not set(cpus) <= set(mine):
         return f"there are no CPUs {wanted} here: {len(mine)} may be used"
     if len(cpus) == len(mine):
