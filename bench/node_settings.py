@@ -71,13 +71,22 @@ class Bench:
         return int(child.returncode)
 
     def prove(self, part: str, settings: tuple[str, ...], model: str, *more: str) -> None:
+        before = set(self.kept())
         words = [word for setting in settings for word in ("--setting", setting)]
         self.redline(
             "node", "prove", *words, "--engine", "redline", "--model", model, "--inert", "--json",
             "--settle", "0.2", "--state-dir", str(self.out / "journals"), "--db", str(self.out / "redline.db"),
             "--output", str(self.out / f"report-{part}"), *self.flags(), *more,
-            to=f"prove-{part}.json", limit_s=max(self.left_s - 10, 20),
+            to=f"prove-{part}.json", limit_s=max(self.left_s - 20, 20),
         )  # fmt: skip
+        path, new = self.out / f"prove-{part}.json", set(self.kept()) - before
+        if path.stat().st_size == 0 and new:  # it was ended before it could print what it has kept
+            (artifact,) = new
+            told = {"run": artifact.parent.name, "status": "cut short", **json.loads(artifact.read_text())}
+            path.write_text(json.dumps(told))
+
+    def kept(self) -> list[Path]:
+        return list(self.out.glob("redline-artifacts/*/node-proof.json"))
 
     def flags(self) -> list[str]:
         asked = self.asked
