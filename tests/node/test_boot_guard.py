@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -136,9 +137,14 @@ def test_reverted_the_guard_goes_too(tmp_path: Path) -> None:
 
 def test_boot_arguments_are_confirmed_after_the_boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     armed: list[object] = []
+
+    def arm_none(*given: object) -> dict[str, Any]:
+        armed.append(given)
+        return {}
+
     box = folder_box(tmp_path / "box", SYSTEMD)
     state = tmp_path / "state"
-    done = apply(box, boot(box), state, confirm_s=200.0, arm=lambda *given: armed.append(given) or {}, guard=guard)
+    done = apply(box, boot(box), state, confirm_s=200.0, arm=arm_none, guard=guard)
     assert (done.status, armed) == ("unconfirmed", []), "nothing can be cut off before the boot"
     assert [name.rpartition(".")[2] for name in units(box.root)] == ["service", "timer", "conf"]
     timer = (box.root / UNITS[1:] / f"redline-undo-{done.txn}.timer").read_text()
@@ -238,11 +244,11 @@ def test_against_systemd_itself(tmp_path: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="redline-units-") as folder:
         shutil.copytree(box.root / UNITS[1:], folder, dirs_exist_ok=True)
         Path(folder).chmod(0o755)
-        nobody = {"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}
+        nobody = 65534 if os.geteuid() == 0 else None
         environment = {"PATH": os.environ["PATH"], "LC_ALL": "C", "SYSTEMD_UNIT_PATH": f"{folder}:/lib/systemd/system"}
         ran = subprocess.run(
             [str(systemd), "--test", "--system", "--unit=multi-user.target"], capture_output=True, text=True,
-            check=False, cwd="/", env=environment, timeout=60, **nobody,
+            check=False, cwd="/", env=environment, timeout=60, user=nobody, group=nobody,
         )  # fmt: skip
     told = ran.stdout + ran.stderr
     if "Action: " not in told:

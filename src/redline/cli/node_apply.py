@@ -19,6 +19,20 @@ if TYPE_CHECKING:
 ASK_FROM_RISK = 2
 CONFIRM_FROM_RISK = 3
 CONFIRM_S = 120.0
+ConfirmWithin = Annotated[
+    float | None,
+    typer.Option(
+        min=0, metavar="SECONDS", help="undo everything unless confirmed in time; 0: never. 120 at risk 3, else 0"
+    ),
+]
+Probe = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="HOST",
+        help="must still be reached by full packets after a change of frame size, or that is undone; also asked: "
+        "routers and neighbours of the card",
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -32,20 +46,8 @@ def command(
     no_persist: NoPersist = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="the plan alone, as `redline node plan`")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask, whatever the risk")] = False,
-    confirm_within: Annotated[
-        float | None,
-        typer.Option(
-            min=0, metavar="SECONDS", help="undo everything unless confirmed in time; 0: never. 120 at risk 3, else 0"
-        ),
-    ] = None,
-    probe: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="HOST",
-            help="must still be reached by full packets after a change of frame size, or that is undone; "
-            "also asked: routers and neighbours of the card",
-        ),
-    ] = None,
+    confirm_within: ConfirmWithin = None,
+    probe: Probe = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on with the transaction that was cut short")] = False,
     root: Root = None,
     state_dir: StateDir = None,

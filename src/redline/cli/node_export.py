@@ -9,6 +9,17 @@ import typer
 
 from redline.cli.node_options import Copy, NoPersist, Only, ProfileOption, Skip
 
+WithDrivers = Annotated[
+    bool | None,
+    typer.Option(
+        "--drivers/--no-drivers",
+        help="NVIDIA's driver, CUDA, cuDNN, NCCL, TensorRT and container toolkit, too; usual where there is a GPU",
+    ),
+]
+Component = Annotated[
+    list[str] | None, typer.Option("--component", metavar="NAME", help="of the drivers, this alone; repeatable")
+]
+
 
 def register(app: typer.Typer) -> None:
     app.command("export")(command)
@@ -23,17 +34,9 @@ def command(
     only: Only = None,
     skip: Skip = None,
     no_persist: NoPersist = False,
-    drivers: Annotated[
-        bool | None,
-        typer.Option(
-            "--drivers/--no-drivers",
-            help="NVIDIA's driver, CUDA, cuDNN, NCCL, TensorRT and container toolkit, too; where there is a GPU",
-        ),
-    ] = None,
+    drivers: WithDrivers = None,
     branch: Annotated[str, typer.Option("--driver-branch", help="of the driver")] = "580",
-    component: Annotated[
-        list[str] | None, typer.Option("--component", metavar="NAME", help="of the drivers, this alone; repeatable")
-    ] = None,
+    component: Component = None,
     root: Copy = None,
     as_json: Annotated[bool, typer.Option("--json", help="the text and the notes as JSON")] = False,
 ) -> None:

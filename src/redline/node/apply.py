@@ -152,6 +152,7 @@ def carry_out(sys: Sys, journal: Journal, check: Check | None = None) -> Transac
             if step.after is None:
                 _carry_out_one(sys, journal, index, step, touched)
             touched.update(step.change.paths)
+        _look_again(sys, steps)
         if check is not None:
             record, broken = check.after()
             journal.add("checked", **record)
@@ -165,6 +166,22 @@ def carry_out(sys: Sys, journal: Journal, check: Check | None = None) -> Transac
             raise
         raise _failed(journal, why, left) from fault
     return of(journal)
+
+
+def _look_again(sys: Sys, steps: Sequence[Step]) -> None:
+    """ApplyFailed when a value that held right after its write does not hold any more: something writes it back."""
+    last = {path: index for index, step in enumerate(steps) for path in step.change.paths}
+    for index, step in enumerate(steps):
+        change = step.change
+        if change.kind != "attribute" or last[change.path] != index:
+            continue
+        raw = sys.read(change.path)
+        if not settled(change, raw):
+            owners = f" ({', '.join(change.owners)} may)" if change.owners else ""
+            raise ApplyFailed(
+                f"{change.path} was {value_of(change.after or b'')} and is {value_of(raw)} again",
+                why=f"something on this box writes it back{owners}",
+            )
 
 
 def _failed(journal: Journal, why: str, left: list[str]) -> ApplyFailed:
