@@ -22,6 +22,7 @@ def write(shape: str, folder: str) -> None:
     source = Path(str(resolve_model(ModelSpec(id=f"shape:{shape}")).path))
     shutil.rmtree(into, ignore_errors=True)
     shutil.copytree(source, into)
+    device = "cuda" if torch.cuda.is_available() else "cpu"  # drawing a billion numbers takes a CPU half a minute
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source))
     tied = bool(getattr(model.config, "tie_word_embeddings", False))
@@ -30,7 +31,7 @@ def write(shape: str, folder: str) -> None:
     for name, weight in model.state_dict().items():
         if tied and name == "lm_head.weight":
             continue
-        made = torch.empty(weight.shape, dtype=torch.bfloat16).normal_(0, 0.02)
+        made = torch.empty(weight.shape, dtype=torch.bfloat16, device=device).normal_(0, 0.02).cpu()
         size += made.numel() * 2
         if size > 1 << 30:
             shards, size = [*shards, {}], made.numel() * 2

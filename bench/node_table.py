@@ -127,10 +127,10 @@ def remarks(proven: Mapping[str, Any], settings: list[dict[str, Any]]) -> str:
         one["detectable"] for proof in settings for one in proof["effects"]
         if one["metric"] in ("itl_ms.p50", "load_s") and one["detectable"] is not None
     ]  # fmt: skip
-    least = (
-        f" A change of ITL or start of {100 * min(finds):.2g} to {100 * max(finds):.2g} % would have been found four "
-    )
-    least = (least + "times in five.") if finds else ""
+    least = ""
+    if finds:
+        low, high = (f"{100 * share:.2g}" for share in (min(finds), max(finds)))
+        least = f" A change of ITL or start of {low} to {high} % would have been found four times in five."
     left = "" if not proven.get("left") else f" **Left changed: {', '.join(proven['left'])}.**"
     many = " or ".join(map(str, rounds)) or "no"
     return (

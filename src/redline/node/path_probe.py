@@ -139,7 +139,7 @@ def _echo(address: str, size: int, number: int, answer_s: float) -> bool:
 def _checksum(packet: bytes) -> int:
     """RFC 1071."""
     padded = packet + b"\0" * (len(packet) % 2)
-    total = sum(struct.unpack(f"!{len(padded) // 2}H", padded))
+    total: int = sum(struct.unpack(f"!{len(padded) // 2}H", padded))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF
