@@ -133,7 +133,8 @@ def _show(done: Transaction, as_json: bool) -> None:
             }
         )
         return
-    typer.echo(f"{len(done.steps)} changes made and read back: transaction {done.txn}")
+    own = int(done.guard.get("files", 0))
+    typer.echo(f"{len(done.steps) - own} changes made and read back: transaction {done.txn}")
     if done.status == "unconfirmed":
         _show_deadlines(done)
     else:
