@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -105,3 +106,23 @@ def test_no_root_and_a_read_only_box(tmp_path: Path) -> None:
     assert "read-only" in node(tmp_path / "b", "apply", *HERE, said=ApplyFailed)
     assert state_hash(tmp_path / "b") == was
     assert "cannot be made" in node(tmp_path / "b", "apply", *HERE, "--state-dir", "/proc/x", said=JournalFault)
+
+
+def test_a_snapshots_file_is_planned_for_and_not_changed(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    from redline.node.fake import FakeSys
+    from redline.node.snapshot import snapshot
+
+    file = tmp_path_factory.mktemp("copies") / "box.tar.gz"
+    snapshot(FakeSys(root), file)
+    was = file.read_bytes()
+    live = ["--only", "vm.max_map_count", "--no-persist"]
+    assert node(file, "plan", *live) == node(root, "plan", *live), "the same plan as for the box itself"
+    assert "vm.max_map_count" in node(file, "export", "--as", "bash", *live)
+    for verb in (["apply", *live], ["verify"], ["revert", "last"], ["confirm"], ["prove", "-s", "control"]):
+        assert "nothing is changed in it" in node(file, *verb, said=UsageError)
+    assert file.read_bytes() == was
+    assert [path.name for path in file.parent.iterdir()] == ["box.tar.gz"]
+    folder = file.parent / "box"
+    subprocess.run(["mkdir", str(folder)], check=True)
+    subprocess.run(["tar", "xf", str(file), "-C", str(folder)], check=True)
+    assert "made and read back" in node(folder, "apply", *live), "what the error advises works"

@@ -11,6 +11,7 @@ import pytest
 from redline.errors import ApplyFailed, ChangedSince, JournalFault, NodeBusy, UsageError
 from redline.node.apply import apply, resume
 from redline.node.change import Change
+from redline.node.fake import FakeSys
 from redline.node.journal import Journal
 from redline.node.revert import revert
 from redline.node.transaction import of, transactions
@@ -18,6 +19,7 @@ from tests.node.folder_box import folder_box, state_hash
 from tests.node.memory_box import PAGES, THP, VM, MemoryBox
 
 CONF = "/etc/sysctl.d/90-redline.conf"
+SWAPPINESS = f"{VM}swappiness"
 
 
 def attribute(box: MemoryBox, path: str, value: str) -> Change:
@@ -174,6 +176,28 @@ def test_a_daemon_that_writes_back(tmp_path: Path) -> None:
         apply(box, some(box), tmp_path)
     assert "8 was written, 3 is what it holds" in raised.value.why
     assert box.digest() == was
+
+
+def test_a_daemon_that_writes_back_a_moment_later(tmp_path: Path) -> None:
+    """The value holds when it is read back, and not any more when everything is done."""
+
+    class Daemon(FakeSys):
+        def put_file(self, path: str, content: bytes, stat: object = None) -> None:
+            super().put_file(path, content, stat)  # type: ignore[arg-type]
+            super().set_attribute(SWAPPINESS, b"60")
+
+    folder_box(tmp_path / "box")
+    was, box = state_hash(tmp_path / "box"), Daemon(tmp_path / "box")
+    changes = [
+        Change("attribute", SWAPPINESS, box.read(SWAPPINESS), b"10", ("vm.swappiness",), owners=("tuned",)),
+        Change("file", "/etc/sysctl.d/90-x.conf", None, b"vm.swappiness = 10\n", ("vm.swappiness",)),
+    ]
+    with pytest.raises(ApplyFailed, match="everything is as it was before") as raised:
+        apply(box, changes, tmp_path / "state")
+    assert "was 10 and is 60 again" in raised.value.why
+    assert "tuned may" in raised.value.why
+    assert state_hash(tmp_path / "box") == was
+    assert next(transactions(tmp_path / "state")).status == "rolled back"
 
 
 def test_a_command_that_fails_gives_its_files_back(tmp_path: Path) -> None:

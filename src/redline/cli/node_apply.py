@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ import typer
 from redline.cli.node_options import Json, NoPersist, Only, ProfileOption, Root, Skip, StateDir
 
 if TYPE_CHECKING:
+    from redline.node.path_watch import PathWatch
     from redline.node.plan import Plan
     from redline.node.sys import Sys
     from redline.node.transaction import Transaction
@@ -17,6 +19,20 @@ if TYPE_CHECKING:
 ASK_FROM_RISK = 2
 CONFIRM_FROM_RISK = 3
 CONFIRM_S = 120.0
+ConfirmWithin = Annotated[
+    float | None,
+    typer.Option(
+        min=0, metavar="SECONDS", help="undo everything unless confirmed in time; 0: never. 120 at risk 3, else 0"
+    ),
+]
+Probe = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="HOST",
+        help="must still be reached by full packets after a change of frame size, or that is undone; also asked: "
+        "routers and neighbours of the card",
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -30,12 +46,8 @@ def command(
     no_persist: NoPersist = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="the plan alone, as `redline node plan`")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask, whatever the risk")] = False,
-    confirm_within: Annotated[
-        float | None,
-        typer.Option(
-            min=0, metavar="SECONDS", help="undo everything unless confirmed in time; 0: never. 120 at risk 3, else 0"
-        ),
-    ] = None,
+    confirm_within: ConfirmWithin = None,
+    probe: Probe = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on with the transaction that was cut short")] = False,
     root: Root = None,
     state_dir: StateDir = None,
@@ -59,19 +71,35 @@ def command(
             print_json(made.to_json())
         return
     _ask(made, yes)
-    _show(_apply(sys, made, where, confirm_within), as_json)
+    _show(_apply(sys, made, where, confirm_within, probe or ()), as_json)
 
 
-def _apply(sys: Sys, made: Plan, where: Path, confirm_within: float | None) -> Transaction:
+def _apply(sys: Sys, made: Plan, where: Path, confirm_within: float | None, hosts: Sequence[str]) -> Transaction:
     from redline.cli.show import working
     from redline.node.apply import apply
+    from redline.node.boot_guard import guard
     from redline.node.commit_confirm import arm
+    from redline.node.path_watch import path_watch
 
     by_default = CONFIRM_S if made.risk >= CONFIRM_FROM_RISK else 0.0
+    seconds = by_default if confirm_within is None else confirm_within
     with working("changing the box"):
-        return apply(
-            sys, made.changes, where, confirm_s=by_default if confirm_within is None else confirm_within, arm=arm
-        )
+        check = path_watch(sys, made.changes, hosts)
+        done = apply(sys, made.changes, where, confirm_s=seconds, arm=arm, guard=guard, check=check)
+    if check is not None:
+        _show_paths(check)
+    return done
+
+
+def _show_paths(check: PathWatch) -> None:
+    from redline.cli.show import stderr
+
+    asked = [path.host for path in check.found if path.way]
+    if asked:
+        text = f"full packets reach {', '.join(asked)}, which answered before"
+    else:
+        text = "no host behind the card answered before, so the path is not proved: name one with --probe"
+    stderr().print(text, markup=False, soft_wrap=True)
 
 
 def _ask(made: Plan, yes: bool) -> None:
@@ -105,8 +133,22 @@ def _show(done: Transaction, as_json: bool) -> None:
             }
         )
         return
-    typer.echo(f"{len(done.steps)} changes made and read back: transaction {done.txn}")
+    own = int(done.guard.get("files", 0))
+    typer.echo(f"{len(done.steps) - own} changes made and read back: transaction {done.txn}")
     if done.status == "unconfirmed":
-        typer.echo(f"undone by itself unless you say in time: redline node confirm {done.txn}")
+        _show_deadlines(done)
     else:
         typer.echo(f"back to before: redline node revert {done.txn}")
+
+
+def _show_deadlines(done: Transaction) -> None:
+    say = f"redline node confirm {done.txn}"
+    if done.confirm_by:
+        typer.echo(f"undone by itself unless you say in time: {say}")
+    if done.guard.get("mode") == "after boot":
+        seconds = done.guard["seconds"]
+        typer.echo(f"after the next boot it is undone unless you say within {seconds:.0f} s (again): {say}")
+    elif done.guard:
+        typer.echo("a reboot before that undoes it, too")
+    else:
+        typer.echo("a reboot ends that watch: systemd does not start this box, so nothing would undo it then")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from redline.cli.node_options import Copy
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,19 +43,17 @@ def command(
         Literal["info", "low", "medium", "high"], typer.Option(help="least weight that ends with code 5")
     ] = "low",
     as_json: Annotated[bool, typer.Option("--json", help="as JSON on stdout")] = False,
-    root: Annotated[Path | None, typer.Option(help="a copy of a box: a folder, or a file of node snapshot")] = None,
+    root: Copy = None,
 ) -> None:
+    from redline.cli.node_options import tell_unasked
     from redline.node.audit import audit
     from redline.node.audit_lines import as_data, is_bad
-    from redline.node.snapshot import replayed, unasked
+    from redline.node.snapshot import replayed
 
     with replayed(root) as sys:
         judged = audit(sys, profile, [name.strip() for name in only.split(",") if name.strip()])
-        is_root, late = sys.user_is_root(), unasked(sys)
-    if late:
-        from redline.cli.show import stderr
-
-        stderr().print(f"made before redline had {', '.join(late)}: these look absent", markup=False, soft_wrap=True)
+        is_root = sys.user_is_root()
+        tell_unasked(sys)
     bad = any(is_bad(each, fail_on) for each in judged)
     if as_json:
         from redline.cli.show import print_json

@@ -7,7 +7,22 @@ from typing import Annotated, Literal
 
 import typer
 
-from redline.cli.node_options import NoPersist, Only, ProfileOption, Skip
+from redline.cli.node_options import Copy, NoPersist, Only, ProfileOption, Skip
+
+WithDrivers = Annotated[
+    bool | None,
+    typer.Option(
+        "--drivers/--no-drivers",
+        help="NVIDIA's driver, CUDA, cuDNN, NCCL, TensorRT and container toolkit, too; usual where there is a GPU",
+    ),
+]
+Component = Annotated[
+    list[str] | None, typer.Option("--component", metavar="NAME", help="of the drivers, this alone; repeatable")
+]
+ExperimentFile = Annotated[
+    Path | None, typer.Option("--file", "-f", metavar="YAML", help="compose: the whole stack of this experiment")
+]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="file to write; stdout when not given")]
 
 
 def register(app: typer.Typer) -> None:
@@ -18,38 +33,44 @@ def command(
     form: Annotated[
         Literal["bash", "ansible", "cloud-init", "tuned", "compose", "systemd"], typer.Option("--as", help="form")
     ],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="file to write; stdout when not given")] = None,
+    output: Output = None,
     profile: ProfileOption = "latency",
     only: Only = None,
     skip: Skip = None,
     no_persist: NoPersist = False,
-    root: Annotated[Path | None, typer.Option(help="a copy of a box: a folder, or a file of node snapshot")] = None,
-    file: Annotated[
-        Path | None, typer.Option("--file", "-f", metavar="YAML", help="compose: the whole stack of this experiment")
-    ] = None,
+    drivers: WithDrivers = None,
+    branch: Annotated[str, typer.Option("--driver-branch", help="of the driver")] = "580",
+    component: Component = None,
+    root: Copy = None,
+    file: ExperimentFile = None,
     engine: Annotated[str, typer.Option(help="with -f: which engine of the experiment")] = "",
     model: Annotated[str, typer.Option(help="with -f: which model of the experiment")] = "",
     gpus: Annotated[str, typer.Option(help="with -f: all, none, or numbers such as 0,1")] = "all",
     as_json: Annotated[bool, typer.Option("--json", help="the text and the notes as JSON")] = False,
 ) -> None:
     """Write the planned changes as a script, a playbook, user data, a profile, a unit or a part of a compose file."""
-    from redline.cli.node_options import planned
+    from redline.cli.node_options import planned, tell_unasked
     from redline.cli.show import print_json, stderr
-    from redline.node.export.forms import export, notes
+    from redline.node.export.drivers import choose
+    from redline.node.export.forms import driver_notes, export, here, notes, wants_drivers
     from redline.node.snapshot import replayed
 
     if file is not None:
         _stack(form, file, output, engine, model, gpus, as_json)
         return
     with replayed(root) as sys:
+        tell_unasked(sys)
         plan = planned(sys, profile, only, skip, no_persist)
-    text = export(plan, form, output)
+        wanted = wants_drivers(sys, form) or bool(component) if drivers is None else drivers
+        choice = choose(branch, component or ()) if wanted else None
+        told = [*notes(plan), *(driver_notes(choice, here(sys)) if choice else [])]
+    text = export(plan, form, output, choice)
     if as_json:
-        print_json({"form": form, "file": str(output) if output else None, "text": text, "notes": notes(plan)})
+        print_json({"form": form, "file": str(output) if output else None, "text": text, "notes": told})
         return
     if output is None:
         typer.echo(text, nl=False)
-    for note in notes(plan):
+    for note in told:
         stderr().print(f"note: {note}", markup=False, soft_wrap=True)
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from redline.cli.node_options import Copy
+
 if TYPE_CHECKING:
     from redline.report.box import Part
 
@@ -16,7 +18,7 @@ def register(app: typer.Typer) -> None:
 
 
 def command(
-    root: Annotated[Path | None, typer.Option(help="a copy of a box: a folder, or a file of node snapshot")] = None,
+    root: Copy = None,
     svg: Annotated[Path | None, typer.Option(help="write the topology as a picture")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="every fact, as JSON")] = False,
 ) -> None:

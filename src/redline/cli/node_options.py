@@ -15,6 +15,8 @@ Root = Annotated[
     Path | None,
     typer.Option(help="a folder that holds a box, to rehearse on; this machine when not given", metavar="DIR"),
 ]
+Copy = Annotated[Path | None, typer.Option(help="a copy of a box: a folder, or a file of node snapshot")]
+"""For verbs that only read."""
 StateDir = Annotated[
     Path | None, typer.Option(help="folder of the journals; /var/lib/redline/node when not given", metavar="DIR")
 ]
@@ -31,15 +33,26 @@ Json = Annotated[bool, typer.Option("--json", help="the result as JSON on stdout
 
 
 def box(root: Path | None) -> Sys:
+    """The box that is changed. UsageError for a snapshot's file, which is only read, and for what holds no box."""
     from redline.errors import UsageError
-    from redline.node.fake import FakeSys
+    from redline.node.box import opened
     from redline.node.live import LiveSys
 
-    if root is None:
-        return LiveSys()
-    if not (root / "proc").is_dir():
-        raise UsageError(f"{root} holds no box: there is no proc in it", fix="redline node snapshot makes one")
-    return FakeSys(root)
+    if root is not None and root.is_file():
+        raise UsageError(
+            f"{root} is a file of a box, not a box: it can be planned for, and nothing is changed in it",
+            fix=f"to rehearse: mkdir box && tar xf {root} -C box, then --root box",
+        )
+    return LiveSys() if root is None else opened(root)
+
+
+def tell_unasked(sys: Sys) -> None:
+    """On stderr, what a copy cannot tell because it was made by an older redline."""
+    from redline.cli.show import stderr
+    from redline.node.snapshot import unasked
+
+    if late := unasked(sys):
+        stderr().print(f"made before redline had {', '.join(late)}: these look absent", markup=False, soft_wrap=True)
 
 
 def journals(root: Path | None, state_dir: Path | None) -> Path:

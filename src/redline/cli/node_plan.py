@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from redline.cli.node_options import Json, NoPersist, Only, ProfileOption, Root, Skip
+from redline.cli.node_options import Copy, Json, NoPersist, Only, ProfileOption, Skip
 
 
 def register(app: typer.Typer) -> None:
@@ -16,13 +16,16 @@ def command(
     only: Only = None,
     skip: Skip = None,
     no_persist: NoPersist = False,
-    root: Root = None,
+    root: Copy = None,
     as_json: Json = False,
 ) -> None:
     """Show the exact diff of live values and files, what needs a reboot, the risk, and what else is hit."""
-    from redline.cli.node_options import box, planned, show_plan
+    from redline.cli.node_options import planned, show_plan, tell_unasked
+    from redline.node.snapshot import replayed
 
-    made = planned(box(root), profile, only, skip, no_persist)
+    with replayed(root) as sys:
+        tell_unasked(sys)
+        made = planned(sys, profile, only, skip, no_persist)
     if as_json:
         from redline.cli.show import print_json
 

@@ -32,7 +32,7 @@ Settings = Annotated[
     _option(
         "--setting", "-s", metavar="ID[@PLACE][=VALUE]",
         help="repeatable; the value that --profile wants when none is given. Also: load.prewarm, numa.pin[=NODE], "
-        "control (changes nothing). Without any: all that drift",
+        "engine.cpus=N, /proc/sys/… or /sys/…=VALUE, control (changes nothing). Without any: all that drift",
     ),
 ]  # fmt: skip
 Measure = Annotated[

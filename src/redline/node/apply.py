@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from redline import __version__
 from redline.clock import wall_time
@@ -21,7 +21,20 @@ from redline.node.undo import after_files, put_back, standing
 STATE_DIR = Path("/var/lib/redline/node")
 Arm = Callable[[Sys, Path, str, float], dict[str, Any]]
 """Starts the process that reverts transaction (sys, state_dir, txn, seconds) unless it is confirmed; says who it is."""
+Guard = Callable[[Sys, Path, str, Sequence[Change], float], list[Change]]
+"""Changes that make the next boot undo transaction (sys, state_dir, txn, its changes, seconds) unless confirmed."""
 COMMAND_S = 600.0
+LEAST_AFTER_BOOT_S = 300.0
+"""To confirm after a boot: services come up, and somebody has to find the box and log in."""
+
+
+class Check(Protocol):
+    """Something that a change may break: looked at `before` the first and `after` the last write. Both give a record
+    for the journal; `after` also why everything must be taken back, '' when it need not."""
+
+    def before(self) -> dict[str, Any]: ...
+
+    def after(self) -> tuple[dict[str, Any], str]: ...
 
 
 def apply(
@@ -31,13 +44,17 @@ def apply(
     *,
     confirm_s: float = 0.0,
     arm: Arm | None = None,
+    guard: Guard | None = None,
+    check: Check | None = None,
     purpose: dict[str, Any] | None = None,
 ) -> Transaction:
     """Makes `changes` in order, as one transaction. Either all of them hold afterwards, or none (ApplyFailed), or the
     process was ended in between: then the next one asks for `revert` or `resume`.
 
-    `confirm_s` > 0: unless confirmed within so many seconds, everything is undone by the process that `arm` starts.
-    `purpose` is kept with the transaction: what it is for, when it is not meant to stay.
+    `confirm_s` > 0: unless confirmed within so many seconds, everything is undone by the process that `arm` starts, and
+    by the next boot, as `guard` arranges. What takes effect at the next boot alone is confirmed after it.
+    `check` looks whether what must go on working does. `purpose` is kept with the transaction: what it is for, when it
+    is not meant to stay.
     """
     if not changes:
         raise UsageError("there is nothing to apply")
@@ -45,23 +62,12 @@ def apply(
         raise ApplyFailed("changing the settings of a box takes root", fix="the same with sudo")
     with locked(state_dir, "apply"):
         refuse_beside(state_dir)
-        try:
-            planned = [images(sys, change) for change in changes]
-        except SysFault as fault:
-            raise ApplyFailed(f"nothing was changed: {explain(fault)}") from fault
-        for change, found in zip(changes, planned, strict=True):
-            check_unchanged(change, found)
-        journal = Journal(state_dir / f"{new_id()}{SUFFIX}")
-        journal.add(
-            "begin",
-            at=wall_time(),
-            boot=boot_id(),
-            redline=__version__,
-            changes=[change.to_json() for change in changes],
-            before=[to_json(found, keep=True) for found in planned],
-            purpose=purpose or {},
-        )
-        if confirm_s > 0 and arm is not None:
+        txn = new_id()
+        files = guard(sys, state_dir, txn, changes, confirm_s) if confirm_s > 0 and guard is not None else []
+        journal = Journal(state_dir / f"{txn}{SUFFIX}")
+        _begin(sys, journal, [*files, *changes], purpose=purpose or {}, guard=_guarded(files, changes, confirm_s))
+        proved_by_boot = bool(files) and all(change.needs_reboot for change in changes)
+        if confirm_s > 0 and arm is not None and not proved_by_boot:
             # before the first write: whatever ends this process cannot end the promise
             try:
                 watchdog = arm(sys, state_dir, journal.txn, confirm_s)
@@ -69,7 +75,33 @@ def apply(
                 note(journal, "end", state="rolled back", why=str(fault))
                 raise
             journal.add("watchdog", confirm_by=time.time() + confirm_s, **watchdog)
-        return carry_out(sys, journal)
+        return carry_out(sys, journal, check)
+
+
+def _begin(sys: Sys, journal: Journal, changes: Sequence[Change], **fields: Any) -> None:
+    """The journal's first line: everything that is needed to undo."""
+    try:
+        planned = [images(sys, change) for change in changes]
+    except SysFault as fault:
+        raise ApplyFailed(f"nothing was changed: {explain(fault)}") from fault
+    for change, found in zip(changes, planned, strict=True):
+        check_unchanged(change, found)
+    journal.add(
+        "begin",
+        at=wall_time(),
+        boot=boot_id(),
+        redline=__version__,
+        changes=[change.to_json() for change in changes],
+        before=[to_json(found, keep=True) for found in planned],
+        **fields,
+    )
+
+
+def _guarded(files: Sequence[Change], changes: Sequence[Change], confirm_s: float) -> dict[str, Any]:
+    if not files:
+        return {}
+    mode = "after boot" if any(change.needs_reboot for change in changes) else "at boot"
+    return {"mode": mode, "files": len(files), "seconds": max(confirm_s, LEAST_AFTER_BOOT_S)}
 
 
 def resume(sys: Sys, state_dir: Path = STATE_DIR, txn: str = "last") -> Transaction:
@@ -109,15 +141,23 @@ def check_unchanged(change: Change, found: Images) -> None:
         raise ChangedSince(f"{change.path} changed since the plan was made", fix="look at the plan again")
 
 
-def carry_out(sys: Sys, journal: Journal) -> Transaction:
+def carry_out(sys: Sys, journal: Journal, check: Check | None = None) -> Transaction:
     """The steps that are not done yet; all of them are taken back at the first that fails."""
     touched: set[str] = set()
     steps = of(journal).steps
     try:
+        if check is not None:
+            journal.add("checked", **check.before())
         for index, step in enumerate(steps):
             if step.after is None:
                 _carry_out_one(sys, journal, index, step, touched)
             touched.update(step.change.paths)
+        _look_again(sys, steps)
+        if check is not None:
+            record, broken = check.after()
+            journal.add("checked", **record)
+            if broken:
+                raise ApplyFailed(broken)
         journal.add("end", state="applied")
     except (SysFault, NodeFault, KeyboardInterrupt) as fault:
         why = explain(fault) if isinstance(fault, SysFault) else str(fault) or "interrupted"
@@ -126,6 +166,22 @@ def carry_out(sys: Sys, journal: Journal) -> Transaction:
             raise
         raise _failed(journal, why, left) from fault
     return of(journal)
+
+
+def _look_again(sys: Sys, steps: Sequence[Step]) -> None:
+    """ApplyFailed when a value that held right after its write does not hold any more: something writes it back."""
+    last = {path: index for index, step in enumerate(steps) for path in step.change.paths}
+    for index, step in enumerate(steps):
+        change = step.change
+        if change.kind != "attribute" or last[change.path] != index:
+            continue
+        raw = sys.read(change.path)
+        if not settled(change, raw):
+            owners = f" ({', '.join(change.owners)} may)" if change.owners else ""
+            raise ApplyFailed(
+                f"{change.path} was {value_of(change.after or b'')} and is {value_of(raw)} again",
+                why=f"something on this box writes it back{owners}",
+            )
 
 
 def _failed(journal: Journal, why: str, left: list[str]) -> ApplyFailed:

@@ -2,8 +2,7 @@
 
 `python -m redline.node.commit_confirm` is that undoing: a process in a session of its own, started before the first
 write, which sleeps until the deadline and then looks into the journal. It outlives redline, its terminal and its
-connection. It does not outlive a reboot: a transaction whose time ran out meanwhile stays `unconfirmed`, and every verb
-says so.
+connection. A reboot it does not outlive; there `boot_guard` takes over, where systemd starts the box.
 """
 
 from __future__ import annotations
@@ -20,17 +19,14 @@ from typing import Any
 
 from redline.errors import ApplyFailed, RedlineError, UsageError
 from redline.node.apply import STATE_DIR, note
-from redline.node.change import Kind
+from redline.node.boot_guard import LOCK_S, give_up, remove
 from redline.node.fake import FakeSys
 from redline.node.live import LiveSys
 from redline.node.lock import boot_id, identity, locked, start_ticks
-from redline.node.revert import revert_locked
-from redline.node.sys import Sys
+from redline.node.sys import Sys, SysFault
 from redline.node.transaction import Transaction, of, open_journal, transactions
 
-LIVE: tuple[Kind, ...] = ("attribute",)
 START_S = 20.0
-LOCK_S = 600.0
 
 
 def arm(sys: Sys, state_dir: Path, txn: str, seconds: float) -> dict[str, Any]:
@@ -62,31 +58,60 @@ def arm(sys: Sys, state_dir: Path, txn: str, seconds: float) -> dict[str, Any]:
     return {"pid": pid, "start": start_ticks(pid), "boot": boot_id()}
 
 
-def confirm(state_dir: Path = STATE_DIR, txn: str = "last") -> Transaction:
-    """Keeps what transaction `txn` changed. UsageError when there is nothing to confirm, or when it is too late."""
+def confirm(
+    state_dir: Path = STATE_DIR, txn: str = "last", *, sys: Sys | None = None, for_good: bool = False
+) -> Transaction:
+    """Keeps what transaction `txn` changed. UsageError when there is nothing to confirm, or when it is too late.
+
+    What takes effect at the next boot is confirmed after that boot; what is confirmed before it holds until then
+    (`kept`), unless `for_good`.
+    """
     with locked(state_dir, "confirm", wait_s=5.0):
         journal = open_journal(state_dir, txn)
         found = of(journal)
         if found.status != "unconfirmed":
             late = "it was not confirmed in time" if found.confirm_by and not found.confirmed else ""
             raise UsageError(f"transaction {found.txn} is {found.status}: there is nothing to confirm", why=late)
+        if found.guard.get("mode") == "after boot" and found.boot == boot_id() and not for_good:
+            if not found.confirm_by or found.kept:
+                raise UsageError(
+                    f"transaction {found.txn} takes effect at the next boot: nothing can be said of it yet",
+                    fix="reboot, then confirm; or --for-good, which keeps it also when the box does not come up",
+                )
+            journal.add("kept", at=time.time())
+            _let_go(found.watchdog)
+            return of(journal)
         journal.add("confirmed", at=time.time())
         _let_go(found.watchdog)
+        with contextlib.suppress(SysFault):  # the unit that stays finds nothing to do, and tries again to be removed
+            remove(sys or LiveSys(), journal)
         return of(journal)
 
 
 def pending(state_dir: Path = STATE_DIR) -> list[str]:
-    """One sentence for each transaction that waits to be confirmed. The process that would undo it does not outlive a
-    reboot: then it waits for somebody to decide."""
-    said = []
-    for found in transactions(state_dir):
-        if found.status == "unconfirmed":
-            pid, start = int(found.watchdog.get("pid", 0)), found.watchdog.get("start")
-            watched = found.watchdog.get("boot") == boot_id() and start_ticks(pid) == start != 0
-            left = max(0.0, found.confirm_by - time.time())
-            what = f"is undone in {left:.0f} s" if watched else "is not undone by itself any more: its process is gone"
-            said.append(f"transaction {found.txn} {what}; redline node confirm keeps it, redline node revert undoes it")
-    return said
+    """One sentence for each transaction that waits to be confirmed."""
+    ways = "redline node confirm keeps it, redline node revert undoes it"
+    return [
+        f"transaction {found.txn} {_what_happens(found)}; {ways}"
+        for found in transactions(state_dir)
+        if found.status == "unconfirmed"
+    ]
+
+
+def _what_happens(found: Transaction) -> str:
+    pid, start = int(found.watchdog.get("pid", 0)), found.watchdog.get("start")
+    this_boot = found.boot == boot_id()
+    if this_boot and not found.kept and found.watchdog.get("boot") == boot_id() and start_ticks(pid) == start != 0:
+        return f"is undone in {max(0.0, found.confirm_by - time.time()):.0f} s"
+    seconds = float(found.guard.get("seconds", 0.0))
+    if found.guard.get("mode") == "after boot" and this_boot:
+        return f"takes effect at the next boot, and is undone {seconds:.0f} s after it unless confirmed then"
+    if found.guard.get("mode") == "after boot":
+        left = max(0.0, seconds - time.clock_gettime(time.CLOCK_BOOTTIME))
+        return f"is undone in about {left:.0f} s" if left else "is being undone, or could not be: systemctl --failed"
+    if found.guard and this_boot:
+        return "is undone by the next boot: the process that would undo it now is gone"
+    return "is not undone by itself any more: its process is gone"
 
 
 def _let_go(watchdog: dict[str, Any]) -> None:
@@ -111,12 +136,9 @@ def watch(sys: Sys, state_dir: Path, txn: str, seconds: float) -> str:
         time.sleep(min(left, 60.0))
     with locked(state_dir, "commit-confirm", wait_s=LOCK_S):
         found = of(open_journal(state_dir, txn))
-        if found.confirmed or not found.holds:
+        if found.confirmed or found.kept or not found.holds:
             return f"{found.status}: nothing to do"
-        # live values are overwritten whoever set them: the way into the box is at stake. Files only matter at the next
-        # boot, and an edited one may be somebody's repair.
-        done = revert_locked(sys, state_dir, txn, force=LIVE, leave=True)
-    return f"reverted {len(done.undone)} changes" + (f", left {len(done.left)}" if done.left else "")
+        return give_up(sys, state_dir, txn)
 
 
 def main() -> None:

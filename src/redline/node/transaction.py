@@ -48,7 +48,11 @@ class Transaction:
     why: str = ""
     confirm_by: float = 0.0
     confirmed: bool = False
+    kept: bool = False
+    """Confirmed for as long as the box is not started again: what only a boot can prove still waits."""
     watchdog: dict[str, Any] = field(default_factory=dict)
+    guard: dict[str, Any] = field(default_factory=dict)
+    """What the next boot does about it: `mode`, `seconds`, and `files`: how many of the first steps are its unit."""
     foreign_left: list[str] = field(default_factory=list)
     purpose: dict[str, Any] = field(default_factory=dict)
     """Empty for changes that are meant to stay."""
@@ -57,7 +61,8 @@ class Transaction:
     def status(self) -> Status:
         if not self.steps:
             return "empty"
-        if self.ended == "applied" and self.confirm_by and not self.confirmed:
+        waits = (self.confirm_by > 0 and not self.kept) or self.guard.get("mode") == "after boot"
+        if self.ended == "applied" and waits and not self.confirmed:
             return "unconfirmed"
         return self.ended or "unfinished"  # type: ignore[return-value]
 
@@ -75,7 +80,7 @@ def of(journal: Journal) -> Transaction:
         step = found.steps[index] if 0 <= index < len(found.steps) else None
         if what == "begin":
             found.at, found.boot = record["at"], record["boot"]
-            found.purpose = record.get("purpose", {})
+            found.purpose, found.guard = record.get("purpose", {}), record.get("guard", {})
             planned = [_images(fields) for fields in record["before"]]
             changes = [Change.from_json(fields) for fields in record["changes"]]
             found.steps = [Step(change, images) for change, images in zip(changes, planned, strict=True)]
@@ -85,6 +90,8 @@ def of(journal: Journal) -> Transaction:
             found.watchdog, found.confirm_by = record, record["confirm_by"]
         elif what == "confirmed":
             found.confirmed = True
+        elif what == "kept":
+            found.kept = True
         elif what == "resumed":
             found.boot = record["boot"]
         elif what == "end":

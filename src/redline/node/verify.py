@@ -42,7 +42,7 @@ def verify(sys: Sys, state_dir: Path = STATE_DIR, txn: str = "") -> list[Verifie
         _verify_step(sys, state_dir, one, step)
         for one in holding
         for step in one.steps
-        if last[step.change.label] == one.txn
+        if last[step.change.label] == one.txn and not (step.undone and one.status != "unfinished")
     ]
 
 

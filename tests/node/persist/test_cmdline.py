@@ -47,6 +47,14 @@ def test_against_a_shell_on_debian(tmp_path: Path) -> None:
     assert cmdline(box, [THP]).changes == []
 
 
+def test_what_several_places_want_is_one_argument(tmp_path: Path) -> None:
+    """Every card has a place of its own, and the kernel one command line."""
+    form = cmdline(folder_box(tmp_path), [IOMMU, IOMMU, THP])
+    assert form.changes[-1].arguments == ("iommu=pt", "transparent_hugepage=madvise")
+    carry_out(FakeSys(tmp_path), form)
+    assert arguments_by_shell(tmp_path) == "quiet iommu=pt transparent_hugepage=madvise"
+
+
 def test_odd_characters_survive_the_shell(tmp_path: Path) -> None:
     box = folder_box(tmp_path)
     carry_out(box, cmdline(box, [setting("x", 'a"b$c`d\\e', "cmdline")]))

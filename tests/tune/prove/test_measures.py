@@ -70,6 +70,14 @@ def test_short_connections_to_an_engine_that_is_started_for_every_round(tmp_path
     assert len(PacedEngine.started) == 6
 
 
+def test_short_connections_to_an_engine_that_is_up_for_all_settings(tmp_path: Path) -> None:
+    speed = {"speed-file": planted(tmp_path / "box")}
+    done = run(tmp_path, speed, "control", f"{PLANTED}=1", measure="http", metrics=("failed_share",), http=_target())
+    assert [proof.rounds for proof in done.proofs] == [3, 3]
+    assert len(PacedEngine.started) == 1
+    assert [running.stops for running in PacedEngine.started] == [1]
+
+
 def _target() -> Any:
     from redline.tune.prove.http import Target
 

@@ -163,8 +163,46 @@ _FUNCTIONS = {
 }
 
 
-def bash(plan: Plan) -> str:
-    """The script. Its exit code is 1 when the kernel refused a value; everything else is then done all the same."""
+_DRIVERS = r"""
+drivers() { # in a shell of its own: what it refuses ends it, and nothing was set yet
+  if [ -n "$ROOT" ]; then
+    echo "not run on a copy: drivers and libraries"
+    return 0
+  fi
+  bash -c "$DRIVERS" "$0" "$@"
+}
+"""
+
+_END_WITH_DRIVERS = r"""  echo "$changed changed"
+}
+
+drove=0
+case "${1:-}" in
+  "")
+    drivers || drove=$?
+    case "$drove" in 0 | 4) ;; *) exit "$drove" ;; esac
+    forth
+    ;;
+  --check)
+    drivers --check || exit $?
+    ;;
+  --revert)
+    back
+    echo "drivers and libraries stay: their packages are for apt-get or dnf to remove"
+    ;;
+  *)
+    echo "usage: $0 [--check | --revert]" >&2
+    exit 2
+    ;;
+esac
+if [ "$failed" = 0 ]; then exit "$drove"; fi
+exit 1
+"""
+
+
+def bash(plan: Plan, drivers: str = "") -> str:
+    """The script. Its exit code is 1 when the kernel refused a value; everything else is then done all the same.
+    `drivers`: a script that is run first; the settings are made when it ends with 0, or with 4 for a reboot."""
     redone = [_run(change.redo_argv) for change in reversed(plan.changes) if change.redo_argv]
     done = [line for change in plan.changes for line in _lines(change)]
     kinds = {(change.kind, change.kind == "file" and change.after is None) for change in plan.changes}
@@ -172,7 +210,9 @@ def bash(plan: Plan) -> str:
     keeping = [_REMEMBER] if any(kind != "command" for kind, _ in kinds) else []
     keeping += [_KEEP] if any(kind == "file" for kind, _ in kinds) else []
     more = keeping + [text for kind, text in _FUNCTIONS.items() if kind in kinds]
-    return "".join([_HEAD, *more, _BACK, *redone, _MIDDLE, *(done or ["  :\n"]), _END])
+    first = [f"\nDRIVERS=\"$(\n  cat <<'REDLINE_DRIVERS'\n{drivers}REDLINE_DRIVERS\n)\"\n", _DRIVERS] if drivers else []
+    end = _END_WITH_DRIVERS if drivers else _END
+    return "".join([_HEAD, *first, *more, _BACK, *redone, _MIDDLE, *(done or ["  :\n"]), end])
 
 
 def _lines(change: Change) -> list[str]:

@@ -12,14 +12,16 @@ import yaml
 from redline.node.change import Change, value_of
 from redline.node.plan import Plan
 
+DRIVERS, REBOOT_FILE = "/usr/local/sbin/redline-drivers", "/run/redline-reboot"
 HEAD = "Written by `redline node export`"
 _OF_A_CONTAINER = re.compile(r"/proc/sys/net/(?:core/somaxconn$|ipv6/|ipv4/(?!tcp_mem$|udp_mem$|tcp_max_orphans$))")
 """Settings that a network namespace has of its own; the others are the host's, and Docker refuses them."""
 
 
-def ansible(plan: Plan) -> str:
-    """A playbook of built-in modules. Running it twice changes nothing the second time; `--check` works."""
-    tasks: list[dict[str, Any]] = []
+def ansible(plan: Plan, drivers: str = "") -> str:
+    """A playbook of built-in modules. Running it twice changes nothing the second time; `--check` works. `drivers`: a
+    script that is put on the box and run there first, unless its own check says that nothing is missing."""
+    tasks: list[dict[str, Any]] = _ansible_drivers(drivers) if drivers else []
     fresh: list[str] = []
     for number, change in enumerate(plan.changes):
         name = f"{', '.join(change.tunable_ids)}: {change.label}"
@@ -42,6 +44,21 @@ def ansible(plan: Plan) -> str:
     return _yaml([play], HEAD)
 
 
+def _ansible_drivers(script: str) -> list[dict[str, Any]]:
+    run, check = {"argv": [DRIVERS]}, {"argv": [DRIVERS, "--check"]}
+    return [
+        {"name": "drivers and libraries: the script",
+         "ansible.builtin.copy": {"dest": DRIVERS, "content": _untemplated(script), "mode": "0755"}},
+        {"name": "drivers and libraries: what is missing", "ansible.builtin.command": check, "register": "drivers",
+         "check_mode": False, "changed_when": False, "failed_when": False},
+        {"name": "drivers and libraries", "ansible.builtin.command": run, "register": "installed",
+         "when": "drivers.rc not in [0, 4]", "failed_when": "installed.rc not in [0, 4]"},
+        {"name": "drivers and libraries: reboot this box",
+         "ansible.builtin.debug": {"msg": "reboot, then run this again"},
+         "when": "4 in [drivers.rc, installed.rc | default(0)]"},
+    ]  # fmt: skip
+
+
 def _ansible_file(change: Change) -> dict[str, Any]:
     if change.after is None:
         return {"ansible.builtin.file": {"path": change.path, "state": "absent"}}
@@ -50,15 +67,26 @@ def _ansible_file(change: Change) -> dict[str, Any]:
     except UnicodeDecodeError:
         content = "{{ '" + base64.b64encode(change.after).decode() + "' | b64decode(encoding='latin-1') }}"
     else:
-        # what stands between braces would be a template of Ansible's
-        content = content if "{{" not in content and "{%" not in content else f"{{% raw %}}{content}{{% endraw %}}"
+        content = _untemplated(content)
     mode = f"{change.mode or 0o644:04o}"
     return {"ansible.builtin.copy": {"dest": change.path, "content": content, "mode": mode}}
 
 
-def cloud_init(plan: Plan) -> str:
-    """User data of a new machine: files first, then at the end of the first boot the values and the commands."""
-    files, commands = [], []
+def _untemplated(text: str) -> str:
+    """What stands between such braces would be a template, or a remark, of Ansible's."""
+    return f"{{% raw %}}{text}{{% endraw %}}" if re.search(r"\{[{%#]", text) else text
+
+
+def cloud_init(plan: Plan, drivers: str = "") -> str:
+    """User data of a new machine: files first, then at the end of the first boot the values and the commands.
+
+    `drivers`: a script that is run before them; the machine is started again when it asks for that.
+    """
+    files: list[dict[str, Any]] = []
+    commands: list[list[str]] = []
+    if drivers:
+        files.append({"path": DRIVERS, "permissions": "0755", "owner": "root:root", "content": drivers})
+        commands.append([DRIVERS])
     for change in plan.changes:
         if change.kind == "file" and change.after is not None:
             mode = f"{change.mode or 0o644:04o}"
@@ -71,7 +99,11 @@ def cloud_init(plan: Plan) -> str:
             commands.append(list(change.argv))
         else:
             commands.append(["sh", "-c", write_unless(change)])
-    document = {name: value for name, value in (("write_files", files), ("runcmd", commands)) if value}
+    document: dict[str, Any] = {name: value for name, value in (("write_files", files), ("runcmd", commands)) if value}
+    if drivers:
+        document["power_state"] = {
+            "mode": "reboot", "message": "the driver is loaded at the next boot", "condition": f"test -e {REBOOT_FILE}",
+        }  # fmt: skip
     return "#cloud-config\n" + _yaml(document, HEAD)
 
 

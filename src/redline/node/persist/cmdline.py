@@ -27,7 +27,7 @@ def argument(one: Setting) -> str:
 
 def cmdline(sys: Sys, settings: Sequence[Setting]) -> Form:
     """The arguments for every kernel from the next boot on."""
-    arguments = [argument(one) for one in settings]
+    arguments = list(dict.fromkeys(argument(one) for one in settings))  # several places may want the same
     if family(sys) == "rhel" or (program(sys, "grubby") and family(sys) != "debian"):
         return _grubby(sys, settings, arguments)
     if sys.exists("/etc/default/grub") and sys.exists(GRUB_CONFIG):

@@ -21,6 +21,7 @@ from redline.store.rows import PointRow
 from redline.tune.preflight import Job
 from redline.tune.prove.candidate import Candidate
 from redline.tune.prove.switch import Switch
+from redline.tune.prove.ways import CpusSwitch
 
 KEY = "prove"
 """What a point's outcome calls the signals of its round."""
@@ -53,6 +54,8 @@ class Arms:
         """The box as `label` wants it. NodeFault when it is not so any more at the end: the round does not count."""
         switch, wanted = self.values[label]
         if self.live:
+            if isinstance(switch, CpusSwitch):
+                switch.pids = pids
             switch.to(wanted)
             time.sleep(self.settle_s)
         else:

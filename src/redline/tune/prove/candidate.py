@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from redline.errors import UsageError
+from redline.node.apply import explain
 from redline.node.audit import audit, chosen
-from redline.node.change import Change
+from redline.node.change import Change, value_of
+from redline.node.coupled import partners
 from redline.node.judge import Judged, judge
 from redline.node.meets import is_met
 from redline.node.plan import plan
 from redline.node.sys import Sys, SysFault
 from redline.node.tunables.tunable import AT_START, PROFILES, Profile, Tunable, Want, as_is
 
-CONTROL, PREWARM, PIN = "control", "load.prewarm", "numa.pin"
+CONTROL, PREWARM, PIN, CPUS = "control", "load.prewarm", "numa.pin", "engine.cpus"
 WAYS = {
     CONTROL: "nothing is changed at all: shows what chance does",
     PREWARM: "the model's files are read into the page cache before the engine starts, against dropped from it",
     PIN: "the engine is started on the CPUs and the memory of one NUMA node, against on all",
+    CPUS: "the engine has so many CPUs, or these, against all",
 }
 """What can be proved beside the rows of the table: ways to start the engine."""
 MAX_RISK = 2
@@ -38,11 +42,14 @@ class Candidate:
     at_start: bool = False
     why_not: str = ""
     signal: str = ""
+    shared: bool = False
+    """Another candidate of this run has the same present value."""
 
     @property
     def labels(self) -> tuple[str, str]:
         """Names of the two sides in tables."""
-        return f"{self.id}={self.present} (present)", f"{self.id}={self.wanted}"
+        against = f", against {self.wanted}" if self.shared else ""
+        return f"{self.id}={self.present} (present{against})", f"{self.id}={self.wanted}"
 
 
 @dataclass(frozen=True)
@@ -73,12 +80,16 @@ def candidates(sys: Sys, settings: Sequence[str], limits: Limits) -> list[Candid
         return [_candidate(sys, tunable, _Asked(id_, "", None), limits) for id_ in ids for tunable in chosen([id_])]
     found: dict[str, Candidate] = {}
     for asked in map(_parsed, settings):
-        made = [_way(asked)] if asked.name in WAYS else _rows(sys, asked, limits)
+        if asked.name.startswith("/"):
+            made = [_attribute(sys, asked)]
+        else:
+            made = [_way(asked)] if asked.name in WAYS else _rows(sys, asked, limits)
         for one in made:
             if one.labels[1] in found:
                 raise UsageError(f"{one.id} is asked for twice")
             found[one.labels[1]] = one
-    return list(found.values())
+    times = Counter(one.labels[0] for one in found.values())
+    return [replace(one, shared=times[one.labels[0]] > 1) for one in found.values()]
 
 
 def _parsed(text: str) -> _Asked:
@@ -93,7 +104,32 @@ def _way(asked: _Asked) -> Candidate:
         return Candidate(CONTROL, "the same", "the same again")
     if asked.name == PREWARM:
         return Candidate(PREWARM, "cold", "warm", at_start=True, signal="resident_share")
+    if asked.name == CPUS:
+        if not asked.value:
+            raise UsageError("engine.cpus is compared at how many CPUs?", fix="engine.cpus=4, or engine.cpus=0-3")
+        return Candidate(CPUS, "all", asked.value, signal="run_queue_ms")
     return Candidate(PIN, "everywhere", f"node {asked.value or 0}", at_start=True, signal="remote_pages")
+
+
+def _attribute(sys: Sys, asked: _Asked) -> Candidate:
+    """An attribute of the kernel that no row of the table knows, by its path. Nothing is known of what it does."""
+    path = asked.name
+    if not path.startswith(("/proc/sys/", "/sys/")) or ".." in path:
+        raise UsageError(f"{path} is no attribute of the kernel", fix="a path below /proc/sys or /sys, =VALUE")
+    if asked.value is None:
+        raise UsageError(f"{path} is compared at what value?", fix=f"{path}=VALUE")
+    try:
+        before = sys.read(path)
+    except SysFault as fault:
+        return Candidate(path, "?", asked.value, why_not=explain(fault))
+    present = value_of(before)
+    if present == asked.value:
+        return Candidate(path, present, asked.value, why_not=f"it is {present} already")
+    change = Change(
+        *("attribute", path, before, asked.value.encode(), (path,)),
+        coupled=tuple(partner for partner in partners(path) if sys.exists(partner)),
+    )
+    return Candidate(path, present, asked.value, changes=(change,))
 
 
 def _can_be_set(one: Judged) -> bool:

@@ -64,6 +64,8 @@ class _Measure:
     arms: Arms
     restarts: bool
     always: bool = False
+    _up: ExitStack = field(default_factory=ExitStack)
+    _server: Server | None = None
 
     def jobs(self, candidate: Candidate, engine: Callable[[bool], Engine]) -> list[Job]:
         """One for the present and one for the wanted value."""
@@ -86,7 +88,19 @@ class _Measure:
         slo = self.context.experiment.slo.terms
         return sides_of(self.context.store, self.context.run_id, candidate.labels, slo)
 
-    def close(self) -> None: ...
+    def running(self) -> Server:
+        """An engine that stays up for all settings that one can feel while it runs."""
+        if self._server is None:
+            folder = self.context.store.artifact_dir(self.context.run_id) / "engine"
+            folder.mkdir(parents=True, exist_ok=True)
+            seed, progress = self.context.experiment.seed, self.context.events.phase
+            up = serve(self.model, self.spec, artifacts=folder, seed=seed, progress=progress)
+            self._server = self._up.enter_context(up)
+        return self._server
+
+    def close(self) -> None:
+        self._server = None
+        self._up.close()
 
 
 @dataclass
@@ -94,8 +108,6 @@ class Bench(_Measure):
     """TTFT, ITL and throughput under load. An engine that can stay up is started once for all settings."""
 
     kind: Kind = "bench"
-    _up: ExitStack = field(default_factory=ExitStack)
-    _server: Server | None = None
 
     def run(self, candidate: Candidate, switch: Switch) -> None:
         self.arms.stand_for(candidate, switch)
@@ -105,25 +117,9 @@ class Bench(_Measure):
             for number, job in self.in_turns(self.arranged(candidate, switch)):
                 run_trial(self.context, job, number, plan_of(self.context.experiment))
             return
-        server = self._running()
+        server = self.running()
         jobs = self.jobs(candidate, lambda _: HeldEngine(self.engine, server))
         run_rounds(self.context, jobs, 0, numbers_of(self.context.experiment, 0))
-
-    def _running(self) -> Server:
-        if self._server is None:
-            folder = self.context.store.artifact_dir(self.context.run_id) / "engine"
-            folder.mkdir(parents=True, exist_ok=True)
-            spec = self.spec
-            up = serve(self.model, spec, artifacts=folder, seed=self.context.experiment.seed, progress=self._phase)
-            self._server = self._up.enter_context(up)
-        return self._server
-
-    def _phase(self, text: str) -> None:
-        self.context.events.phase(text)
-
-    def close(self) -> None:
-        self._server = None
-        self._up.close()
 
 
 @dataclass
@@ -136,6 +132,8 @@ class Http(_Measure):
     def run(self, candidate: Candidate, switch: Switch) -> None:
         self.arms.stand_for(candidate, switch)
         self.arms.live = not candidate.at_start
+        if candidate.at_start:
+            self.close()  # two engines would share the box
         jobs = self.arranged(candidate, switch) if candidate.at_start else self.jobs(candidate, lambda _: self.engine)
         for number, job in self.in_turns(jobs):
             with self._address(job) as (target, pids):
@@ -143,16 +141,18 @@ class Http(_Measure):
 
     @contextmanager
     def _address(self, job: Job) -> Iterator[tuple[Target, tuple[int, ...]]]:
-        if self.arms.live:
+        if not self.arms.live:
+            with _started(self.context, job) as server:
+                yield self._at(server)
+        elif self.spec.kind == "url":
             yield self.target, self.arms.pids or pids_at(self.target.url)
-            return
-        with _started(self.context, job) as server:
-            parts = urlsplit(self.target.url)
-            there = urlsplit(root_of(server.endpoint.base_url))
-            yield (
-                replace(self.target, url=parts._replace(scheme=there.scheme, netloc=there.netloc).geturl()),
-                self.arms.pids or engine_pids(server),
-            )
+        else:
+            yield self._at(self.running())
+
+    def _at(self, server: Server) -> tuple[Target, tuple[int, ...]]:
+        parts, there = urlsplit(self.target.url), urlsplit(root_of(server.endpoint.base_url))
+        target = replace(self.target, url=parts._replace(scheme=there.scheme, netloc=there.netloc).geturl())
+        return target, self.arms.pids or engine_pids(server)
 
     def _round(self, job: Job, number: int, target: Target, pids: tuple[int, ...]) -> None:
         store, stop = self.context.store, self.context.stop

@@ -30,12 +30,12 @@ from redline.store.store import Store
 from redline.tune.events import Events
 from redline.tune.preflight import adapter
 from redline.tune.prove.arms import Arms
-from redline.tune.prove.candidate import CONTROL, MAX_RISK, PIN, PREWARM, Candidate, Limits, candidates
+from redline.tune.prove.candidate import CONTROL, CPUS, MAX_RISK, PIN, PREWARM, Candidate, Limits, candidates
 from redline.tune.prove.engines import RestartedUrl
 from redline.tune.prove.http import Target
 from redline.tune.prove.measures import METRICS, Bench, Http, Kind, Load, Measure
 from redline.tune.prove.switch import JournalSwitch, NoSwitch, Switch, hang_up_interrupts, mine, refuse_leftovers
-from redline.tune.prove.ways import PinSwitch, WarmSwitch, binding_for
+from redline.tune.prove.ways import CpusSwitch, PinSwitch, WarmSwitch, binding_for, cpus_for
 from redline.tune.stop import Stop
 from redline.tune.trial import Context, context_of
 
@@ -249,6 +249,11 @@ class _Trial:
             return NoSwitch()
         if one.id == PREWARM:
             return WarmSwitch(self._files()) if self._files() else "the files of the model are not known here"
+        if one.id == CPUS:
+            if self.context.experiment.engines[0].kind == "url":
+                return "only of an engine that redline starts itself: a killed trial would leave another one bound"
+            cpus = cpus_for(one.wanted)
+            return cpus if isinstance(cpus, str) else CpusSwitch(cpus)
         if one.id == PIN:
             found = binding_for(self.sys, one.wanted)
             return found if isinstance(found, str) else PinSwitch(found)
