@@ -145,7 +145,7 @@ def test_an_engine_that_fails_says_so(llm: LLM) -> None:
         def broken(*_: object) -> object:
             raise RuntimeError("planted")
 
-        other.engine.loop.runner.launch = broken  # type: ignore[method-assign, assignment]
+        other.engine.loop.runner.launch = broken  # type: ignore[method-assign, union-attr]
         with pytest.raises(RuntimeError, match="planted"):
             other.generate("x", GREEDY)
         with pytest.raises((RuntimeError, ValueError), match="planted"):

@@ -9,6 +9,9 @@ import typer
 
 from redline.cli.node_options import Copy, NoPersist, Only, ProfileOption, Skip
 
+Form = Annotated[
+    Literal["bash", "ansible", "cloud-init", "tuned", "compose", "systemd"], typer.Option("--as", help="form")
+]
 WithDrivers = Annotated[
     bool | None,
     typer.Option(
@@ -22,6 +25,8 @@ Component = Annotated[
 ExperimentFile = Annotated[
     Path | None, typer.Option("--file", "-f", metavar="YAML", help="compose: the whole stack of this experiment")
 ]
+EngineName = Annotated[str, typer.Option(help="with -f: which engine of the experiment")]
+ModelName = Annotated[str, typer.Option(help="with -f: which model of the experiment")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="file to write; stdout when not given")]
 
 
@@ -30,9 +35,7 @@ def register(app: typer.Typer) -> None:
 
 
 def command(
-    form: Annotated[
-        Literal["bash", "ansible", "cloud-init", "tuned", "compose", "systemd"], typer.Option("--as", help="form")
-    ],
+    form: Form,
     output: Output = None,
     profile: ProfileOption = "latency",
     only: Only = None,
@@ -43,8 +46,8 @@ def command(
     component: Component = None,
     root: Copy = None,
     file: ExperimentFile = None,
-    engine: Annotated[str, typer.Option(help="with -f: which engine of the experiment")] = "",
-    model: Annotated[str, typer.Option(help="with -f: which model of the experiment")] = "",
+    engine: EngineName = "",
+    model: ModelName = "",
     gpus: Annotated[str, typer.Option(help="with -f: all, none, or numbers such as 0,1")] = "all",
     as_json: Annotated[bool, typer.Option("--json", help="the text and the notes as JSON")] = False,
 ) -> None:

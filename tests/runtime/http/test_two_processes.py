@@ -69,7 +69,8 @@ def test_answers_grammars_and_counters_until_the_engine_is_killed(server: Proces
 
 
 def test_a_stop_of_the_whole_group_drains_and_a_killed_server_takes_its_engine_along(server: Process) -> None:
-    engine, ends = engine_of(server), []
+    engine = engine_of(server)
+    ends: list[str | None] = []
 
     def one() -> None:
         with server.client() as client:
