@@ -41,10 +41,10 @@ for tool in "$@"; do
     # the configured index may have the CPU build; PyTorch's own is asked only where it has not
     [ -z "$before" ] || "$folder/$tool/bin/pip" install -q "$before+cpu" 2>/dev/null ||
         "$folder/$tool/bin/pip" install -q "$before" --extra-index-url https://download.pytorch.org/whl/cpu
-    if [ "$tool" = sglang ]; then # the wheel alone, then what its benchmark imports
-        "$folder/$tool/bin/pip" install -q --no-deps "$wanted"
+    if [ "$tool" = sglang ]; then # what its benchmark imports, then the wheel alone
         "$folder/$tool/bin/pip" install -q aiohttp datasets msgspec numpy orjson pillow psutil pybase64 pyzmq requests \
-            tqdm transformers
+            tqdm transformers==5.19.0
+        "$folder/$tool/bin/pip" install -q --no-deps "$wanted"
     else
         "$folder/$tool/bin/pip" install -q "$wanted"
     fi
