@@ -10,7 +10,7 @@ from redline.load.linger import Linger
 from redline.load.paced.server import PacedServer
 from redline.load.prompts import prompt_source
 from redline.spec.load import LoadPoint
-from tests.load.scripted import ScriptedServer
+from tests.load.scripted import ScriptedServer, Step
 from tests.load.servers import fast, push, workload
 from tests.load.streams import DONE, OK_HEAD, chunked, text_event
 
@@ -24,9 +24,10 @@ def _conns(streaming: int, silent: int = 0) -> Any:
 
 def _after_a_second(chunks_per_s: int, streaming: int, silent: int = 0, answers: int = 0, **bounds: int) -> int:
     linger = Linger(cast(Target, SimpleNamespace(**{"linger_ns": _MS, "linger_most_ns": 4 * _MS, **bounds})))
-    linger.reads, linger.answers = chunks_per_s, answers
-    linger.adapt(_conns(streaming, silent), _SECOND)
-    assert linger.reads == 0
+    for _ in range(2):
+        linger.reads, linger.answers = chunks_per_s, answers
+        linger.adapt(_conns(streaming, silent), _SECOND)
+        assert linger.reads == 0
     return linger.ns
 
 
@@ -51,20 +52,23 @@ def test_where_requests_wait_for_answers_the_rest_stays_short_and_without_a_ring
     assert _after_a_second(100, 100, linger_ns=0, linger_most_ns=0) == 0
 
 
-@pytest.mark.parametrize(("gap_ms", "by_chance"), [(2, 0.15), (20, 0.015)])
-def test_chunks_that_answer_a_read_end_the_rest_unless_chance_explains_them(gap_ms: int, by_chance: float) -> None:
+@pytest.mark.parametrize(("gap_ms", "no_proof"), [(4, 0.4), (20, 0.25)])
+def test_chunks_that_answer_a_read_end_the_rest_unless_something_else_explains_them(
+    gap_ms: int, no_proof: float
+) -> None:
+    """Chance explains some, and a starved server's bursts explain a quarter."""
     chunks = 80 * 1000 // gap_ms
-    assert _after_a_second(chunks, 80, answers=int(chunks * by_chance * 1.5))
-    assert not _after_a_second(chunks, 80, answers=chunks // 2)
+    assert _after_a_second(chunks, 80, answers=int(chunks * no_proof))
+    assert not _after_a_second(chunks, 80, answers=int(chunks * (no_proof + 0.2)))
 
 
 @pytest.mark.parametrize("nodelay", [False, True])
 def test_a_server_that_waits_for_acknowledgements_is_read_at_once(nodelay: bool) -> None:
     pair, last = chunked(text_event("a"), last=False), chunked(text_event("z", "stop"), DONE)
-    steps = [OK_HEAD, *[*pair, 0.001, *pair, 0.03] * 20, *last]
+    steps: list[Step] = [OK_HEAD, *[*pair, 0.001, *pair, 0.03] * 40, *last]
     with PacedServer(fast()) as well, ScriptedServer(lambda _: steps, nodelay=nodelay) as server:
         prompts = prompt_source(well.endpoint, workload(), seed=1, tokenizer_path=None, needed=20)
-        result = push(cast(Any, server), LoadPoint("poisson", 10.0), prompts=prompts, requests=12, warmup_requests=0)
+        result = push(cast(Any, server), LoadPoint("poisson", 10.0), prompts=prompts, requests=16, warmup_requests=0)
     if result.outcome.stamps["tier"] != "packet":
         pytest.skip("no packet ring here, and so nothing is read late (CAP_NET_RAW)")
     assert not any(record.failed for record in result.measured)

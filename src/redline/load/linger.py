@@ -6,7 +6,8 @@ chunk by chunk as before, so that one that has to fall back to its socket's stam
 
 Reading is also what acknowledges a chunk. A server that holds small chunks back until the ones before are acknowledged
 (Nagle's algorithm: it has not set TCP_NODELAY) would send later because of a late reader, so for such a server there is
-no rest. Its chunks give it away: they come in the moment after a read of the same stream, more often than by chance.
+no rest. Its chunks give it away: nearly every second one of a pair comes in the moment after a read of the same stream.
+(A server that is starved sends in bursts, of which one in four or five does too: that is no proof.)
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from redline.load.wire import Connection
 ROUND_TRIP_NS = 300_000
 """A chunk that comes so soon after a read of its stream may have waited for the acknowledgement."""
 _PART_OF_GAP = 2
-_FEW = 20
-_SHARE, _TIMES_CHANCE = 0.05, 3
+_ENOUGH = 100  # reads to judge by, twice
+_SHARE, _TIMES_CHANCE = 0.3, 3
 
 
 class Linger:
@@ -31,7 +32,7 @@ class Linger:
         self.ns = self._least = target.linger_ns
         self._most = max(target.linger_most_ns, target.linger_ns)
         self.reads = self.answers = 0
-        self._given_up = False
+        self._looked = self._awaited = self._proofs = 0
 
     def adapt(self, conns: Collection[Connection], elapsed_ns: int) -> bool:
         """After `elapsed_ns` with `reads` reads; True from when on the server was seen to wait for acknowledgements.
@@ -42,8 +43,17 @@ class Linger:
             streaming = sum(1 for conn in conns if conn.data)
             gap = elapsed_ns * streaming // max(self.reads, 1)
             self.ns = min(max(gap // _PART_OF_GAP, self._least), self._most)
-            chance = ROUND_TRIP_NS / max(gap, ROUND_TRIP_NS)
-            if self.answers > max(_FEW, (_SHARE + _TIMES_CHANCE * chance) * self.reads):
-                self.ns, self._given_up = 0, True
+            self._judge(gap)
         self.reads = self.answers = 0
-        return self._given_up
+        return self._proofs > 1
+
+    def _judge(self, gap_ns: int) -> None:
+        self._looked += self.reads
+        self._awaited += self.answers
+        if self._looked >= _ENOUGH:
+            chance = ROUND_TRIP_NS / max(gap_ns, ROUND_TRIP_NS)
+            proven = self._awaited > (_SHARE + _TIMES_CHANCE * chance) * self._looked
+            self._proofs = self._proofs + 1 if proven else 0
+            self._looked = self._awaited = 0
+        if self._proofs > 1:
+            self.ns = 0
