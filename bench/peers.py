@@ -1,6 +1,6 @@
 """redline beside other load generators: all measure the same paced server, whose truth their reports are held against.
 
-    python bench/peers.py --streams 10,100,500 --rounds 3 [--tools redline,vllm,guidellm,aiperf,inference-perf]
+    python bench/peers.py --streams 10,100,500 --rounds 3 [--tools redline,vllm,guidellm,aiperf,inference-perf,sglang]
 
 Tools that are not installed are left out and named (`make vllm`, `make peers`). The client has one core, the server and
 this program another. An error is (reported − true) / true, where the truth is the same definition computed from the
@@ -64,6 +64,7 @@ KEYS = {
         for name in ("mean", "median", "p99")
     ),
 }
+KEYS["sglang"] = tuple(f"{name}_{metric}_ms" for metric in ("ttft", "itl") for name in ("mean", "median", "p99"))
 NAMES = ("ttft_mean", "ttft_p50", "ttft_p99", "itl_mean", "itl_p50", "itl_p99")
 
 

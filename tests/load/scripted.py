@@ -22,8 +22,9 @@ Script = Callable[[int], Iterable[Step]]
 class ScriptedServer:
     """Answers request n (from 0, in the order of arrival) with `script(n)`."""
 
-    def __init__(self, script: Script) -> None:
+    def __init__(self, script: Script, *, nodelay: bool = True) -> None:
         self._script = script
+        self._nodelay = nodelay
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self._over = threading.Event()
         self._lock = threading.Lock()
@@ -59,7 +60,7 @@ class ScriptedServer:
             except OSError:
                 return
             sock.settimeout(0.1)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, self._nodelay)
             self._start(self._serve, sock)
 
     def _serve(self, sock: socket.socket) -> None:

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from redline.errors import TokenizerMissing, Unsupported
+from redline.errors import EnvironmentFault, TokenizerMissing, Unsupported
 from redline.load.paced.pace import Pace
 from redline.load.paced.server import PacedServer
 from redline.load.record import TokenSource
 from redline.load.tokens import FileTokenizer, ServerTokenizer, best_tokenizer
+from tests.load.scripted import ScriptedServer
 
 tokenizers = pytest.importorskip("tokenizers")
 
@@ -105,3 +106,13 @@ def test_the_server_counts_chats_and_plain_texts() -> None:
         assert made.counts(["a b c"] * 20) == [4] * 20
         [chat] = made.chat_counts([[{"role": "user", "content": "a b c"}]])
         assert chat > 4
+
+
+def test_an_answer_that_is_not_json_is_said_in_words() -> None:
+    page = b"<html>welcome</html>"
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(page)
+    with (
+        ScriptedServer(lambda _: [head + page]) as server,
+        pytest.raises(EnvironmentFault, match=r"/tokenize answered 200, but not in JSON: '<html>welcome"),
+    ):
+        ServerTokenizer(server.endpoint).counts(["a"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import statistics
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,19 +42,23 @@ def vllm(folder: Path, **flags: str) -> Iterator[Endpoint]:
         server.stop()
 
 
-def push(endpoint: Endpoint, work: WorkloadSpec, requests: int) -> list[RequestRecord]:
+def push(endpoint: Endpoint, work: WorkloadSpec, requests: int, point: LoadPoint | None = None) -> list[RequestRecord]:
     records: list[RequestRecord] = []
     prompts = prompt_source(endpoint, work, seed=1, tokenizer_path=None, needed=requests)
-    run_point(
-        endpoint, work, LoadSpec(requests=requests, warmup_requests=2, duration_s=60), LoadPoint("closed", 4),
-        seed=1, prompts=prompts, on_record=records.append,
-    )  # fmt: skip
+    load = LoadSpec(requests=requests, warmup_requests=2, duration_s=60)
+    run_point(endpoint, work, load, point or LoadPoint("closed", 4), seed=1, prompts=prompts, on_record=records.append)
     return [record for record in records if not record.warmup]
+
+
+def all_good(records: list[RequestRecord]) -> list[RequestRecord]:
+    assert [record.error for record in records if record.status is not Status.OK] == []
+    return records
 
 
 @pytest.fixture(scope="module")
 def generating(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
-    with vllm(tmp_path_factory.mktemp("vllm")) as endpoint:
+    flags = {"scheduling-policy": "priority", "max-num-seqs": "4"}
+    with vllm(tmp_path_factory.mktemp("vllm"), **flags) as endpoint:
         yield endpoint
 
 
@@ -71,6 +77,48 @@ def test_responses(generating: Endpoint, stream: bool) -> None:
         assert record.token_source is TokenSource.USAGE
         assert sum(record.chunk_tokens) == 12
     assert max(len(record.chunk_ns) for record in records) > 1 or not stream
+
+
+def test_who_has_priority_is_served_first(generating: Endpoint) -> None:
+    """Four times as many clients as places, and it is vLLM that chooses among those who wait."""
+    classes = [{"name": "later", "weight": 3, "priority": 9}, {"name": "now", "weight": 1, "priority": 0}]
+    records = all_good(push(generating, work("completions", classes=classes), 80, LoadPoint("closed", 16)))
+    waited = {
+        name: statistics.median(one.chunk_ns[0] - one.sent_ns for one in records if one.request_class == name)
+        for name in ("now", "later")
+    }
+    assert waited["now"] < 0.7 * waited["later"]
+
+
+RECORDED = {
+    "jsonl": [{"prompt": "the list of names", "output_tokens": 5}, {"prompt": "a module that", "output_tokens": 9}],
+    "trace": [
+        {"timestamp": 150 * i, "input_length": 24 + i, "output_length": 5 + i, "hash_ids": [i]} for i in range(8)
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", RECORDED)
+def test_what_was_recorded_is_replayed(generating: Endpoint, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "recorded.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in RECORDED[kind]))
+    asked = WorkloadSpec.model_validate({"kind": kind, "path": str(path)})
+    point = LoadPoint("trace", 1.0) if kind == "trace" else None
+    records = all_good(push(generating, asked, 8, point))
+    assert len(records) == 8
+    told = {5, 9} if kind == "jsonl" else set(range(5, 13))
+    assert {record.output_tokens for record in records} == told
+    assert all(record.prompt_tokens == record.asked_prompt_tokens for record in records)
+
+
+def test_sharegpt_conversations_are_replayed(generating: Endpoint, tmp_path: Path) -> None:
+    path = tmp_path / "sharegpt.json"
+    asked = [{"from": "human", "value": "what does getattr do"}, {"from": "gpt", "value": "it looks up a name"}]
+    path.write_text(json.dumps([{"id": str(i), "conversations": asked} for i in range(6)]))
+    made = WorkloadSpec.model_validate({"kind": "sharegpt", "path": str(path), "api": "chat"})
+    records = all_good(push(generating, made, 6))
+    assert len({record.output_tokens for record in records}) == 1, "as long as the recorded answer"
+    assert {record.token_source for record in records} == {TokenSource.USAGE}
 
 
 def test_embeddings(tmp_path: Path) -> None:

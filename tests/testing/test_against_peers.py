@@ -44,6 +44,10 @@ COMPARED = {
         *("successes.latency.time_per_output_token.mean", "successes.latency.inter_token_latency.mean"),
         "successes.latency.request_latency.mean",
     ),
+    "sglang": (
+        *("mean_ttft_ms", "median_ttft_ms", "mean_tpot_ms", "median_tpot_ms", "mean_itl_ms", "mean_e2e_latency_ms"),
+        "median_e2e_latency_ms",
+    ),
 }
 
 

@@ -154,6 +154,8 @@ class Tick:
     loop_lag_ms_max: float = 0.0
     held_back: int = 0
     """Requests that were due while as many as allowed were in flight."""
+    awaits_acks: bool = False
+    """The server holds chunks back until those before them are acknowledged."""
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection
 
-from redline.load.frames import Tick
+from redline.load.frames import End, Tick
 from redline.load.lag import LoopLag
 from redline.load.outbox import Outbox
 from redline.load.stamps import StampClock
@@ -29,6 +29,11 @@ class Health:
     def finished(self, conn: Connection) -> None:
         self.pieces += len(conn.data)
         self.bytes_in += conn.size
+
+    def over(self, end: End, *, good: bool) -> None:
+        self.tick.ended += 1
+        self.tick.good += good
+        self.tick.refused += end is End.CONNECT
 
     def look(self, active: int, conns: Collection[Connection]) -> Tick:
         tick, clock = self.tick, self._clock

@@ -344,6 +344,11 @@ class _Push:
             notes.append(
                 f"{tick.retried} requests were sent again because the server closed an idle connection under them"
             )
+        if tick.awaits_acks:
+            notes.append(
+                "the server holds chunks back until those before them are acknowledged (Nagle; set TCP_NODELAY there): "
+                "its times depend on how soon a client reads, and here it read at once"
+            )
         if tick.clock_steps:
             notes.append(
                 f"the wall clock was set by up to {tick.clock_step_ns / 1e6:.1f} ms while measuring; "

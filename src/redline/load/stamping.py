@@ -25,7 +25,7 @@ _PATIENCE_NS = 300_000_000
 """So long after its end a stream may wait for segments that a busy kernel is late to hand over."""
 _AT_ONCE = 64
 """Streams come free in bursts, one per emptying of the ring; in between the worker wants to be heard and fed."""
-LINGER_NS, LINGER_MOST_NS = 1_000_000, 2_000_000
+LINGER_NS, LINGER_MOST_NS = 1_000_000, 10_000_000
 LINGER_CLOSED_NS = 500_000
 """How late a worker may look at its sockets. Where a request waits for an answer (closed loops, conversations, a cap on
 requests in flight) it leaves that much later at most: send lag, and counted as such. Elsewhere nothing leaves late."""

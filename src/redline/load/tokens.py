@@ -82,7 +82,11 @@ class _Poster:
             said = error_text(reply)
             said = said.replace(self._secret, "***") if self._secret else said
             raise EnvironmentFault(f"{path} answered {answer.status}: {said}")
-        return orjson.loads(reply)
+        try:
+            return orjson.loads(reply)
+        except orjson.JSONDecodeError as error:
+            said = reply[:200].decode("utf-8", "replace")
+            raise EnvironmentFault(f"{path} answered {answer.status}, but not in JSON: {said!r}") from error
 
 
 class ServerTokenizer:

@@ -28,6 +28,22 @@ _VLLM_BENCH = (
 )
 """What `vllm bench serve` runs. The command itself wants a package called vllm, and the CPU build has another name."""
 
+_SGLANG_BENCH = """
+import importlib.util, sys, types
+root = importlib.util.find_spec("sglang").submodule_search_locations[0]
+for name in ("sglang", "sglang.srt", "sglang.srt.utils"):
+    package = types.ModuleType(name)
+    package.__path__ = [root + name.removeprefix("sglang").replace(".", "/")]
+    sys.modules[name] = package
+engine = types.ModuleType("sglang.srt.disaggregation.utils")
+engine.FAKE_BOOTSTRAP_HOST = ""
+sys.modules[engine.__name__] = engine
+from sglang.benchmark.serving import cli_main
+cli_main()
+"""
+"""What `python -m sglang.bench_serving` runs. Its packages' own `__init__` files import the engine, and with it torch
+and CUDA kernels; of these the benchmark uses the name of one host, with `--fake-prefill` alone. They are passed by."""
+
 
 @dataclass(frozen=True)
 class PeerPlan:
@@ -92,9 +108,8 @@ def environment() -> dict[str, str]:
 
 def result(folder: Path) -> Path:
     """The file that holds the results: the one in `folder`, or the folder itself when it holds several."""
-    single = folder / "benchmarks.json"
-    vllm = folder / "vllm.json"
-    return vllm if vllm.exists() else single if single.exists() else folder
+    single = (folder / name for name in ("benchmarks.json", "vllm.json", "sglang.jsonl"))
+    return next((file for file in single if file.exists()), folder)
 
 
 def _vllm(python: Path, plan: PeerPlan, folder: Path) -> list[str]:
@@ -161,11 +176,23 @@ def _inference_perf(python: Path, plan: PeerPlan, folder: Path) -> list[str]:
     return [str(python.parent / "inference-perf"), "-c", str(file)]
 
 
+def _sglang(python: Path, plan: PeerPlan, folder: Path) -> list[str]:
+    load = ["--request-rate", f"{plan.rate}"] if plan.rate else ["--max-concurrency", f"{plan.clients}"]
+    return [
+        *(str(python), "-c", _SGLANG_BENCH, "--backend", "sglang-oai", "--base-url", plan.url, "--model", plan.model),
+        *("--tokenizer", str(plan.tokenizer), "--dataset-name", "random-ids", "--num-prompts", f"{plan.requests}"),
+        *("--random-input-len", f"{plan.prompt_tokens}", "--random-output-len", f"{plan.output_tokens}"),
+        *("--random-range-ratio", "1.0", "--seed", f"{plan.seed}", "--disable-tqdm", "--output-details"),
+        *("--output-file", str(folder / "sglang.jsonl"), *load),
+    ]
+
+
 PEERS: dict[str, Callable[[Path, PeerPlan, Path], list[str]]] = {
     "vllm": _vllm,
     "guidellm": _guidellm,
     "aiperf": _aiperf,
     "inference-perf": _inference_perf,
+    "sglang": _sglang,
 }
 
 
