@@ -1,7 +1,7 @@
 """redline takes a GPU box and a model from bare metal to a proven LLM serving configuration.
 
 The verbs of the command line, as functions: `compare`, `compare_runs` (of stored ones), `bench`, `serve`, `prove` (of
-settings of the box), `doctor`, `sql`; and what they take and give:
+settings of the box), `doctor`, `sql`, `ui`; and what they take and give:
 `load_experiment`, `Experiment`, `Reader` (the results file), `load_report`, `write_files`.
 They are imported when they are first used.
 """
@@ -21,6 +21,7 @@ _EXPORTS = {
     "prove": "redline.tune.prove.prove:prove",
     "doctor": "redline.node.doctor:doctor",
     "sql": "redline.store.sql:query",
+    "ui": "redline.pages.serve:ui",
     "load_experiment": "redline.spec.load_file:load_experiment",
     "Experiment": "redline.spec.experiment:Experiment",
     "Reader": "redline.store.read:Reader",

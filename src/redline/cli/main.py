@@ -21,6 +21,7 @@ VERBS: dict[str, str] = {
     "import": "Keep the results of another tool as a run: vLLM, GuideLLM, AIPerf, SGLang, inference-perf.",
     "report": "Show a stored run again, as a table, Markdown, HTML, charts or JSON.",
     "sql": "Ask the results file in SQL.",
+    "ui": "The results file as pages in a browser, while it is being written too.",
     "node": "Prepare a GPU box: audit its settings, change them, prove it, undo it.",
     "doctor": "What this box can do, what is missing, and how to get it.",
 }
