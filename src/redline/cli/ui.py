@@ -50,9 +50,10 @@ def _token(path: Path | None) -> str:
         raise UsageError(f"no token can be read from {path}", why=str(error)) from error
     if len(text) < 16 or not text.isascii() or not text.isprintable() or set(text) & set(' ;,"\\'):
         raise UsageError(
-            f"{path} holds no token", why="a token is 16 characters or more, without spaces, quotes, commas, semicolons",
+            f"{path} holds no token",
+            why="a token is 16 characters or more, without spaces, quotes, commas, semicolons",
             fix=f"openssl rand -hex 24 > {path}",
-        )  # fmt: skip
+        )
     return text
 
 
@@ -60,9 +61,8 @@ def _say(address: Address, path: Path, as_json: bool) -> None:
     from redline.cli.show import print_json, stderr
 
     if as_json:
-        print_json(
-            {"url": address.url, "host": address.host, "port": address.port, "token": address.token, "db": str(path)}
-        )
+        about = {"host": address.host, "port": address.port, "token": address.token, "db": str(path)}
+        print_json({"url": address.url, **about})
         return
     console = stderr()
     console.print(f"[bold]{address.url}[/]  {path}", soft_wrap=True)

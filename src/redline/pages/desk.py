@@ -89,13 +89,10 @@ def explained(fault: Exception, db: Path) -> tuple[RedlineError, int]:
     if isinstance(fault, RedlineError):
         return fault, 500
     damaged = isinstance(fault, (sqlite3.Error, orjson.JSONDecodeError, ValueError, IndexError, KeyError))
-    return RedlineError(
-        "this page could not be made",
-        why=f"{type(fault).__name__}: {fault}",
-        fix=f"a damaged file shows itself in: redline sql 'PRAGMA integrity_check' --db {db}; else it is a bug of redline"
-        if damaged
-        else "it is a bug of redline; the terminal that it runs in has the details",
-    ), 500
+    said = "this is a bug of redline: the terminal that it runs in has the details"
+    if damaged:
+        said = f"redline sql 'PRAGMA integrity_check' --db {db} tells whether the file is damaged; if it is not, {said}"
+    return RedlineError("this page could not be made", why=f"{type(fault).__name__}: {fault}", fix=said), 500
 
 
 def to_json(value: Any) -> str:

@@ -36,7 +36,7 @@ def load_figures(model: ModelReport, report: Report) -> list[Figure]:
 
 def _over_load(model: ModelReport, report: Report, metric: str, title: str, unit: str, single: bool) -> Figure:
     points = model.comparison.points
-    series = []
+    series: list[dict[str, Any]] = []
     for engine in model.engines:
         for level in ("",) if single else ("p50", "p99"):
             name = f"{metric}.{level}" if level else metric
@@ -72,10 +72,9 @@ def distribution_figures(measured: Iterable[tuple[str, int, Measured]]) -> list[
     found = []
     for metric, title in (("ttft_ms", "TTFT"), ("itl_ms", "ITL"), ("e2e_ms", "E2E")):
         series = [
-            {"name": name, "colour": colour, "x": one.distributions[metric].value, "y": one.distributions[metric].share * 100,
-             "step": True}
+            {"name": name, "colour": colour, "x": line.value, "y": line.share * 100, "step": True}
             for name, colour, one in measured
-            if len(one.distributions[metric].value) > 1
+            if len((line := one.distributions[metric]).value) > 1
         ]  # fmt: skip
         if series:
             values = np.concatenate([one["x"] for one in series])
@@ -99,7 +98,7 @@ def timeline_figures(measured: Measured, colour: int) -> list[Figure]:
     )
     return [
         {
-            "title": title, "unit": unit, "x": {"title": "s since the measurement began"}, "zero": True, "bands": bands,
+            "title": title, "unit": unit, "x": {"title": "s"}, "zero": True, "bands": bands,
             "group": "timeline",
             "series": [
                 {"name": name, "colour": colour, "dash": dash, "x": line.seconds, "y": values, "dots": True}

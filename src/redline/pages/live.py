@@ -28,28 +28,36 @@ SAMPLED = (
     "gpu.utilisation_share", "gpu.memory_used_bytes", "gpu.power_w",
 )  # fmt: skip
 SAMPLED_S = 120
+NEWEST = 500
 
 
 def live_state(desk: Desk, request: Request) -> Response:
     query = request.query_params
-    after, sampled = (_whole(query.get(name, "0")) for name in ("after", "sampled"))
+    asked, sampled = query.get("after", ""), _whole(query.get("sampled", "0"))
     with desk.open() as reader, reader.snapshot():
         row = reader.run(request.path_params["run"])
-        steps = reader.steps(row.id)
-        newest = reader.newest_requests(row.id, after)
+        going_on, steps = row.status == "running", reader.steps(row.id)
         current = next((step for step in reversed(steps) if step["point"] is not None), None)
-        count = reader.points_counts(row.id).get(current["point"], 0) if current else 0
+        point: dict[str, Any] | None = None
+        buckets: list[dict[str, Any]] = []
+        newest: list[tuple[int, ...]] = []
+        after = ""
+        if current is not None:
+            known, last, whole = ([_whole(part) for part in asked.split(".")] + [0, 0, 0])[:3]
+            last, whole = (last, whole) if known == current["point"] else (0, 0)
+            rows = reader.newest_requests(current["point"], last)
+            buckets, fresh, whole = seconds(rows, current["started_ns"], whole)
+            after = f"{current['point']}.{max(fresh, last)}.{whole}"
+            newest = reader.newest_requests(current["point"], most=NEWEST)
+            point = _point(current, reader.points_counts(row.id)[current["point"]], going_on)
         sampled_now = live_samples(reader, row.id, sampled or now_ns() - SAMPLED_S * NS_PER_S, row.started_ns)
-    going_on = row.status == "running"
-    point = _point(current, count, going_on) if current else None
-    buckets, cursor = seconds(newest, current["started_ns"] if current else 0, after)
     return json_answer(
         {
             "going_on": going_on, "status": row.status, "verdict": row.verdict,
             "elapsed_s": (now_ns() - row.started_ns) / NS_PER_S if going_on else row.duration_s,
             "done": sum(step["ended_ns"] is not None and step["point"] is not None for step in steps),
             "points": sum(step["point"] is not None for step in steps), "point": point, "step": _said(steps, point),
-            "buckets": buckets, "after": cursor, "newest": newest_numbers(newest), **sampled_now,
+            "buckets": buckets, "after": after, "newest": newest_numbers(newest), **sampled_now,
         }
     )  # fmt: skip
 
@@ -83,47 +91,43 @@ def _said(steps: Sequence[Any], point: dict[str, Any] | None) -> str:
     return f"{who}: {last['label']}"
 
 
-def seconds(rows: Sequence[tuple[int, ...]], start_ns: int, after: int) -> tuple[list[dict[str, Any]], int]:
-    """Finished requests by the second of the load point in which they ended, and the id to ask after next.
-
-    Seconds that may still grow are given again, whole, next time.
+def seconds(rows: Sequence[tuple[int, ...]], start_ns: int, whole: int) -> tuple[list[dict[str, Any]], int, int]:
+    """Finished requests by the second of the load point in which they ended, from second `whole` on: of those before
+    it `rows` may hold a part only. And (id, second) to go on from: seconds that may still grow come again, whole.
     """
     if not rows:
-        return [], after
+        return [], 0, whole
     table = np.array(rows, np.int64)
-    ids, intended, first, finished, tokens, failed = (table[:, i] for i in (0, 2, 3, 5, 6, 8))
+    ids, intended, first, finished, tokens, failed = (table[:, i] for i in (0, 1, 2, 4, 5, 7))
     second = np.where(finished > 0, (finished - start_ns) // BUCKET_NS, -1)
+    now = min(now_ns(), int(finished.max()) + SETTLED_NS)
+    settled = max(int((now - SETTLED_NS - start_ns) // BUCKET_NS), whole)
     newest = int(second.max())
-    settled = (min(now_ns(), int(finished.max()) + SETTLED_NS) - SETTLED_NS - start_ns) // BUCKET_NS
     found = []
-    for one in range(max(newest - MOST_SECONDS, 0), newest + 1):
+    for one in range(max(newest - MOST_SECONDS, whole), newest + 1):
         mine = second == one
         waits = (first - intended)[mine & (failed == 0) & (first > 0)] / NS_PER_MS
         found.append(
             {
-                "s": one, "finished": int(mine.sum()), "failed": int(failed[mine].sum()),
-                "tokens": int(tokens[mine].sum()),
+                "s": one, "open": start_ns + (one + 1) * BUCKET_NS > now,
+                "finished": int(mine.sum()), "failed": int(failed[mine].sum()), "tokens": int(tokens[mine].sum()),
                 "ttft_p50": float(np.percentile(waits, 50)) if len(waits) else None,
                 "ttft_max": float(waits.max()) if len(waits) else None,
             }
         )  # fmt: skip
-    open_ids = ids[second >= settled]
-    cursor = int(open_ids.min()) - 1 if len(open_ids) else int(ids.max())
-    if after:  # what was whole when it was last given would be a part only
-        whole = int(second[ids == ids.min()][0])
-        found = [one for one in found if one["s"] >= min(whole, settled)]
-    return found, max(cursor, after)
+    growing = ids[second >= settled]
+    return found, int(growing.min()) - 1 if len(growing) else int(ids.max()), settled
 
 
 def newest_numbers(rows: Sequence[tuple[int, ...]]) -> dict[str, str]:
     """Of the newest requests, as they would stand in a table."""
-    table = np.array(rows[-500:], np.int64).reshape(-1, 10)
-    good = table[(table[:, 8] == 0) & (table[:, 9] == 0) & (table[:, 3] > 0)]
+    table = np.array(rows, np.int64).reshape(-1, 9)
+    good = table[(table[:, 7] == 0) & (table[:, 8] == 0) & (table[:, 2] > 0)]
     if not len(good):
         return {}
-    ttft = (good[:, 3] - good[:, 2]) / NS_PER_MS
-    many = good[good[:, 7] > 1]
-    gaps = (many[:, 4] - many[:, 3]) / (many[:, 7] - 1) / NS_PER_MS if len(many) else np.array([np.nan])
+    ttft = (good[:, 2] - good[:, 1]) / NS_PER_MS
+    many = good[good[:, 6] > 1]
+    gaps = (many[:, 3] - many[:, 2]) / (many[:, 6] - 1) / NS_PER_MS if len(many) else np.array([np.nan])
     return {
         "of": f"{len(good):,}", "ttft_p50": number(float(np.percentile(ttft, 50))),
         "ttft_p99": number(float(np.percentile(ttft, 99))), "gap_p50": number(float(np.percentile(gaps, 50))),

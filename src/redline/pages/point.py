@@ -1,4 +1,4 @@
-"""One load point: its findings with intervals and ceilings, and behind each the definition, the SQL and the requests."""
+"""One load point: its findings with intervals and ceilings; behind each the definition, the SQL and the requests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from redline.store.rows import PointRow, RunRow, TrialRow
 from redline.units import DEFINITIONS
 
 GROUPS = (
-    ("Throughput", ("output_tokens_per_s", "input_tokens_per_s", "total_tokens_per_s", "requests_per_s", "goodput_per_s")),
+    ("Throughput", ("output_tokens_per_s", "input_tokens_per_s", "total_tokens_per_s", "requests_per_s",
+                    "goodput_per_s")),
     ("Latency", ("ttft_ms", "itl_ms", "tpot_ms", "e2e_ms")),
     ("From the actual send", ("ttft_ms.sent", "e2e_ms.sent")),
     ("Successes only", ("ttft_ms.ok", "itl_ms.ok", "tpot_ms.ok", "e2e_ms.ok")),
@@ -145,7 +146,7 @@ def _line(measured: Measured, name: str, proofs: dict[str, str]) -> Line | None:
         return None
     first = cells[0].finding
     definition = DEFINITIONS.get(first.definition)
-    head = NAMES.get(name) or metric_name(name)
+    head = NAMES.get(name) or metric_name(name).replace("_", " ")
     return Line(head, first.unit, first.definition, definition.text if definition else "", cells)
 
 
@@ -158,9 +159,15 @@ def _cell(measured: Measured, finding: Finding, proofs: dict[str, str]) -> Cell:
     metric, _, level = finding.name.rpartition(".")
     at = f"{metric.removesuffix('_ms')}.{level}" if metric in ("ttft_ms", "e2e_ms") else ""
     return Cell(
-        finding, text + (FEW_MARK if few else ""), said, "" if finding.ceiling is None else number(finding.ceiling), few,
-        proofs.get(finding.name, ""), at, level if level in LEVELS else "",
-    )  # fmt: skip
+        finding=finding,
+        text=text + (FEW_MARK if few else ""),
+        band=said,
+        ceiling="" if finding.ceiling is None else number(finding.ceiling),
+        shaky=few,
+        sql=proofs.get(finding.name, ""),
+        at=at,
+        level=level if level in LEVELS else "",
+    )
 
 
 def request_at(desk: Desk, request: Request) -> Response:

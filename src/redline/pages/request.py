@@ -198,7 +198,7 @@ def chunk_figures(record: RequestRecord, found: Any) -> list[dict[str, Any]]:
         for a, stall in zip(begin, stalls, strict=True)
     ]
     marks = [{"x": event.at_ms, "name": event.name} for event in life(record) if event.name != "last token"]
-    x = {"title": "ms since it was due"}
+    x = {"title": "ms since due"}
     figures: list[dict[str, Any]] = []
     if len(gaps):
         shown = thin(at[1:], gaps, MOST_CHUNKS)

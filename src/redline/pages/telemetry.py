@@ -94,7 +94,7 @@ def telemetry_data(desk: Desk, request: Request) -> Response:
         found = read(reader, run.id, patterns)
     if key == "engine":
         found = [one for one in found if one.name != "engine.gpu_memory_bytes"]
-    bands = [
+    bands: list[dict[str, Any]] = [
         {
             "from": (point.measured_from_ns - run.started_ns) / NS_PER_S,
             "to": (point.ended_ns - run.started_ns) / NS_PER_S, "name": f"{trial.engine}: {point.label}",
@@ -118,8 +118,8 @@ def panels(found: Sequence[Series], start_ns: int, bands: list[dict[str, Any]], 
 
 
 def _figure(name: str, panel: _Panel, start_ns: int, bands: list[dict[str, Any]], end: float) -> dict[str, Any]:
-    counter = name.endswith(COUNTERS)
-    series = []
+    counter = name.endswith(COUNTERS) and any(len(part.value) > 1 for parts in panel.lines.values() for part in parts)
+    series: list[dict[str, Any]] = []
     for label, parts in list(panel.lines.items())[:MOST_LINES]:
         drawn = [_line(part, start_ns, counter, len(parts)) for part in parts]
         x: list[float] = []
@@ -138,7 +138,7 @@ def _figure(name: str, panel: _Panel, start_ns: int, bands: list[dict[str, Any]]
     more = len(panel.lines) - len(series)
     return {
         "title": name.partition(".")[2] if name.startswith("server.") else name, "unit": unit, "zero": True,
-        "x": {"title": "s since the run began"}, "from": 0, "to": end, "bands": bands, "group": "telemetry",
+        "x": {"title": "s"}, "from": 0, "to": end, "bands": bands, "group": "telemetry",
         "series": series, "note": ("per second" if counter else "") + (f" · {more} more are stored" if more else ""),
         "flat": _flat(series), "height": 170,
     }  # fmt: skip
@@ -146,7 +146,7 @@ def _figure(name: str, panel: _Panel, start_ns: int, bands: list[dict[str, Any]]
 
 def _line(one: Series, start_ns: int, counter: bool, parts: int) -> tuple[list[float], list[float | None]]:
     seconds, values = (one.t_ns - start_ns) / NS_PER_S, one.value
-    if counter and len(values) > 1:
+    if counter:
         steps = np.diff(seconds)
         grown = np.diff(values)
         values = np.where(grown >= 0, grown, np.nan) / np.where(steps > 0, steps, np.nan)  # a fall is a reset

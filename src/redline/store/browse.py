@@ -159,15 +159,19 @@ class Browser(Reader):
     ) -> list[RequestLine]:
         """Requests of a load point, `limit` at a time; `after` is the `key` of the last one of the page before."""
         by, direction = ORDERS[order]
-        first = "failed" if order != "first" else "0"
+        failures = [] if order == "first" else [("failed", "DESC")]
+        terms = [*failures, (by, direction), ("id", "ASC")]
         sql = f"SELECT * FROM (SELECT {_SHORT} FROM request WHERE point_id = ? AND {KINDS[kind]})"
         parameters: list[int] = [point_id]
         if after:
-            compare = "<" if direction == "DESC" else ">"
-            sql += f" WHERE {first} < ? OR ({first} = ? AND ({by} {compare} ? OR ({by} = ? AND id > ?)))"
-            failed, value, last = _place(after)
-            parameters += [failed, failed, value, value, last]
-        sql += f" ORDER BY {first} DESC, {by} {direction}, id LIMIT ?"
+            beyond, same = [], ""
+            values = _place(after)[-len(terms) :]
+            for i, (name, way) in enumerate(terms):
+                beyond.append(f"({same}{name} {'<' if way == 'DESC' else '>'} ?)")
+                parameters += values[: i + 1]
+                same += f"{name} = ? AND "
+            sql += f" WHERE {' OR '.join(beyond)}"
+        sql += f" ORDER BY {', '.join(f'{name} {way}' for name, way in terms)} LIMIT ?"
         return [RequestLine(*row) for row in self._rows(sql, (*parameters, limit))]
 
     def request_counts(self, point_id: int) -> dict[str, int]:
@@ -183,7 +187,8 @@ class Browser(Reader):
         if not found:
             return None
         about = self._rows(_ABOUT, (found[0]["point_id"],))[0]
-        return Whereabouts(*about, record=_record(found[0]))
+        names = ("run_id", "trial_id", "point_id", "engine", "model", "label", "measured_from_ns")
+        return Whereabouts(**dict(zip(names, about, strict=True)), record=_record(found[0]))
 
     def points_counts(self, run_id: str) -> dict[int, int]:
         """Load point to how many requests of it are stored, warm-up included."""
@@ -199,16 +204,14 @@ class Browser(Reader):
         found = self._rows(sql, (point_id, place - 1))
         return int(found[0][0]) if found else None
 
-    def newest_requests(self, run_id: str, after: int = 0, most: int = 20_000) -> list[tuple[int, ...]]:
-        """(id, point, intended, first chunk, last chunk, finished, output tokens, chunks, failed, warmup) of a run's
-        newest requests with an id above `after`."""
-        sql = f"""SELECT request.id, point_id, intended_ns, first_chunk_ns, last_chunk_ns, finished_ns, output_tokens,
-            chunks, {_FAILED.replace("status", "request.status")}, warmup FROM point
-            JOIN trial ON trial.id = point.trial_id JOIN request ON request.point_id = point.id
-            WHERE run_id = ? AND point.id = (SELECT max(point.id) FROM point JOIN trial ON trial.id = trial_id
-                WHERE run_id = ?) AND request.id > max(?, (SELECT coalesce(max(id), 0) FROM request) - ?)
-            ORDER BY request.id"""
-        return [tuple(row) for row in self._rows(sql, (run_id, run_id, after, most))]
+    def newest_requests(self, point_id: int, after: int = 0, most: int = 20_000) -> list[tuple[int, ...]]:
+        """(id, intended, first chunk, last chunk, finished, output tokens, chunks, failed, warmup) of a load point's
+        requests with an id above `after`, in the order in which they were stored; only of the file's `most` newest."""
+        # the plus keeps SQLite from going through all requests of the point: the newest ids are few
+        sql = f"""SELECT id, intended_ns, first_chunk_ns, last_chunk_ns, finished_ns, output_tokens, chunks, {_FAILED},
+            warmup FROM request WHERE id > max(?, (SELECT coalesce(max(id), 0) FROM request) - ?) AND +point_id = ?
+            ORDER BY id"""
+        return [tuple(row) for row in self._rows(sql, (after, most, point_id))]
 
     def sample_names(self, trial_id: int) -> list[str]:
         """Names of what was sampled during a trial."""
@@ -225,9 +228,9 @@ def _place(after: str) -> tuple[int, int, int]:
     try:
         failed, value, last = map(int, after.split("."))
     except ValueError:
-        raise UsageError(f"there is no page after {after!r}", fix="go back to the first page") from None
+        raise UsageError(f"no page begins after {after!r}", fix="go back to the first page") from None
     if max(abs(value), abs(last)) >= 2**63:
-        raise UsageError(f"there is no page after {after!r}", fix="go back to the first page")
+        raise UsageError(f"no page begins after {after!r}", fix="go back to the first page")
     return failed, value, last
 
 

@@ -55,6 +55,8 @@ def ask_guarded(sql: str, path: Path, *, limit_s: float = TIME_LIMIT_S, most: in
     began = time.monotonic()
     try:
         _add_functions(db)
+        for table in ("json_each", "json_tree"):  # they declare themselves when first used, which nobody may later
+            db.execute(f"SELECT 1 FROM {table}('[]')").fetchall()
         db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 64 << 20)
         db.set_authorizer(_may)
         db.set_progress_handler(lambda: time.monotonic() - began > limit_s, _STEPS)

@@ -59,13 +59,6 @@ window.redline = window.redline || {};
     var caption = html("figcaption", spec.title, figure);
     this.unit = html("span", spec.unit, caption);
     this.now = html("span", "", caption, "now");
-    if (spec.flat !== undefined && spec.flat !== null) {
-      figure.classList.add("flat");
-      html("b", number(spec.flat), figure);
-      html("p", "never changed", figure, "note");
-      figure.setAttribute("aria-label", spec.title + ": " + number(spec.flat) + " " + spec.unit + ", never changed");
-      return;
-    }
     this.svg = make("svg", {role: "img"}, null);
     figure.appendChild(this.svg);
     this.legend = html("ul", "", figure);
@@ -143,17 +136,15 @@ window.redline = window.redline || {};
     });
     var loads = spec.x.log && spec.series.length ? Array.from(new Set([].concat.apply([], spec.series.map(function (s) { return Array.from(s.x); })))) : [];
     var places = loads.length && loads.length < 9 && spec.series[0].dots ? loads : ticks(d[0], d[1], spec.x.log, Math.max(2, Math.round(width / 85)));
-    var last = -99;
-    places.sort(function (a, b) { return a - b; }).forEach(function (value) {
-      var x = self.px(value), text = tick(value);
-      if (x - last < 8 + 6 * text.length || x > right + 1) return;
-      last = x;
-      make("text", {x: x, y: height - 7, "text-anchor": x > right - 12 ? "end" : "middle", "class": "axis"}, svg).textContent = text;
-    });
     var title = make("text", {x: right, y: height - 7, "text-anchor": "end", "class": "axis"}, svg);
     title.textContent = spec.x.title;
-    var box = title.getBBox ? title.getBBox() : {width: 0};
-    if (last > right - box.width - 22) { title.setAttribute("y", bottom - 5); title.setAttribute("opacity", ".75"); }
+    var last = -99, free = right - (title.getBBox ? title.getBBox().width : 0) - 8;
+    places.sort(function (a, b) { return a - b; }).forEach(function (value) {
+      var x = self.px(value), text = tick(value), half = 3 * text.length;
+      if (x - half < last + 10 || x + half > free) return;
+      last = x + half;
+      make("text", {x: x, y: height - 7, "text-anchor": "middle", "class": "axis"}, svg).textContent = text;
+    });
     var inside = make("g", {"clip-path": "url(#" + clip + ")"}, svg);
     (spec.bands || []).forEach(function (band) {
       var a = self.px(Math.max(band.from, d[0])), b = self.px(Math.min(band.to, d[1]));

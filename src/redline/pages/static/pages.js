@@ -45,7 +45,15 @@
   function figures(place) {
     as_json(place.dataset.figures).then(function (said) {
       place.textContent = said.figures.length ? "" : "nothing was stored";
-      said.figures.forEach(function (spec) { redline.chart(place.appendChild(Object.assign(document.createElement("figure"), {className: "card chart"})), spec); });
+      var flats = null;
+      said.figures.forEach(function (spec) {
+        if (spec.flat === null || spec.flat === undefined) { redline.chart(place.appendChild(Object.assign(document.createElement("figure"), {className: "card chart"})), spec); return; }
+        flats = flats || Object.assign(document.createElement("div"), {className: "flats", textContent: "never changed: "});
+        var flat = flats.appendChild(document.createElement("span"));
+        flat.textContent = spec.title;
+        flat.appendChild(document.createElement("b")).textContent = redline.number(spec.flat) + " " + spec.unit;
+      });
+      if (flats) place.appendChild(flats);
     }).catch(function (fault) { banner(place, fault.message); });
   }
   var seen = new IntersectionObserver(function (entries) {
@@ -177,7 +185,7 @@
   // a run in progress
   var live = one("[data-live]");
   function follow() {
-    var after = 0, sampled = 0, seconds = {}, point = null, done = null, charts = {}, series = {}, place = one("[data-live-charts]");
+    var after = "", sampled = 0, seconds = {}, point = null, done = null, charts = {}, series = {}, place = one("[data-live-charts]");
     function say(name, text) { var node = one("[data-live-value=" + name + "]"); if (node) node.textContent = text; }
     function put(name, spec) {
       if (charts[name]) { charts[name].update(spec); return; }
@@ -191,20 +199,20 @@
       after = said.after; sampled = said.sampled;
       one("[data-live-step]").textContent = said.step;
       say("elapsed", took(said.elapsed_s || 0));
-      say("done", said.done + " of " + said.points + " begun");
+      say("done", String(said.done)); say("begun", "of " + said.points + " begun");
       say("requests", said.point ? said.point.requests.toLocaleString("en") : "–");
       ["ttft_p50", "ttft_p99", "gap_p50"].forEach(function (name) { if (said.newest[name]) say(name, said.newest[name] + " ms"); });
       if (said.newest.of) say("of", "of the newest " + said.newest.of);
       said.buckets.forEach(function (bucket) { seconds[bucket.s] = bucket; });
       var known = Object.keys(seconds).map(Number).sort(function (a, b) { return a - b; }).slice(-180);
-      var rows = known.map(function (s) { return seconds[s]; });
+      var whole = known.filter(function (s) { return !seconds[s].open; }), rows = whole.map(function (s) { return seconds[s]; });
       function column(name) { return rows.map(function (row) { return row[name]; }); }
       var title = said.point ? said.point.engine + ", " + said.point.label : "";
       function over(name, unit, lines) {
         put(name, {title: name, unit: unit, zero: true, x: {title: "s"}, height: 150, note: title, group: "live",
-                   series: lines.map(function (line, i) { return {name: line[0], colour: line[2] === undefined ? i : line[2], x: known, y: column(line[1])}; })});
+                   series: lines.map(function (line, i) { return {name: line[0], colour: line[2] === undefined ? i : line[2], x: whole, y: column(line[1])}; })});
       }
-      if (known.length) {
+      if (whole.length) {
         over("Output of requests that ended", "tokens/s", [["tokens", "tokens"]]);
         over("Requests that ended", "per s", [["ended", "finished"], ["failed", "failed", 1]]);
         over("TTFT", "ms", [["p50", "ttft_p50"], ["highest", "ttft_max", 1]]);
@@ -212,7 +220,7 @@
       said.samples.forEach(function (one) {
         var key = one.name + (one.labels ? " " + one.labels : ""), old = series[key] || {x: [], y: []}, share = one.unit === "share", bytes = one.unit === "B";
         var mine = series[key] = {x: old.x.concat(one.x).slice(-1200), y: old.y.concat(one.y.map(function (v) { return v === null ? null : share ? v * 100 : bytes ? v / 1e9 : v; })).slice(-1200)};
-        put(key, {title: key, unit: share ? "%" : bytes ? "GB" : one.unit, zero: true, x: {title: "s since the run began"}, height: 150, group: "samples", series: [{name: key, colour: 2, x: mine.x, y: mine.y}]});
+        put(key, {title: key, unit: share ? "%" : bytes ? "GB" : one.unit, zero: true, x: {title: "s"}, height: 150, group: "samples", series: [{name: key, colour: 2, x: mine.x, y: mine.y}]});
       });
       return said.going_on;
     }
