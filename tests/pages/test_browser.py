@@ -67,7 +67,9 @@ class Visit:
         self.context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
         self.page = self.context.new_page()
         self.page.set_default_timeout(40_000)
-        self.base, self.faults, self.asked = base, [], []
+        self.base = base
+        self.faults: list[str] = []
+        self.asked: list[str] = []
         self.page.on(
             "console", lambda said: self.faults.append(said.text) if said.type in ("error", "warning") else None
         )
@@ -150,7 +152,12 @@ def test_a_run_in_progress_is_followed_to_its_end(chromium: Any, served: tuple[s
         try:
             visit.go("/")
             row = page.locator("tr", has_text="followed")
-            wait_for(lambda: row.count() or visit.go("/"), 60, 1)
+
+            def there() -> bool:
+                visit.go("/")
+                return bool(row.count())
+
+            wait_for(there, 60, 1)
             row.locator("a.row").click()
             requests = page.locator("[data-live-value=requests]")
 

@@ -17,8 +17,9 @@ from redline.report.assemble import load_report
 from redline.report.model import Report
 from redline.report.versus import Versus, compare_runs
 from redline.store.browse import Browser
+from redline.store.rows import PointRow
 
-MOST = 24
+MOST = 40
 UNFINISHED_S = 15.0
 """How long the numbers of a load point under way are good enough."""
 _T = TypeVar("_T")
@@ -51,6 +52,12 @@ class Library:
         """Whether the report of a run that is over is at hand."""
         with Browser.open(self.path) as reader:
             return (*self._file(), "report", run_id, reader.stamp(run_id) or (), 0) in self._shelf
+
+    def request_counts(self, reader: Browser, point: PointRow) -> dict[str, int]:
+        """How many requests of a load point are of each kind; of a million it takes a second to say."""
+        if not point.complete:
+            return reader.request_counts(point.id)
+        return self._kept(("counts", point.id, point.started_ns), lambda: reader.request_counts(point.id))
 
     def versus(self, a: str, b: str, metrics: tuple[str, ...], tolerance: float) -> Versus:
         """As `redline compare A B` gives it."""

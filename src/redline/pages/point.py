@@ -66,15 +66,19 @@ class Group:
 
 
 def find(run: RunRow, point_id: int) -> tuple[TrialRow, PointRow]:
-    return next((trial, point) for trial in run.trials for point in trial.points if point.id == point_id)
+    """A load point of a run, and its start of an engine."""
+    found = [(trial, point) for trial in run.trials for point in trial.points if point.id == point_id]
+    if not found:
+        raise _no_point(point_id)
+    return found[0]
 
 
 def point_page(desk: Desk, request: Request) -> Response:
     point_id = request.path_params["point"]
     with desk.open() as reader:
         run = known(reader.run_of_point(point_id), point_id)
-        counts = reader.request_counts(point_id)
-    trial, point = find(run, point_id)
+        trial, point = find(run, point_id)
+        counts = desk.library.request_counts(reader, point)
     beside = [(t, p) for t in run.trials for p in t.points]
     at = next(i for i, (_, p) in enumerate(beside) if p.id == point_id)
     return desk.page(
@@ -86,10 +90,14 @@ def point_page(desk: Desk, request: Request) -> Response:
 
 def known(run: RunRow | None, point_id: int) -> RunRow:
     if run is None:
-        raise UsageError(
-            f"there is no load point {point_id}", why="its run may have been deleted", fix="start at the list of runs"
-        )
+        raise _no_point(point_id)
     return run
+
+
+def _no_point(point_id: int) -> UsageError:
+    return UsageError(
+        f"there is no load point {point_id}", why="its run may have been deleted", fix="start at the list of runs"
+    )
 
 
 def findings_part(desk: Desk, request: Request) -> Response:
@@ -177,8 +185,8 @@ def request_at(desk: Desk, request: Request) -> Response:
     if metric not in ("ttft", "e2e") or level not in LEVELS:
         raise UsageError(f"there is no percentile {metric}.{level} to go to", fix="ttft.p99, e2e.p50, …")
     with desk.open() as reader:
-        known(reader.run_of_point(point_id), point_id)
-        counted = reader.request_counts(point_id)["counted"]
+        _, point = find(known(reader.run_of_point(point_id), point_id), point_id)
+        counted = desk.library.request_counts(reader, point)["counted"]
         found = reader.ranked(point_id, metric, rank(counted, LEVELS[level]))
     if found is None:
         raise UsageError("there is no request that counts at this load point")

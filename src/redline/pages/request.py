@@ -16,7 +16,7 @@ from redline.load.record import RequestRecord
 from redline.pages.desk import Desk, json_answer
 from redline.pages.figures import thin
 from redline.pages.point import find, known
-from redline.pages.spans import Span, spans_of
+from redline.pages.spans import events_of, spans_of
 from redline.store.browse import KINDS, ORDERS
 from redline.units import NS_PER_MS
 
@@ -60,8 +60,8 @@ def requests_page(desk: Desk, request: Request) -> Response:
     with desk.open() as reader:
         run = known(reader.run_of_point(point_id), point_id)
         rows = reader.request_lines(point_id, order, kind, query.get("after", ""), PER_PAGE + 1)
-        counts = reader.request_counts(point_id)
-    trial, point = find(run, point_id)
+        trial, point = find(run, point_id)
+        counts = desk.library.request_counts(reader, point)
     more = rows[PER_PAGE - 1].key(order) if len(rows) > PER_PAGE else ""
 
     def link(**changes: str) -> str:
@@ -82,16 +82,16 @@ def request_page(desk: Desk, request: Request) -> Response:
         if found is None:
             raise _gone(request_id)
         run = known(reader.run_of_point(found.point_id), found.point_id)
-        spans = spans_of(reader, found)
-    trial, point = find(run, found.point_id)
+        trial, point = find(run, found.point_id)
+        spans, meanwhile = spans_of(reader, found, point.outcome), events_of(reader, found)
     record = found.record
     chunks = np.asarray(record.chunk_ns, np.int64)
     events = life(record)
     return desk.page(
         request, "request", id=request_id, found=found, run=run, trial=trial, point=point, record=record, events=events,
         phases=phases(record), stalls=find_stalls(chunks)[:MOST_STALLS], limit_ms=stall_limit_ns(chunks) / NS_PER_MS,
-        sizes=sorted(zip(*np.unique(record.chunk_tokens, return_counts=True), strict=True)), spans=spans,
-        facts=facts(record), ends=found.record.intended_ns,
+        sizes=sorted(zip(*np.unique(record.chunk_tokens, return_counts=True), strict=True)), spans=spans, meanwhile=meanwhile,
+        facts=facts(record),
     )  # fmt: skip
 
 
@@ -215,6 +215,3 @@ def chunk_figures(record: RequestRecord, found: Any) -> list[dict[str, Any]]:
          "series": [{"name": "tokens", "colour": 2, "x": total[0], "y": total[1], "step": True}]}
     )  # fmt: skip
     return figures
-
-
-__all__ = ["Span", "chunk_data", "request_page", "requests_page"]

@@ -1,23 +1,74 @@
-"""Spans of the engine's own tracing, where the store has them for a request."""
+"""Beside a request: the engine's own spans of it, and what took place on the box meanwhile, where the store has them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from redline.report.evidence import box_rows
 from redline.store.browse import Browser, Whereabouts
+from redline.units import NS_PER_MS
+
+MOST = 200
 
 
 @dataclass(frozen=True)
 class Span:
-    """`start_ms` from when the request was due; `depth` 0 is a span of its own."""
+    """`start_ms` from when the request was due. `left` and `width` are in percent of its life, `depth` counts the spans
+    around it; `by` is the service, or who or what did it."""
 
     name: str
+    by: str
     start_ms: float
     ms: float
-    depth: int
-    attributes: str
+    left: float
+    width: float
+    depth: int = 0
+    attributes: tuple[tuple[str, str], ...] = ()
 
 
-def spans_of(reader: Browser, found: Whereabouts) -> list[Span]:
-    """In the order of their start; none where the store keeps none."""
-    return []
+def spans_of(reader: Browser, found: Whereabouts, outcome: Mapping[str, Any]) -> list[Span]:
+    """In the order of their start. A request's trace is the load point's prefix and the request's index."""
+    read: Callable[[int, str], Sequence[Any]] | None = getattr(reader, "spans", None)
+    prefix = str(outcome.get("trace_prefix") or "")
+    if read is None or not prefix:
+        return []
+    rows = read(found.trial_id, f"{prefix}{found.record.index:016x}")[:MOST]
+    parents = {row.span_id: row.parent_id for row in rows}
+    return [
+        _placed(found, row.name, row.service, row.began_ns, row.ended_ns, _depth(row.span_id, parents), row.attributes)
+        for row in rows
+    ]
+
+
+def events_of(reader: Browser, found: Whereabouts) -> list[Span]:
+    """What reaches into the life of the request."""
+    read: Callable[[int, int, int], Sequence[Any]] | None = getattr(reader, "events", None)
+    if read is None:
+        return []
+    rows = read(found.trial_id, found.record.intended_ns, _end(found))[:MOST]
+    return [_placed(found, row.text or row.kind, row.who, row.began_ns, row.ended_ns) for row in rows]
+
+
+def _end(found: Whereabouts) -> int:
+    record = found.record
+    return max(record.finished_ns, record.sent_ns, record.intended_ns + 1, *record.chunk_ns[-1:])
+
+
+def _depth(span: str, parents: Mapping[str, str]) -> int:
+    """How many known spans are around it; a ring of parents ends where it closes."""
+    around: list[str] = []
+    while (span := parents.get(span, "")) in parents and span not in around:
+        around.append(span)
+    return len(around)
+
+
+def _placed(
+    found: Whereabouts, name: str, by: str, began: int, ended: int, depth: int = 0, attributes: Any = None
+) -> Span:
+    due = found.record.intended_ns
+    whole = _end(found) - due
+    left, right = (100 * min(max((at - due) / whole, 0.0), 1.0) for at in (began, ended))
+    start, ms = (began - due) / NS_PER_MS, (ended - began) / NS_PER_MS
+    return Span(name, by, start, ms, round(left, 3), round(right - left, 3), depth, tuple(box_rows(attributes or {})))

@@ -38,12 +38,17 @@ KINDS = {
     "all": "1",
 }
 _FAILED = "status NOT IN ('ok', 'cancelled', 'abandoned')"
+_VALUES = {
+    "e2e": "CASE WHEN finished_ns > 0 THEN finished_ns - intended_ns ELSE 0 END",
+    "ttft": "CASE WHEN first_chunk_ns > 0 THEN first_chunk_ns - intended_ns ELSE 0 END",
+    "pace": "CASE WHEN chunks > 1 THEN (last_chunk_ns - first_chunk_ns) / (chunks - 1) ELSE 0 END",
+    "output_tokens": "output_tokens",
+    "request_index": "request_index",
+}
+"""What requests are sorted by."""
 _SHORT = f"""id, request_index, intended_ns, sent_ns, first_chunk_ns, last_chunk_ns, finished_ns, chunks, prompt_tokens,
-    output_tokens, status, http_status, warmup, canary, request_class,
-    CASE WHEN finished_ns > 0 THEN finished_ns - intended_ns ELSE 0 END AS e2e,
-    CASE WHEN first_chunk_ns > 0 THEN first_chunk_ns - intended_ns ELSE 0 END AS ttft,
-    CASE WHEN chunks > 1 THEN (last_chunk_ns - first_chunk_ns) / (chunks - 1) ELSE 0 END AS pace,
-    {_FAILED} AS failed"""
+    output_tokens, status, http_status, warmup, canary, request_class, {_VALUES["e2e"]} AS e2e,
+    {_VALUES["ttft"]} AS ttft, {_VALUES["pace"]} AS pace, {_FAILED} AS failed"""
 
 
 @dataclass(frozen=True)
@@ -98,8 +103,9 @@ class RequestLine:
 
     def key(self, order: str) -> str:
         """Where a page that ends with this request goes on."""
-        by = ORDERS[order][0]
-        return f"{0 if order == 'first' else self.failed}.{getattr(self, by)}.{self.id}"
+        by, direction = ORDERS[order]
+        value = getattr(self, by)
+        return f"{0 if order == 'first' else -self.failed}.{-value if direction == 'DESC' else value}.{self.id}"
 
 
 @dataclass(frozen=True)
@@ -159,19 +165,19 @@ class Browser(Reader):
     ) -> list[RequestLine]:
         """Requests of a load point, `limit` at a time; `after` is the `key` of the last one of the page before."""
         by, direction = ORDERS[order]
-        failures = [] if order == "first" else [("failed", "DESC")]
-        terms = [*failures, (by, direction), ("id", "ASC")]
-        sql = f"SELECT * FROM (SELECT {_SHORT} FROM request WHERE point_id = ? AND {KINDS[kind]})"
+        # all ascending, so that one comparison of rows finds the place to go on from
+        keys = (
+            "0" if order == "first" else f"-({_FAILED})",
+            f"{'-' if direction == 'DESC' else ''}({_VALUES[by]})",
+            "id",
+        )
+        sql = f"SELECT {_SHORT} FROM request WHERE point_id = ? AND {KINDS[kind]}"
         parameters: list[int] = [point_id]
         if after:
-            beyond, same = [], ""
-            values = _place(after)[-len(terms) :]
-            for i, (name, way) in enumerate(terms):
-                beyond.append(f"({same}{name} {'<' if way == 'DESC' else '>'} ?)")
-                parameters += values[: i + 1]
-                same += f"{name} = ? AND "
-            sql += f" WHERE {' OR '.join(beyond)}"
-        sql += f" ORDER BY {', '.join(f'{name} {way}' for name, way in terms)} LIMIT ?"
+            sql += f" AND ({', '.join(keys)}) > (?, ?, ?)"
+            parameters += _place(after)
+        ordered = keys[1:] if order == "first" else keys
+        sql += f" ORDER BY {', '.join(ordered)} LIMIT ?"
         return [RequestLine(*row) for row in self._rows(sql, (*parameters, limit))]
 
     def request_counts(self, point_id: int) -> dict[str, int]:
