@@ -89,8 +89,10 @@ def request_page(desk: Desk, request: Request) -> Response:
     events = life(record)
     return desk.page(
         request, "request", id=request_id, found=found, run=run, trial=trial, point=point, record=record, events=events,
-        phases=phases(record), stalls=find_stalls(chunks)[:MOST_STALLS], limit_ms=stall_limit_ns(chunks) / NS_PER_MS,
-        sizes=sorted(zip(*np.unique(record.chunk_tokens, return_counts=True), strict=True)), spans=spans, meanwhile=meanwhile,
+        phases=phases(record), stalls=find_stalls(chunks)[:MOST_STALLS],
+        limit_ms=stall_limit_ns(chunks) / NS_PER_MS,
+        sizes=sorted(zip(*np.unique(record.chunk_tokens, return_counts=True), strict=True)), spans=spans,
+        meanwhile=meanwhile,
         facts=facts(record),
     )  # fmt: skip
 

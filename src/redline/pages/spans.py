@@ -1,4 +1,4 @@
-"""Beside a request: the engine's own spans of it, and what took place on the box meanwhile, where the store has them."""
+"""Beside a request: the engine's spans of it, and what took place on the box meanwhile, where the store has them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from redline.report.evidence import box_rows
 from redline.store.browse import Browser, Whereabouts
 from redline.units import NS_PER_MS
 
-MOST = 200
+MOST, MOST_EVENTS = 200, 15
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,14 @@ def spans_of(reader: Browser, found: Whereabouts, outcome: Mapping[str, Any]) ->
 
 
 def events_of(reader: Browser, found: Whereabouts) -> list[Span]:
-    """What reaches into the life of the request."""
+    """The longest of what reaches into the life of the request, in the order of their start."""
     read: Callable[[int, int, int], Sequence[Any]] | None = getattr(reader, "events", None)
     if read is None:
         return []
-    rows = read(found.trial_id, found.record.intended_ns, _end(found))[:MOST]
-    return [_placed(found, row.text or row.kind, row.who, row.began_ns, row.ended_ns) for row in rows]
+    rows = read(found.trial_id, found.record.intended_ns, _end(found))
+    longest = sorted(rows, key=lambda row: row.began_ns - row.ended_ns)[:MOST_EVENTS]
+    longest.sort(key=lambda row: row.began_ns)
+    return [_placed(found, row.text or row.kind, row.who, row.began_ns, row.ended_ns) for row in longest]
 
 
 def _end(found: Whereabouts) -> int:

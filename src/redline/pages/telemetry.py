@@ -23,6 +23,7 @@ GROUPS = (
     ("engine", "Engine", ("engine.*",)),
     ("client", "Client", ("client.*", "sampler.*")),
     ("host", "Host", ("host.*",)),
+    ("cause", "What may hold up an engine", ("cause.*",)),
     ("server", "The server's own metrics", ("server.*",)),
 )
 COUNTERS = ("_total", "_sum", "_count", ".cpu_s", ".energy_j", "_bucket", "_created")
@@ -92,7 +93,7 @@ def telemetry_data(desk: Desk, request: Request) -> Response:
     with desk.open() as reader:
         run = reader.run(request.path_params["run"])
         found = read(reader, run.id, patterns)
-    if key == "engine":
+    if key == "engine":  # it stands among the GPU's
         found = [one for one in found if one.name != "engine.gpu_memory_bytes"]
     bands: list[dict[str, Any]] = [
         {
