@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check format docs demo bench bench-engine bench-peers vllm monitoring peers clean
+.PHONY: help setup test check format docs demo bench bench-engine bench-pages bench-peers vllm monitoring peers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ docs: $(STAMP) ## the documentation as a site, in site/
 
 bench: $(STAMP) ## what the load generator costs and how far off it is, against the paced server
 	@$(BIN)/python bench/client.py
+
+bench-pages: $(STAMP) ## how long each page of redline ui takes
+	@$(BIN)/python bench/pages.py
 
 bench-engine: $(STAMP) ## redline's engine: on a GPU as a share of what it allows; else beside vLLM (make vllm) and transformers
 	@if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; \

@@ -1,9 +1,9 @@
 """redline takes a GPU box and a model from bare metal to a proven LLM serving configuration.
 
 The verbs of the command line, as functions: `compare`, `compare_runs` (of stored ones), `bench`, `serve`, `prove` (of
-settings of the box), `explain` and `explain_request` (why a run was slow), `doctor`, `sql`, `prometheus` (the exporter),
-`monitoring` (rules and dashboards as files), `shot` (of a dashboard), `stack` (a Compose project); and what they take
-and give:
+settings of the box), `explain` and `explain_request` (why a run was slow), `doctor`, `sql`, `ui` (pages in a browser),
+`prometheus` (the exporter), `monitoring` (rules and dashboards as files), `shot` (of a dashboard), `stack` (a Compose
+project); and what they take and give:
 `load_experiment`, `Experiment`, `Reader` (the results file), `load_report`, `write_files`.
 They are imported when they are first used.
 """
@@ -29,6 +29,7 @@ _EXPORTS = {
     "explain": "redline.report.explain.read:explain",
     "explain_request": "redline.report.explain.request:explain_request",
     "sql": "redline.store.sql:query",
+    "ui": "redline.pages.serve:ui",
     "load_experiment": "redline.spec.load_file:load_experiment",
     "Experiment": "redline.spec.experiment:Experiment",
     "Reader": "redline.store.read:Reader",

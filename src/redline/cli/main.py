@@ -26,6 +26,7 @@ VERBS: dict[str, str] = {
     "export": "Show runs, GPUs and rules to Prometheus and Grafana.",
     "dashboard": "Draw the dashboards from a Prometheus, without Grafana.",
     "sql": "Ask the results file in SQL.",
+    "ui": "The results file as pages in a browser, while it is being written too.",
     "node": "Prepare a GPU box: audit its settings, change them, prove it, undo it.",
     "doctor": "What this box can do, what is missing, and how to get it.",
 }

@@ -74,12 +74,12 @@ def _run(row: RunRow) -> RunInfo:
         argv=row.argv,
         experiment=row.experiment,
         experiment_hash=row.experiment_hash,
-        yaml=_yaml(row.experiment),
+        yaml=experiment_yaml(row.experiment),
         provenance=row.provenance,
     )
 
 
-def _yaml(experiment: dict[str, Any]) -> str:
+def experiment_yaml(experiment: dict[str, Any]) -> str:
     """As it would be written by hand; as it is stored when this version of redline reads it no more."""
     try:
         return dump_experiment(Experiment.model_validate(experiment))

@@ -52,20 +52,27 @@ def render_html(report: Report, drawn: Sequence[Chart] | None = None) -> str:
     )
     pictures, remark = _pictures(report, drawn)
     return environment.get_template("report.html.j2").render(
-        report=report,
         style=Markup((_PAGE / "report.css").read_text(encoding="utf-8")),
         script=Markup((_PAGE / "report.js").read_text(encoding="utf-8")),
         light=_declared(0),
         dark=_declared(1),
-        claims=[_claim(claim) for claim in claims(report)],
-        caveats=caveats(report),
-        slo=table.slo_text(report),
-        models=[_model(model, report, pictures) for model in report.models],
         charts_remark=remark,
-        definitions=table.definitions_used(report),
-        runs=[_run(run) for run in report.runs],
-        mark=STATE_MARK,
+        **views(report, pictures),
     )
+
+
+def views(report: Report, pictures: Sequence[tuple[Chart, Markup]] = ()) -> dict[str, Any]:
+    """What a page shows of the report, as its templates take it."""
+    return {
+        "report": report,
+        "claims": [_claim(claim) for claim in claims(report)],
+        "caveats": caveats(report),
+        "slo": table.slo_text(report),
+        "models": [_model(model, report, pictures) for model in report.models],
+        "definitions": table.definitions_used(report),
+        "runs": [_run(run) for run in report.runs],
+        "mark": STATE_MARK,
+    }
 
 
 def _declared(theme: int) -> Markup:
@@ -117,7 +124,7 @@ def _inside(factor: float, reach: float) -> bool:
     return 1 / reach <= factor <= reach
 
 
-def _model(model: ModelReport, report: Report, pictures: list[tuple[Chart, Markup]]) -> dict[str, Any]:
+def _model(model: ModelReport, report: Report, pictures: Sequence[tuple[Chart, Markup]]) -> dict[str, Any]:
     comparison = model.comparison
     mine = [(chart, picture) for chart, picture in pictures if chart.model == model.name]
     return {

@@ -38,7 +38,10 @@ def query(sql: str, path: Path) -> tuple[list[str], list[tuple[Any, ...]]]:
         db.close()
 
 
-def _answer(db: sqlite3.Connection, sql: str, path: Path) -> tuple[list[str], list[tuple[Any, ...]]]:
+def _answer(
+    db: sqlite3.Connection, sql: str, path: Path, most: int | None = None
+) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """All rows, or the first `most`."""
     if sql.startswith("."):
         sql, parameters = _dot_command(sql)
     else:
@@ -47,12 +50,13 @@ def _answer(db: sqlite3.Connection, sql: str, path: Path) -> tuple[list[str], li
         raise UsageError("an empty query", fix=_tables(db))
     try:
         cursor = db.execute(sql, parameters)
-        return [column[0] for column in cursor.description or ()], cursor.fetchall()
-    except sqlite3.Error as error:
+        rows = cursor.fetchall() if most is None else cursor.fetchmany(most)
+        return [column[0] for column in cursor.description or ()], rows
+    except (sqlite3.Error, sqlite3.Warning) as error:
         text = str(error)
         if "interrupted" in text:
             raise KeyboardInterrupt from None
-        if "readonly" in text or "query_only" in text:
+        if any(word in text for word in ("readonly", "query_only", "not authorized", "prohibited")):
             raise UsageError("redline sql only reads", why=text, fix=f"to change the file: sqlite3 {path}") from None
         if isinstance(error, sqlite3.DatabaseError) and explain(error, path):
             raise
