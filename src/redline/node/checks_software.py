@@ -24,6 +24,7 @@ from redline.node.tree import Fact, is_skipped
 
 EXTRAS = {
     "charts": (("altair", "vl_convert"), "charts in reports"),
+    "ui": (("starlette", "uvicorn"), "results in a browser"),
     "tokenizers": (("tokenizers",), "prompts of exact length for engines without /tokenize"),
     "engine": (("torch", "transformers", "accelerate", "starlette", "uvicorn"), "engines transformers and redline"),
 }
