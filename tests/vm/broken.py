@@ -19,7 +19,11 @@ class Broken:
     by: str
 
 
-SYSCTL, LATE, TMPFILES = "/etc/sysctl.d/50-old-guide.conf", "/etc/sysctl.d/99-zz-vendor.conf", "/etc/tmpfiles.d/old.conf"
+SYSCTL, LATE, TMPFILES = (
+    "/etc/sysctl.d/50-old-guide.conf",
+    "/etc/sysctl.d/99-zz-vendor.conf",
+    "/etc/tmpfiles.d/old.conf",
+)
 UDEV, NETWORK = "/etc/udev/rules.d/60-old-disks.rules", "/etc/systemd/network/20-fabric.network"
 GRUB, PAGES = "/etc/default/grub.d/50-old.cfg", "/etc/systemd/system/pages.service"
 FIGHTS = "/etc/tuned/fights/tuned.conf"
@@ -31,7 +35,8 @@ SETTINGS = (
     Broken("kernel.numa_balancing", "/proc/sys/kernel/numa_balancing", "1", "0", SYSCTL),
     Broken("vm.dirty_bytes", f"{_VM}/dirty_bytes", "16777216", "268435456", SYSCTL),
     Broken("vm.max_map_count", f"{_VM}/max_map_count", "65530", "1048576", SYSCTL),
-    Broken("fs.nr_open", "/proc/sys/fs/nr_open", "65536", "1048576", SYSCTL),
+    # below 524288 logind and sshd would not start
+    Broken("fs.nr_open", "/proc/sys/fs/nr_open", "600000", "1048576", SYSCTL),
     Broken("net.core.somaxconn", f"{_NET}/core/somaxconn", "128", "65535", SYSCTL),
     Broken("net.ipv4.tcp_syncookies", f"{_NET}/ipv4/tcp_syncookies", "0", "1", SYSCTL),
     Broken("net.ipv4.tcp_sack", f"{_NET}/ipv4/tcp_sack", "0", "1", SYSCTL),

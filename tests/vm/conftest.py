@@ -36,7 +36,9 @@ def base() -> Path:
     """The folder of the image, which is made when it is not there."""
     folder = ROOT / ".vm"
     if lacking := machine.missing():
-        pytest.skip(f"{', '.join(lacking)} missing: apt-get install qemu-system-x86 qemu-utils openssh-client e2fsprogs")
+        pytest.skip(
+            f"{', '.join(lacking)} missing: apt-get install qemu-system-x86 qemu-utils openssh-client e2fsprogs"
+        )
     environment = {**os.environ, "PYTHON": sys.executable}
     made = subprocess.run(["bash", "tests/vm/image.sh", str(folder)], cwd=ROOT, env=environment, check=False)
     if made.returncode:
@@ -98,7 +100,9 @@ class Box(Machine):
         self.note("qemu", qemu.stdout.splitlines()[0])
         self.note("accelerator", " ".join(machine.accelerator()))
         self.note("kernel", self.run("uname -r"))
-        self.note("system", self.run(". /etc/os-release; echo $PRETTY_NAME, systemd $(systemctl --version | sed -n 1p)"))
+        self.note(
+            "system", self.run(". /etc/os-release; echo $PRETTY_NAME, systemd $(systemctl --version | sed -n 1p)")
+        )
         self.note("tuned", self.run("dpkg-query -W -f '${Version}' tuned"))
         self.note("redline", self.run("redline --version"))
         commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)

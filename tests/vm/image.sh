@@ -12,7 +12,7 @@ cd "$(dirname "$0")/../.."
 release=bookworm
 dir=${1:-.vm}
 python=${PYTHON:-python3}
-packages=systemd-sysv,systemd-resolved,dbus,udev,kmod,procps,iproute2,ethtool,pciutils,openssh-server,ca-certificates
+packages=systemd-sysv,dbus,udev,kmod,procps,iproute2,ethtool,pciutils,openssh-server,ca-certificates
 packages+=,linux-image-amd64,initramfs-tools,zstd,grub-pc,apparmor,tuned,irqbalance,numactl,python3,python3-venv
 wanted="$release recipe 1 $packages $(sed -n '/^dependencies = \[/,/^\]/p' pyproject.toml | sha256sum | cut -c1-12)"
 wanted+=" $(sha256sum <"$0" | cut -c1-12)"
@@ -68,9 +68,16 @@ put /etc/hostname <<<box
 put /etc/fstab <<'FILE'
 /dev/vda1 / ext4 defaults 0 1
 /swap none swap nofail 0 0
-/dev/nvme0n1 /srv/models ext4 nofail,x-systemd.device-timeout=20 0 0
+/dev/nvme0n1 /srv/models ext4 nofail 0 0
 FILE
 mkdir -p "$root/srv/models"
+# emulated on a busy host everything takes longer than systemd waits for
+put /etc/systemd/system.conf.d/slow.conf <<'FILE'
+[Manager]
+DefaultTimeoutStartSec=15min
+DefaultTimeoutStopSec=5min
+DefaultDeviceTimeoutSec=15min
+FILE
 # one file per card, as an administrator would write them
 put /etc/systemd/network/10-access.network <<'FILE'
 [Match]
@@ -124,7 +131,7 @@ Description=Boot loader of the image
 After=local-fs.target
 [Service]
 Type=oneshot
-ExecStart=/bin/sh -ec 'grub-install /dev/vda; update-grub; systemctl disable finish.service; sync; echo finished >/dev/ttyS1'
+ExecStart=/bin/sh -ec 'umask 77; dd if=/dev/zero of=/swap bs=1M count=64; mkswap /swap; umask 22; grub-install /dev/vda; update-grub; systemctl disable finish.service; sync; echo finished >/dev/ttyS1'
 ExecStartPost=/bin/systemctl --no-block poweroff
 [Install]
 WantedBy=multi-user.target
@@ -136,10 +143,9 @@ chroot "$root" /bin/sh -ec '
     python3 -m venv /opt/redline
     /opt/redline/bin/pip -q --disable-pip-version-check install --no-index --find-links /wheels /wheels/*.whl
     ln -s /opt/redline/bin/redline /usr/local/bin/redline
-    fallocate -l 64M /swap && chmod 600 /swap && mkswap -q /swap
     systemctl -q enable systemd-networkd finish.service ssh
     systemctl -q mask apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer e2scrub_reap.service \
-        fstrim.timer dpkg-db-backup.timer getty@tty1.service systemd-networkd-wait-online.service
+        fstrim.timer dpkg-db-backup.timer getty@tty1.service serial-getty@ttyS0.service systemd-networkd-wait-online.service
     update-initramfs -u >/dev/null 2>&1
 '
 rm -rf "$root/wheels"

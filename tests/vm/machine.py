@@ -15,8 +15,8 @@ from pathlib import Path
 
 CPU, MEMORY_MIB, NICE = "Nehalem", 2048, 10
 """The oldest processor that numpy's wheels run on is the fastest to emulate."""
-BOOT_S = 900.0
-"""For one boot in software emulation on a busy box; about 90 s is usual."""
+BOOT_S = 1800.0
+"""For one boot in software emulation on a busy box; about 100 s where it has a CPU to itself."""
 
 
 class MachineFault(Exception):
@@ -77,7 +77,12 @@ class Machine:
             *("qemu-system-x86_64", "-machine", "q35", "-accel", self.accelerator),
             *("-cpu", "host" if self.accelerator == "kvm" else CPU, "-m", f"{MEMORY_MIB}M"),
             *("-smp", "2,sockets=2,cores=1,threads=1", *nodes, "-numa", "dist,src=0,dst=1,val=21"),
-            *("-drive", f"if=none,id=root,file={self.root},format=qcow2", "-device", "virtio-blk-pci,drive=root,bus=pcie.0"),
+            *(
+                "-drive",
+                f"if=none,id=root,file={self.root},format=qcow2",
+                "-device",
+                "virtio-blk-pci,drive=root,bus=pcie.0",
+            ),
             *("-device", "pxb-pcie,id=far,bus_nr=64,numa_node=1,bus=pcie.0"),
             *("-device", "pcie-root-port,id=far1,bus=far,chassis=1,slot=1"),
             *("-device", "pcie-root-port,id=far2,bus=far,chassis=2,slot=2"),
@@ -86,7 +91,7 @@ class Machine:
             *("-device", "virtio-net-pci,netdev=access,mac=52:54:00:00:00:01,bus=pcie.0,romfile="),
             *("-netdev", "hubport,id=fabric,hubid=1"),
             *("-device", "virtio-net-pci,netdev=fabric,mac=52:54:00:00:00:02,bus=far2,speed=100000,romfile="),
-            *("-device", "virtio-rng-pci,bus=pcie.0", "-display", "none", "-no-user-config"),
+            *("-device", "virtio-rng-pci,bus=pcie.0", "-display", "none", "-nodefaults", "-vga", "std"),
             *("-chardev", f"file,id=console,path={self.console},append=on", "-serial", "chardev:console"),
             *("-chardev", f"file,id=events,path={self.events},append=on", "-serial", "chardev:events"),
         ]
@@ -129,7 +134,9 @@ class Machine:
     def _call(self) -> None:
         """One connection for all commands: a handshake takes seconds in emulation."""
         argv = [*self._ssh(), "-M", "-N"]
-        self._master = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self._master = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         end = time.monotonic() + 60
         while not self._socket.exists() and self._master.poll() is None and time.monotonic() < end:
             time.sleep(0.2)
@@ -143,9 +150,7 @@ class Machine:
 
     def call(self, command: str, *, stdin: bytes = b"", timeout_s: float = 300.0) -> subprocess.CompletedProcess[bytes]:
         """A command for sh, as root."""
-        return subprocess.run(
-            [*self._ssh(), command], input=stdin, capture_output=True, timeout=timeout_s, check=False
-        )
+        return subprocess.run([*self._ssh(), command], input=stdin, capture_output=True, timeout=timeout_s, check=False)
 
     def run(self, command: str, *, stdin: bytes = b"", timeout_s: float = 300.0, ok: tuple[int, ...] = (0,)) -> str:
         """What it printed. MachineFault with what it complained of, when it ends in another way than `ok`."""

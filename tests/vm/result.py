@@ -58,7 +58,10 @@ def render(facts: dict[str, Any], outcomes: dict[str, tuple[str, float]]) -> str
         "",
         "| test | outcome | s |",
         "|---|---|---|",
-        *(f"| {name.removeprefix('test_').replace('_', ' ')} | {how} | {s:.0f} |" for name, (how, s) in outcomes.items()),
+        *(
+            f"| {name.removeprefix('test_').replace('_', ' ')} | {how} | {s:.0f} |"
+            for name, (how, s) in outcomes.items()
+        ),
     ]
     return "\n".join(lines) + "\n"
 
