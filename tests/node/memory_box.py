@@ -115,6 +115,9 @@ class MemoryBox:
         self._check(path)
         del self.files[path]
 
+    def remove_folder(self, path: str) -> None:
+        """Folders are the beginnings of names here."""
+
     def run(self, argv: Sequence[str], *, timeout_s: float = 30.0, stdin: str = "") -> Ran:
         self.step(f"run {' '.join(argv)}")
         self.ran.append(tuple(argv))

@@ -13,6 +13,7 @@ from redline.node.revert import KINDS, revert, revert_all
 from redline.node.sys import Stat
 from redline.node.transaction import transactions
 from redline.node.verify import verify
+from tests.node.folder_box import folder_box
 from tests.node.memory_box import PAGES, THP, VM, MemoryBox
 from tests.node.test_apply import CONF, attribute, some
 
@@ -210,3 +211,32 @@ def test_which_transaction(tmp_path: Path, box: MemoryBox) -> None:
         revert(box, tmp_path, "1999")
     revert(box, tmp_path, done.txn[:12])
     assert next(transactions(tmp_path)).status == "reverted"
+
+
+def test_folders_that_a_change_made_go_with_it(tmp_path: Path) -> None:
+    fake = folder_box(tmp_path / "box", files={"/etc/systemd/system/kept.d/own.conf": "mine"})
+    folder = "/etc/systemd/system/vllm.service.d"
+    changes = [
+        Change("file", path, None, b"x\n", ("x",))
+        for path in (f"{folder}/90.conf", "/etc/systemd/system/kept.d/90.conf", "/etc/a/b/90.conf")
+    ]
+    apply(fake, changes, tmp_path / "state")
+    fake.put_file("/etc/a/theirs", b"y")
+    revert(fake, tmp_path / "state")
+    there = {path: fake.exists(path) for path in (folder, "/etc/systemd/system/kept.d", "/etc/a/b", "/etc/a/theirs")}
+    assert list(there.values()) == [False, True, False, True], there
+
+
+def test_a_folder_made_before_the_power_went_goes_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = folder_box(tmp_path / "box", files={})
+
+    def made_the_folder_alone(path: str, content: bytes, stat: Stat | None = None) -> None:
+        (fake.root / path.lstrip("/")).parent.mkdir(parents=True)
+        raise SystemExit
+
+    monkeypatch.setattr(fake, "put_file", made_the_folder_alone)
+    with pytest.raises(SystemExit):
+        apply(fake, [Change("file", "/etc/a/b/90.conf", None, b"x\n", ("x",))], tmp_path / "state")
+    monkeypatch.undo()
+    revert(fake, tmp_path / "state")
+    assert not fake.exists("/etc/a")

@@ -16,7 +16,7 @@ from redline.node.journal import SUFFIX, Journal
 from redline.node.lock import boot_id, locked
 from redline.node.sys import Stat, Sys, SysFault
 from redline.node.transaction import Step, Transaction, new_id, of, open_journal, to_json, transactions
-from redline.node.undo import after_files, put_back, standing
+from redline.node.undo import after_files, missing_folders, put_back, remove_folders, standing
 
 STATE_DIR = Path("/var/lib/redline/node")
 Arm = Callable[[Sys, Path, str, float], dict[str, Any]]
@@ -207,7 +207,7 @@ def _carry_out_one(sys: Sys, journal: Journal, index: int, step: Step, touched: 
         return
     if change.path not in touched:
         check_unchanged(change, now)
-    journal.add("intent", i=index, before=to_json(now, keep=True))
+    journal.add("intent", i=index, before=to_json(now, keep=True), folders=missing_folders(sys, change))
     step.before = now
     write(sys, change)
     after = images(sys, change)
@@ -260,6 +260,7 @@ def roll_back(sys: Sys, journal: Journal, steps: Sequence[Step], why: str) -> li
         except ApplyFailed as fault:
             left.append(fault.what)
     left += after_files(sys, [step for step in steps if step.before is not None])
+    remove_folders(sys, of(journal).steps)
     if not left:
         note(journal, "end", state="rolled back", why=why)
     return left

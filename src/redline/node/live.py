@@ -104,7 +104,7 @@ class LiveSys:
         target = self.at(path)
         beside = target.with_name(f".{target.name}.redline-{os.getpid()}")
         with telling(path):
-            target.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(target.parent)
             try:
                 self._write_new(beside, content, stat)
                 beside.replace(target)
@@ -126,6 +126,16 @@ class LiveSys:
     def remove_file(self, path: str) -> None:
         with telling(path):
             self.at(path).unlink()
+            _sync_folder(self.at(path).parent)
+
+    def remove_folder(self, path: str) -> None:
+        try:
+            self.at(path).rmdir()
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENOTEMPTY, errno.EEXIST):
+                return
+            raise fault(path, error.errno or 0) from error
+        with telling(path):
             _sync_folder(self.at(path).parent)
 
     def run(self, argv: Sequence[str], *, timeout_s: float = 30.0, stdin: str = "") -> Ran:
@@ -151,6 +161,14 @@ class LiveSys:
 
     def user_is_root(self) -> bool:
         return os.geteuid() == 0
+
+
+def _make_folder(folder: Path) -> None:
+    """With those above it, each on disk: a file is lost with a folder that is."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in missing:
+        _sync_folder(each.parent)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -94,6 +94,9 @@ class RecordingSys:
     def remove_file(self, path: str) -> None:
         self.inner.remove_file(path)
 
+    def remove_folder(self, path: str) -> None:
+        self.inner.remove_folder(path)
+
     def run(self, argv: Sequence[str], *, timeout_s: float = 30.0, stdin: str = "") -> Ran:
         ran = self.inner.run(argv, timeout_s=timeout_s, stdin=stdin)
         self.box.commands[" ".join(argv)] = (ran.rc, ran.out)

@@ -50,6 +50,9 @@ class Remembering:
     def remove_file(self, path: str) -> None:
         self.inner.remove_file(path)
 
+    def remove_folder(self, path: str) -> None:
+        self.inner.remove_folder(path)
+
     def run(self, argv: Sequence[str], *, timeout_s: float = 30.0, stdin: str = "") -> Ran:
         ran: Ran = self._once(("run", *argv, stdin), lambda: self.inner.run(argv, timeout_s=timeout_s, stdin=stdin))
         return ran

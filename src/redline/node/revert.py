@@ -14,7 +14,7 @@ from redline.node.journal import Journal
 from redline.node.lock import boot_id, locked
 from redline.node.sys import Sys, SysFault, text
 from redline.node.transaction import Step, Transaction, of, open_journal, to_json, transactions
-from redline.node.undo import after_files, put_back, standing
+from redline.node.undo import after_files, put_back, remove_folders, standing
 
 KINDS: tuple[Kind, ...] = ("attribute", "file", "command")
 
@@ -102,6 +102,7 @@ def revert_locked(sys: Sys, state_dir: Path, txn: str, *, force: Collection[Kind
     failed = _undo(sys, journal, sorted_.mine | overwritten, overwritten, done)
     mine, remade = ([found.steps[index] for index in sorted(those)] for those in (sorted_.mine, sorted_.remade))
     done.complaints = after_files(sys, mine, remade)
+    remove_folders(sys, found.steps)
     if failed:
         raise ApplyFailed(
             "not everything could be put back:\n  " + "\n  ".join(failed),

@@ -83,6 +83,10 @@ class Sys(Protocol):
 
     def remove_file(self, path: str) -> None: ...
 
+    def remove_folder(self, path: str) -> None:
+        """One that is empty; any other stays."""
+        ...
+
     def run(self, argv: Sequence[str], *, timeout_s: float = 30.0, stdin: str = "") -> Ran:
         """A command. On a fake box it is looked up in recorded transcripts, or answered with rc 127."""
         ...

@@ -30,6 +30,8 @@ class Step:
     after: Images | None = None
     undoing: bool = False
     undone: bool = False
+    folders: tuple[str, ...] = ()
+    """That were not there before, the deepest first."""
 
     @property
     def former(self) -> Images:
@@ -104,6 +106,7 @@ def _take(step: Step, record: Record) -> None:
     what = record["what"]
     if what == "intent":
         step.before, step.after, step.undoing, step.undone = _images(record["before"]), None, False, False
+        step.folders = tuple(dict.fromkeys([*step.folders, *record.get("folders", [])]))
     elif what == "done":
         step.after = _images(record["after"])
     elif what == "undoing":

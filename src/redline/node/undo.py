@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import posixpath
 from collections.abc import Iterable
 from typing import Literal
 
 from redline.errors import ApplyFailed
-from redline.node.change import Image, Images, between, digest, images, settled, value_of
+from redline.node.change import Change, Image, Images, between, digest, images, settled, value_of
 from redline.node.coupled import PARTNERS, restoring_writes
 from redline.node.sys import Sys, SysFault
 from redline.node.transaction import Step
@@ -88,6 +90,22 @@ def _put_file(sys: Sys, path: str, one: Image) -> None:
         sys.put_file(path, one.content, one.stat)
     elif sys.stat(path) is not None:
         sys.remove_file(path)
+
+
+def missing_folders(sys: Sys, change: Change) -> list[str]:
+    """That a write of this file will make, the deepest first."""
+    found, folder = [], posixpath.dirname(change.path)
+    while change.kind == "file" and change.after is not None and len(folder) > 1 and not sys.exists(folder):
+        found.append(folder)
+        folder = posixpath.dirname(folder)
+    return found
+
+
+def remove_folders(sys: Sys, steps: Iterable[Step]) -> None:
+    """Those that redline made and that nothing is in; an empty folder harms nobody, so a refusal is no failure."""
+    for folder in sorted({folder for step in steps for folder in step.folders}, key=len, reverse=True):
+        with contextlib.suppress(SysFault):
+            sys.remove_folder(folder)
 
 
 def after_files(sys: Sys, steps: Iterable[Step], remade: Iterable[Step] = ()) -> list[str]:

@@ -65,6 +65,14 @@ def test_networkd(tmp_path: Path) -> None:
     assert (change.after or b"").endswith(b"[Link]\nMTUBytes=9000\n")
 
 
+def test_a_file_of_networkd_for_several_cards_is_left_alone(tmp_path: Path) -> None:
+    box = folder_box(tmp_path, files={"/usr/lib/systemd/network/10-all.network": "[Match]\nName=e*\n"})
+    put(tmp_path, {"/sys/class/net/eth1/mtu": "1500\n"})
+    form = nics(box, [MTU])
+    assert form.changes == []
+    assert "is about eth0, eth1: the mtu of eth0 lasts until the next boot" in form.warnings[0]
+
+
 def test_nobody_in_charge(tmp_path: Path) -> None:
     box = folder_box(tmp_path, files={})
     put(tmp_path, {"/etc/network/interfaces": "iface eth00 inet dhcp"})

@@ -129,8 +129,12 @@ def _networkd(sys: Sys, one: Setting) -> Form | None:
         (path for folder in folders for path in sys.glob(f"{folder}/*.network")), key=lambda p: p.split("/")[-1]
     )
     for path in files:
-        names = re.findall(r"(?m)^Name=(.*)$", text(sys, path) or "")
-        if any(fnmatchcase(one.place.name, pattern) for line in names for pattern in line.split()):
+        patterns = [word for line in re.findall(r"(?m)^Name=(.*)$", text(sys, path) or "") for word in line.split()]
+        matched = [card for card in sys.names("/sys/class/net") if any(fnmatchcase(card, each) for each in patterns)]
+        if one.place.name in matched:
+            if len(matched) > 1:
+                why = f"{path} is about {', '.join(matched)}"
+                return Form(warnings=[f"{why}: the {one.key} of {one.place.name} lasts until the next boot"])
             drop_in = f"/etc/systemd/network/{path.rpartition('/')[2]}.d/90-redline.conf"
             content = f"{HEAD}[Link]\nMTUBytes={one.value}\n"
             return Form(file_change(sys, drop_in, content.encode(), [one], risk=NIC_RISK))
