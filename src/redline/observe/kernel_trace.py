@@ -96,8 +96,10 @@ class KernelTrace:
             self.notes.append(f"bpftrace ended by itself: {said[-1] if said else f'exit code {process.returncode}'}")
 
 
-def open_trace(pids: Sequence[int], keep: Keep, *, roots: Sequence[Path] = ROOTS) -> KernelTrace | Skipped:
-    """Of the processes `pids` with their descendants, and of the box. Starts nothing yet."""
+def open_trace(
+    pids: Sequence[int], keep: Keep, *, port: int = 0, roots: Sequence[Path] = ROOTS
+) -> KernelTrace | Skipped:
+    """Of the processes `pids` with their descendants, of TCP on `port`, and of the box. Starts nothing yet."""
     if shutil.which("bpftrace") is None:
         return Skipped("kernel events are not watched: there is no bpftrace", "apt-get install bpftrace")
     if os.geteuid() != 0:
@@ -108,7 +110,7 @@ def open_trace(pids: Sequence[int], keep: Keep, *, roots: Sequence[Path] = ROOTS
     probes = probes_for(available, engine=bool(pids))
     if not probes:
         return Skipped("kernel events are not watched: this kernel has none of the tracepoints", "another kernel")
-    return KernelTrace(render(probes, threads_of(pids)), probes, keep, pids)
+    return KernelTrace(render(probes, threads_of(pids), port), probes, keep, pids)
 
 
 def tracepoints(roots: Sequence[Path] = ROOTS) -> frozenset[str]:
