@@ -15,13 +15,12 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from redline.engines.endpoint import Endpoint
 from redline.errors import Skipped
-from redline.spec.resolve import resolve_model
 from redline.spec.model import ModelSpec
+from redline.spec.resolve import resolve_model
 from redline.testing.plants import Plant, calmed
 
 HERE, NEAR, FAR, THERE, PORT = "10.213.77.1", "10.213.77.2", "10.213.77.5", "10.213.77.6", 8000
@@ -37,11 +36,13 @@ class Lossy(Plant):
         self._space = space
 
     def begin(self) -> None:
-        rules = "\n".join((
-            "add table ip plant",
-            "add chain ip plant way { type filter hook forward priority 0; }",
-            f"add rule ip plant way numgen random mod 100 < {LOSS_PERCENT} counter drop\n",
-        ))
+        rules = "\n".join(
+            (
+                "add table ip plant",
+                "add chain ip plant way { type filter hook forward priority 0; }",
+                f"add rule ip plant way numgen random mod 100 < {LOSS_PERCENT} counter drop\n",
+            )
+        )
         _in(self._space, "nft", "-f", "-", text=rules)
 
     def end(self) -> None:
@@ -85,10 +86,31 @@ def lossy_engine() -> Iterator[Found | Skipped]:
         ):  # fmt: skip
             subprocess.run(line.split(), check=True)
         folder = str(resolve_model(ModelSpec(id="bundled:tiny")).path)
-        command = [sys.executable, "-m", "redline.runtime.serve", "--model", folder, "--served-model-name", "tiny", "--host", THERE, "--port", str(PORT)]
-        engine = subprocess.Popen(["ip", "netns", "exec", space, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        command = [
+            sys.executable,
+            "-m",
+            "redline.runtime.serve",
+            "--model",
+            folder,
+            "--served-model-name",
+            "tiny",
+            "--host",
+            THERE,
+            "--port",
+            str(PORT),
+        ]
+        engine = subprocess.Popen(
+            ["ip", "netns", "exec", space, *command],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         _wait(engine)
-        yield Found(router, engine.pid, {"engines": None, "url": [f"http://{THERE}:{PORT}/v1"], "model": ["tiny"], "tokenizer": folder})
+        yield Found(
+            router,
+            engine.pid,
+            {"engines": None, "url": [f"http://{THERE}:{PORT}/v1"], "model": ["tiny"], "tokenizer": folder},
+        )
     finally:
         if engine is not None:
             engine.terminate()

@@ -1,7 +1,8 @@
 """redline takes a GPU box and a model from bare metal to a proven LLM serving configuration.
 
 The verbs of the command line, as functions: `compare`, `compare_runs` (of stored ones), `bench`, `serve`, `prove` (of
-settings of the box), `explain` and `explain_request` (why a run was slow), `doctor`, `sql`; and what they take and give:
+settings of the box), `explain` and `explain_request` (why a run was slow), `doctor`, `sql`; and what they take and
+give:
 `load_experiment`, `Experiment`, `Reader` (the results file), `load_report`, `write_files`.
 They are imported when they are first used.
 """

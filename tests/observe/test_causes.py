@@ -54,7 +54,8 @@ def test_counters_of_tcp_by_name() -> None:
 @pytest.mark.parametrize(
     ("line", "folder", "files", "throttled", "hits"),
     [
-        ("0::/serving", "serving", {"cpu.stat": "usage_usec 5\nthrottled_usec 1500000\n", "memory.events": "low 0\nhigh 3\nmax 4\noom 0\n"}, 1.5, 7),
+        ("0::/serving", "serving", {"cpu.stat": "usage_usec 5\nthrottled_usec 1500000\n",
+         "memory.events": "low 0\nhigh 3\nmax 4\noom 0\n"}, 1.5, 7),
         ("4:cpu,cpuacct:/x", "cpu,cpuacct/x", {"cpu.stat": "nr_throttled 2\nthrottled_time 2500000000\n"}, 2.5, None),
         ("5:memory:/x", "memory/x", {"memory.failcnt": "12\n"}, None, 12),
     ],

@@ -15,9 +15,21 @@ from redline.observe.event import Event
 from redline.observe.kernel_trace import OWN_THREADS, KernelTrace, Names, open_trace, parse, tracepoints
 
 
+def no_events(events: list[Event]) -> None:
+    """Nobody takes them."""
+
+
 def test_lines_that_are_no_event_are_left_out() -> None:
     assert parse("E\tblock\t5\t9\t\tdevice 8:0 R 8 sectors\n") == Event("block", 5, 9, "", "device 8:0 R 8 sectors")
-    for line in ("R\n", "T\n", "", "E\tblock\t5\n", "E\tblock\tx\t9\t\t\n", "E\tblock\t9\t5\t\t\n", "Attaching 9 probes...\n"):
+    for line in (
+        "R\n",
+        "T\n",
+        "",
+        "E\tblock\t5\n",
+        "E\tblock\tx\t9\t\t\n",
+        "E\tblock\t9\t5\t\t\n",
+        "Attaching 9 probes...\n",
+    ):
         assert parse(line) is None
 
 
@@ -26,13 +38,13 @@ def test_without_bpftrace_tracefs_or_root_it_says_how_to_get_them(
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    missing = open_trace([1], list, roots=[tmp_path])
+    missing = open_trace([1], no_events, roots=[tmp_path])
     assert isinstance(missing, Skipped)
     assert "apt-get install bpftrace" in str(missing)
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
-    assert "mount -t tracefs" in str(open_trace([1], list, roots=[tmp_path]))
+    assert "mount -t tracefs" in str(open_trace([1], no_events, roots=[tmp_path]))
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert "needs root" in str(open_trace([1], list, roots=[tmp_path]))
+    assert "needs root" in str(open_trace([1], no_events, roots=[tmp_path]))
 
 
 def test_names_are_those_that_a_person_knows() -> None:
@@ -48,7 +60,9 @@ def test_names_are_those_that_a_person_knows() -> None:
 
 
 def test_xid_lines_of_the_kernel_log() -> None:
-    found = kernel_log.parse("4,1234,5000000,-;NVRM: Xid (PCI:0000:17:00): 79, pid='<unknown>', GPU has fallen off\n SUB=x")
+    found = kernel_log.parse(
+        "4,1234,5000000,-;NVRM: Xid (PCI:0000:17:00): 79, pid='<unknown>', GPU has fallen off\n SUB=x"
+    )
     assert found is not None
     assert (found.kind, found.who, found.began_ns) == ("xid", "Xid 79", 5_000_000_000)
     marked = kernel_log.parse("4,1,1,-;SIMULATED NVRM: Xid (PCI:0): 48, double bit")

@@ -28,7 +28,8 @@ def request(began: int = 1_000, **more: object) -> bytes:
             "startTimeUnixNano": str(began), "endTimeUnixNano": str(began + 500),
             "attributes": [{"key": "gen_ai.latency.time_in_queue", "value": {"doubleValue": 0.25}},
                            {"key": "n", "value": {"intValue": "7"}},
-                           {"key": "list", "value": {"arrayValue": {"values": [{"boolValue": True}]}}}], **more}  # fmt: skip
+                           {"key": "list", "value": {"arrayValue": {"values": [{"boolValue": True}]}}}],
+            **more}  # fmt: skip
     about = {"attributes": [{"key": "service.name", "value": {"stringValue": "vllm"}}]}
     return orjson.dumps({"resourceSpans": [{"resource": about, "scopeSpans": [{"spans": [span]}]}]})
 

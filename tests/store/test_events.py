@@ -14,7 +14,10 @@ def test_events_and_spans_come_back_by_their_window_and_trace(store: Store) -> N
     store.add_events(trial, [Event("block", 10, 20, "", "device"), Event("stop", 50, 60, "me (1)", "\ud800")])
     store.add_spans(
         trial,
-        [Span("aa01", "01", "", "llm_request", "vllm", 5, 9, {"x": 1.5}), Span("bb01", "02", "", "other", "vllm", 1, 2)],
+        [
+            Span("aa01", "01", "", "llm_request", "vllm", 5, 9, {"x": 1.5}),
+            Span("bb01", "02", "", "other", "vllm", 1, 2),
+        ],
     )
     store.flush()
     assert store.events(trial, 15, 30) == [EventRow("block", 10, 20, "", "device")]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -40,9 +39,9 @@ class Planting(Events):
 
     def point(self, point: LoadPoint) -> None:
         self.end()
-        make = {3: lambda: Stopped(self.pids, lasts_s=0.4), 4: lambda: Hogged(self.pids, CORE, 6, lasts_s=0.8)}
-        self.plants[point.value] = make[int(point.value)]()  # type: ignore[abstract]
-        self.plants[point.value].__enter__()
+        first = point.value == 3
+        plant: Plant = Stopped(self.pids, lasts_s=0.4) if first else Hogged(self.pids, CORE, 6, lasts_s=0.8)
+        self.plants[point.value] = plant.__enter__()
 
     def end(self) -> None:
         for plant in self.plants.values():
@@ -50,13 +49,14 @@ class Planting(Events):
 
 
 @pytest.fixture(scope="module")
-def planted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Planting]]:
+def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Planting]:
     db = tmp_path_factory.mktemp("explain") / "r.db"
     experiment = experiment_from(
         None,
         {
             "model": ["bundled:tiny"], "engines": ["redline"], "concurrency": "3,4", "duration": SECONDS,
-            "prompt_tokens": 24, "output_tokens": 64, "calibrate": 0.0, "warmup": "fixed", "explain": True, "spans": True,
+            "prompt_tokens": 24, "output_tokens": 64, "calibrate": 0.0, "warmup": "fixed", "explain": True,
+            "spans": True,
         },
     )  # fmt: skip
     events = Planting()
@@ -65,7 +65,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Pl
     finally:
         events.end()
     assert outcome.status == "done", outcome.errors
-    yield db, events
+    return db, events
 
 
 def explained(planted: tuple[Path, Planting], clients: int) -> tuple[PointExplained, float]:

@@ -86,7 +86,9 @@ def _server_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--stall-s", type=float, default=5.0, help="unhealthy at the latest after so long in one step")
     group.add_argument("--flush-ms", type=float, default=15.0, help="a stream is written at most so often")
     group.add_argument("--alone", type=int, default=8, help="up to so many open streams are written at every step")
-    group.add_argument("--otlp-traces-endpoint", default="", help="URL for OpenTelemetry spans (OTLP, HTTP); off if empty")
+    group.add_argument(
+        "--otlp-traces-endpoint", default="", help="URL for OpenTelemetry spans (OTLP, HTTP); off if empty"
+    )
     group.add_argument("--profile-dir", default="", help="folder for traces of /start_profile; off when empty")
 
 

@@ -42,8 +42,8 @@ tracepoint:{end} /@{name}[tid]/ {{
     return Probe(kind, f"{name} longer than {least_ns / 1e6:g} ms", (begin, end), program)
 
 
-# Who had the CPU is more than who had it last: `others` adds up, for each CPU, the time of tasks that are not the engine's,
-# and of these the one that ran longest since a thread of the engine got that CPU is named.
+# Who had the CPU is more than who had it last: `others` adds up, for each CPU, the time of tasks that are not the
+# engine's, and of these the one that ran longest since a thread of the engine got that CPU is named.
 _RUN_QUEUE = f"""
 tracepoint:sched:sched_process_fork /@mine[args->parent_pid]/ {{ @mine[args->child_pid] = 1; }}
 tracepoint:sched:sched_wakeup /@mine[args->pid]/ {{

@@ -133,15 +133,16 @@ def threads_of(pids: Sequence[int]) -> list[int]:
 
 
 class Names:
-    """From the thread that the kernel names, `comm (tid)`, to the process that a person knows. Looked up while it lives."""
+    """From the thread that the kernel names, `comm (tid)`, to the process that a person knows. Looked up while it
+    lives."""
 
     def __init__(self, engine: Sequence[int]) -> None:
         self._engine, self._own = Tree(tuple(engine)), Tree((os.getpid(),))
         self._known: dict[str, str] = {}
 
     def named(self, event: Event) -> Event:
-        """An event whose `who` a person knows. Where the engine's own threads had the CPU for most of a wait, it is they
-        that were waited for."""
+        """An event whose `who` a person knows. Where the engine's own threads had the CPU for most of a wait, it is
+        they that were waited for."""
         others, _, rest = event.text.partition(" others ")
         if event.kind == "run_queue" and others.isdigit() and rest:
             if 2 * int(others) < event.ended_ns - event.began_ns:

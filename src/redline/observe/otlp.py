@@ -46,7 +46,9 @@ class OtlpReceiver:
         self.notes: list[str] = []
         self._lock = threading.Lock()
         self._server = _Server(("127.0.0.1", port), self)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="redline-otlp", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.1,), name="redline-otlp", daemon=True
+        )
         self._thread.start()
 
     @property
@@ -183,7 +185,7 @@ def _protobuf(body: bytes) -> dict[str, Any]:
         message = ExportTraceServiceRequest.FromString(body)
     except DecodeError as error:
         raise Refused(400, f"no OTLP trace request: {error}") from error
-    found = MessageToDict(message)
+    found: dict[str, Any] = MessageToDict(message)
     # protobuf's JSON writes ids in base64, OTLP's own in hex
     for resource in found.get("resourceSpans", ()):
         for scope in resource.get("scopeSpans", ()):

@@ -20,8 +20,8 @@ RATIO_MIN = 1.5
 EXPLAINS_MIN = 0.02
 """Share of the lost time below which a cause is not worth a name."""
 NEAR, NEAR_KIN = 0.8, 0.25
-"""Of causes that explain at least so much of what the best one explains (NEAR_KIN: of its own family), the nearest to the
-engine is named: the box is short of CPUs because somebody is, and the question is whether the engine was."""
+"""Of causes that explain at least so much of what the best one explains (NEAR_KIN: of its own family), the nearest to
+the engine is named: the box is short of CPUs because somebody is, and the question is whether the engine was."""
 OWN_MIN = 0.25
 """Of what a cause would explain alone, what must be left after others for it to be named too: what goes along with a
 cause is not another one."""
@@ -107,7 +107,14 @@ def blame(lost: Floats, found: Sequence[Shown]) -> tuple[list[Blame], float]:
     ]
     explained, unexplained = _dealt(lost, found, guilty)
     blames = [
-        Blame(one.cause, _verdict(scores[i], i in explained, i in guilty), scores[i], explained.get(i, 0.0), one.source, one.who)
+        Blame(
+            one.cause,
+            _verdict(scores[i], i in explained, i in guilty),
+            scores[i],
+            explained.get(i, 0.0),
+            one.source,
+            one.who,
+        )
         for i, one in enumerate(found)
     ]
     order = (BLAMED, COVERED, FAINT, COINCIDENCE, ALWAYS_ON, NEVER_ON)
