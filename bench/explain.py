@@ -36,7 +36,14 @@ from redline.testing.plants import Hogged, Plant, Squeezed, Stopped, Stormed, ca
 from redline.tune.events import Events
 
 Planting = Callable[[Endpoint], Plant | None]
-FAMILIES = {"stopped": "stopped", "hogged": "cpu", "squeezed": "memory", "stormed": "disk", "lossy": "network", "quiet": ""}
+FAMILIES = {
+    "stopped": "stopped",
+    "hogged": "cpu",
+    "squeezed": "memory",
+    "stormed": "disk",
+    "lossy": "network",
+    "quiet": "",
+}
 
 
 class WithPlant(Events):
@@ -55,7 +62,9 @@ class WithPlant(Events):
 
 
 def run_case(planting: Planting, flags: dict[str, Any], db: Path) -> tuple[PointExplained, Plant | None]:
-    experiment = experiment_from(None, {"calibrate": 0.0, "warmup": "fixed", "explain": True, "stamps": "auto", **flags})
+    experiment = experiment_from(
+        None, {"calibrate": 0.0, "warmup": "fixed", "explain": True, "stamps": "auto", **flags}
+    )
     with ExitStack() as stack:
         events = WithPlant(planting, stack)
         outcome = redline.compare(experiment, db=db, events=events)
@@ -89,12 +98,18 @@ def planted(name: str, duration: float) -> Iterator[tuple[Planting, dict[str, An
         yield (lambda at: Hogged(at.pids, core)), flags
     elif name == "squeezed":
         skipped = Squeezed.available()
-        env = [f"redline.{one}" for one in ("MALLOC_MMAP_THRESHOLD_=65536", "MALLOC_TRIM_THRESHOLD_=0", "MALLOC_ARENA_MAX=1")]
+        env = [
+            f"redline.{one}"
+            for one in ("MALLOC_MMAP_THRESHOLD_=65536", "MALLOC_TRIM_THRESHOLD_=0", "MALLOC_ARENA_MAX=1")
+        ]
         yield skipped or ((lambda at: Squeezed(at.pids)), {**flags, "engine_env": env})
     elif name == "stormed":
         with tempfile.TemporaryDirectory(dir=os.environ.get("REDLINE_DISK", ".")) as folder:
             program = Path(__file__).with_name("explain_audited.py")
-            env = [f"redline.REDLINE_AUDIT_LOG={folder}/audit.log", f"redline.PYTHONPATH={program.parent}/audited:{os.environ.get('PYTHONPATH', '')}"]
+            env = [
+                f"redline.REDLINE_AUDIT_LOG={folder}/audit.log",
+                f"redline.PYTHONPATH={program.parent}/audited:{os.environ.get('PYTHONPATH', '')}",
+            ]
             yield (lambda at: Stormed(Path(folder))), {**flags, "engine_env": env}
     elif name == "lossy":
         with explain_network.lossy_engine() as found:
@@ -110,7 +125,8 @@ def told(name: str, point: PointExplained, plant: Plant | None) -> dict[str, Any
     top = blamed[0] if blamed else None
     mine = sum(one.explains for one in blamed if one.cause.family == family)
     return {
-        "case": name, "requests": len(found.slow), "lost_share": found.lost_share, "windows": len(plant.windows) if plant else 0,
+        "case": name, "requests": len(found.slow), "lost_share": found.lost_share,
+        "windows": len(plant.windows) if plant else 0,
         "planted": truth(found, plant.windows) if plant else 0.0, "found": mine, "unexplained": found.unexplained,
         "top": top.cause.key if top else "nobody", "top_family": top.cause.family if top else "",
         "right": (top.cause.family if top else "") == family,
@@ -136,8 +152,9 @@ def main() -> None:
             row = told(name, *run_case(*how, args.db))
         rows.append(row)
         print(
-            f"{name}: lost {row['lost_share']:.1%}, planted {row['planted']:.0%}, found {row['found']:.0%}, top {row['top']}, "
-            f"unexplained {row['unexplained']:.0%}, blamed {row['blamed']}, who {row['who']}, {time.monotonic() - began:.0f} s",
+            f"{name}: lost {row['lost_share']:.1%}, planted {row['planted']:.0%}, found {row['found']:.0%}, "
+            f"top {row['top']}, unexplained {row['unexplained']:.0%}, blamed {row['blamed']}, who {row['who']}, "
+            f"{time.monotonic() - began:.0f} s",
             flush=True,
         )
         if args.json:

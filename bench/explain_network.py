@@ -1,4 +1,7 @@
-"""An engine in a network namespace of its own, reached over a veth pair that loses packets now and then."""
+"""An engine in a network namespace of its own, behind a router in another one that loses packets now and then.
+
+Loss has to happen on the way: a packet that is dropped where it is sent is no lost one to TCP, it knows of it.
+"""
 
 from __future__ import annotations
 
@@ -20,24 +23,26 @@ from redline.spec.model import ModelSpec
 from redline.spec.resolve import resolve_model
 from redline.testing.plants import Plant, calmed
 
-HERE, THERE, PORT = "10.213.77.1", "10.213.77.2", 8000
-LOSS_PERCENT = 40
+HERE, NEAR, FAR, THERE, PORT = "10.213.77.1", "10.213.77.2", "10.213.77.5", "10.213.77.6", 8000
+LOSS_PERCENT = 20
 READY_S = 90.0
 
 
 class Lossy(Plant):
-    """Drops packets that leave the namespace, by nftables."""
+    """Drops packets that the router would pass on, by nftables."""
 
     def __init__(self, space: str, **rest: float) -> None:
         super().__init__(**rest)  # type: ignore[arg-type]
         self._space = space
 
     def begin(self) -> None:
-        rules = "\n".join((
-            "add table ip plant",
-            "add chain ip plant out { type filter hook output priority 0; }",
-            f"add rule ip plant out numgen random mod 100 < {LOSS_PERCENT} counter drop\n",
-        ))
+        rules = "\n".join(
+            (
+                "add table ip plant",
+                "add chain ip plant way { type filter hook forward priority 0; }",
+                f"add rule ip plant way numgen random mod 100 < {LOSS_PERCENT} counter drop\n",
+            )
+        )
         _in(self._space, "nft", "-f", "-", text=rules)
 
     def end(self) -> None:
@@ -47,13 +52,13 @@ class Lossy(Plant):
 
 @dataclass(frozen=True)
 class Found:
-    space: str
+    router: str
     pid: int
     flags: dict[str, Any]
 
     def planting(self, endpoint: Endpoint) -> Plant:
         calmed([self.pid])
-        return Lossy(self.space, lasts_s=0.8, share=0.25)
+        return Lossy(self.router, lasts_s=0.8, share=0.25)
 
 
 @contextmanager
@@ -63,21 +68,49 @@ def lossy_engine() -> Iterator[Found | Skipped]:
         yield Skipped("no network namespace with loss here", "root, apt-get install iproute2 nftables")
         return
     token = secrets.token_hex(3)
-    space, ours, theirs = f"redline-{token}", f"rla{token}", f"rlb{token}"
+    space, router = f"redline-{token}", f"redline-{token}-router"
+    ours, near, far, theirs = (f"rl{name}{token}" for name in "abcd")
     engine: subprocess.Popen[bytes] | None = None
     try:
         for line in (
-            f"ip netns add {space}", f"ip link add {ours} type veth peer name {theirs} netns {space}",
+            f"ip netns add {router}", f"ip netns add {space}",
+            f"ip link add {ours} type veth peer name {near} netns {router}",
+            f"ip -n {router} link add {far} type veth peer name {theirs} netns {space}",
             f"ip addr add {HERE}/30 dev {ours}", f"ip link set {ours} up",
+            f"ip -n {router} addr add {NEAR}/30 dev {near}", f"ip -n {router} link set {near} up",
+            f"ip -n {router} addr add {FAR}/30 dev {far}", f"ip -n {router} link set {far} up",
             f"ip -n {space} addr add {THERE}/30 dev {theirs}", f"ip -n {space} link set {theirs} up",
-            f"ip -n {space} link set lo up",
+            f"ip -n {space} link set lo up", f"ip -n {space} route add default via {FAR}",
+            f"ip route add {THERE}/32 via {NEAR}",
+            f"ip netns exec {router} sysctl -qw net.ipv4.ip_forward=1",
         ):  # fmt: skip
             subprocess.run(line.split(), check=True)
         folder = str(resolve_model(ModelSpec(id="bundled:tiny")).path)
-        command = [sys.executable, "-m", "redline.runtime.serve", "--model", folder, "--served-model-name", "tiny", "--host", THERE, "--port", str(PORT)]
-        engine = subprocess.Popen(["ip", "netns", "exec", space, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        command = [
+            sys.executable,
+            "-m",
+            "redline.runtime.serve",
+            "--model",
+            folder,
+            "--served-model-name",
+            "tiny",
+            "--host",
+            THERE,
+            "--port",
+            str(PORT),
+        ]
+        engine = subprocess.Popen(
+            ["ip", "netns", "exec", space, *command],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         _wait(engine)
-        yield Found(space, engine.pid, {"engines": None, "url": [f"http://{THERE}:{PORT}/v1"], "model": ["tiny"], "tokenizer": folder})
+        yield Found(
+            router,
+            engine.pid,
+            {"engines": None, "url": [f"http://{THERE}:{PORT}/v1"], "model": ["tiny"], "tokenizer": folder},
+        )
     finally:
         if engine is not None:
             engine.terminate()
@@ -85,7 +118,7 @@ def lossy_engine() -> Iterator[Found | Skipped]:
                 engine.wait(15)
             engine.kill()
             engine.wait()
-        for line in (f"ip netns del {space}", f"ip link del {ours}"):
+        for line in (f"ip netns del {space}", f"ip netns del {router}", f"ip link del {ours}"):
             subprocess.run(line.split(), check=False, stderr=subprocess.DEVNULL)
 
 

@@ -217,6 +217,7 @@ _SAMPLERS = {
     "gpm": "The GPU's own activity counters, by NVML GPM (Hopper and later)",
     "host": "The host, the engine's processes, and redline itself",
     "metrics": "The engine, by its `/metrics`",
+    "causes": "What may hold up an engine, 30 times a second with `--explain`",
     "client": "The load generator",
     "each": "What the samplers cost",
 }

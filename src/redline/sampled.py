@@ -176,15 +176,14 @@ _SERVER = (
 )  # fmt: skip
 
 
-
 def _cause(name: str, unit: str, text: str, digits: int = 3) -> Sampled:
     return Sampled(f"cause.{name}", unit, text, "causes", (), digits)
 
 
 _CAUSES = (
     _cause("stopped_share", "share", "processes of the engine that were stopped, at this instant"),
-    _cause("stuck_disk_share", "share", "1 while one of the engine's busiest threads waited in the kernel and could not be "
-           "woken, for a disk as far as is known"),
+    _cause("stuck_disk_share", "share", "1 while one of the engine's busiest threads waited in the kernel and could "
+           "not be woken, for a disk as far as is known"),
     _cause("stuck_memory_share", "share", "the same for memory"),
     _cause("run_queue_share", "share", "time in which the engine's thread that waited most was ready and had no CPU"),
     _cause("client_run_queue_share", "share", "the same of redline's own threads"),
@@ -208,4 +207,6 @@ _SAMPLER = (
     _sampler("late_ticks", "", "ticks that began over half an interval late, so far: a counter", 0),
 )
 
-SAMPLED: dict[str, Sampled] = {one.name: one for one in (*_GPU, *_HOST, *_ENGINE, *_CLIENT, *_SERVER, *_CAUSES, *_SAMPLER)}
+SAMPLED: dict[str, Sampled] = {
+    one.name: one for one in (*_GPU, *_HOST, *_ENGINE, *_CLIENT, *_SERVER, *_CAUSES, *_SAMPLER)
+}

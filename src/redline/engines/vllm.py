@@ -111,7 +111,7 @@ class VllmEngine:
                 f"vLLM cannot send spans: {missing} is not installed beside it",
                 fix=f"{install.python} -m pip install {' '.join(SPAN_PACKAGES)}, or leave out --spans",
             )
-        variables = _variables(start, install, model)
+        variables = _variables(start.spec, install, model, spans=bool(start.traces_url))
         key = api_key(start.spec)
         env = engine_env(start.spec, install.python, variables) | ({"VLLM_API_KEY": key} if key else {})
         headers = {"Authorization": f"Bearer {key}"} if key else {}
@@ -166,10 +166,10 @@ def _flags(start: Start, model: ResolvedModel, table: FlagTable) -> tuple[dict[s
     return {**flags, **ours}, {f"--{name}": str(value).lower() for name, value in ours.items()}
 
 
-def _variables(start: Start, install: Install, model: ResolvedModel) -> dict[str, str]:
+def _variables(spec: EngineSpec, install: Install, model: ResolvedModel, *, spans: bool = False) -> dict[str, str]:
     """Environment variables that redline adds where neither the experiment nor the user's shell has a say."""
-    spec, wanted = start.spec, {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
-    if start.traces_url:
+    wanted = {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
+    if spans:
         wanted["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] = "http/protobuf"  # its own default is gRPC
     if model.path is not None and not any("speculative" in name for name in spec.flags):  # a draft may be on the hub
         wanted["HF_HUB_OFFLINE"] = "1"

@@ -29,6 +29,17 @@ CACHE_VERSION = 1
 SPAN_PACKAGES = (
     *("opentelemetry-sdk", "opentelemetry-api", "opentelemetry-exporter-otlp", "opentelemetry-semantic-conventions-ai"),
 )
+_MISSING = """
+import importlib.util, sys
+for name in sys.argv[1:]:
+    try:
+        found = importlib.util.find_spec(name)
+    except ImportError:
+        found = None
+    if found is None:
+        print(name)
+        break
+"""
 _SPAN_MODULES = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http", "opentelemetry.semconv_ai")
 
 
@@ -81,9 +92,7 @@ def flag_table(install: Install, spec: EngineSpec) -> FlagTable:
 
 def missing_for_spans(python: str) -> str:
     """The first module that vLLM's tracing needs and this interpreter lacks; '' when it has them all."""
-    code = "import importlib.util as u, sys\nfor n in sys.argv[1:]:\n try:\n  f = u.find_spec(n)\n except ImportError:\n  f = None\n"
-    code += " if f is None:\n  print(n)\n  break"
-    command = [python, "-c", code, *_SPAN_MODULES]
+    command = [python, "-c", _MISSING, *_SPAN_MODULES]
     done = subprocess.run(command, capture_output=True, text=True, timeout=LOOK_TIMEOUT_S, check=False)
     return done.stdout.strip()
 

@@ -66,7 +66,8 @@ def run_point(
 
     Warm-up requests come first and are recorded as such; `before_measuring` is called once they are over. `should_stop`
     is asked at least every 50 ms, `alive` twice a second; when the engine is gone, or refuses connections for a second,
-    the point ends and keeps what was measured. With `traced` every request carries a traceparent. EnvironmentFault when the load worker cannot run here.
+    the point ends and keeps what was measured. With `traced` every request carries a traceparent. EnvironmentFault when
+    the load worker cannot run here.
     """
     silent_s = load.idle_timeout_s if streams(workload) else load.timeout_s
     target = replace(

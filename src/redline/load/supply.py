@@ -31,7 +31,13 @@ class Supply:
     """Feeds a worker for one load point."""
 
     def __init__(
-        self, endpoint: Endpoint, workload: WorkloadSpec, prompts: PromptSource, *, seed: int, api_key: str | None,
+        self,
+        endpoint: Endpoint,
+        workload: WorkloadSpec,
+        prompts: PromptSource,
+        *,
+        seed: int,
+        api_key: str | None,
         traced: bool = False,
     ) -> None:
         self.endpoint = endpoint

@@ -42,8 +42,8 @@ tracepoint:{end} /@{name}[tid]/ {{
     return Probe(kind, f"{name} longer than {least_ns / 1e6:g} ms", (begin, end), program)
 
 
-# Who had the CPU is more than who had it last: `others` adds up, for each CPU, the time of tasks that are not the engine's,
-# and of these the one that ran longest since a thread of the engine got that CPU is named.
+# Who had the CPU is more than who had it last: `others` adds up, for each CPU, the time of tasks that are not the
+# engine's, and of these the one that ran longest since a thread of the engine got that CPU is named.
 _RUN_QUEUE = f"""
 tracepoint:sched:sched_process_fork /@mine[args->parent_pid]/ {{ @mine[args->child_pid] = 1; }}
 tracepoint:sched:sched_wakeup /@mine[args->pid]/ {{
@@ -105,7 +105,7 @@ tracepoint:irq:softirq_exit /@soft[cpu]/ {{
 }}"""
 
 _RETRANSMIT = """
-tracepoint:tcp:tcp_retransmit_skb {
+tracepoint:tcp:tcp_retransmit_skb /PORT == 0 || args->sport == PORT || args->dport == PORT/ {
   printf("E\\tretransmit\\t%llu\\t%llu\\t\\tport %d to %d\\n", nsecs, nsecs, args->sport, args->dport);
 }"""
 
@@ -142,10 +142,11 @@ def probes_for(available: Collection[str], *, engine: bool) -> list[Probe]:
     return [probe for probe in PROBES if known.issuperset(probe.needs) and (engine or not probe.of_engine)]
 
 
-def render(probes: Sequence[Probe], threads: Sequence[int]) -> str:
-    """The program. `threads` are the engine's, at its start; those that they start are found by the program."""
+def render(probes: Sequence[Probe], threads: Sequence[int], port: int = 0) -> str:
+    """The program. `threads` are the engine's, at its start; those that they start are found by the program. `port` is
+    where the engine listens: segments of other servers are left out; 0 for all."""
     mine = " ".join(f"@mine[{tid}] = 1;" for tid in threads[:MOST_THREADS])
     begin = f'BEGIN {{ {mine} printf("R\\n"); }}'
     beat = 'interval:s:1 { printf("T\\n"); }'
     maps = f"END {{ {' '.join(f'clear(@{name});' for name in _MAPS)} }}" if mine else ""
-    return "\n".join([begin, *(probe.program for probe in probes), beat, maps, ""])
+    return "\n".join([begin, *(probe.program.replace("PORT", str(port)) for probe in probes), beat, maps, ""])

@@ -96,8 +96,10 @@ class KernelTrace:
             self.notes.append(f"bpftrace ended by itself: {said[-1] if said else f'exit code {process.returncode}'}")
 
 
-def open_trace(pids: Sequence[int], keep: Keep, *, roots: Sequence[Path] = ROOTS) -> KernelTrace | Skipped:
-    """Of the processes `pids` with their descendants, and of the box. Starts nothing yet."""
+def open_trace(
+    pids: Sequence[int], keep: Keep, *, port: int = 0, roots: Sequence[Path] = ROOTS
+) -> KernelTrace | Skipped:
+    """Of the processes `pids` with their descendants, of TCP on `port`, and of the box. Starts nothing yet."""
     if shutil.which("bpftrace") is None:
         return Skipped("kernel events are not watched: there is no bpftrace", "apt-get install bpftrace")
     if os.geteuid() != 0:
@@ -108,7 +110,7 @@ def open_trace(pids: Sequence[int], keep: Keep, *, roots: Sequence[Path] = ROOTS
     probes = probes_for(available, engine=bool(pids))
     if not probes:
         return Skipped("kernel events are not watched: this kernel has none of the tracepoints", "another kernel")
-    return KernelTrace(render(probes, threads_of(pids)), probes, keep, pids)
+    return KernelTrace(render(probes, threads_of(pids), port), probes, keep, pids)
 
 
 def tracepoints(roots: Sequence[Path] = ROOTS) -> frozenset[str]:
@@ -131,15 +133,16 @@ def threads_of(pids: Sequence[int]) -> list[int]:
 
 
 class Names:
-    """From the thread that the kernel names, `comm (tid)`, to the process that a person knows. Looked up while it lives."""
+    """From the thread that the kernel names, `comm (tid)`, to the process that a person knows. Looked up while it
+    lives."""
 
     def __init__(self, engine: Sequence[int]) -> None:
         self._engine, self._own = Tree(tuple(engine)), Tree((os.getpid(),))
         self._known: dict[str, str] = {}
 
     def named(self, event: Event) -> Event:
-        """An event whose `who` a person knows. Where the engine's own threads had the CPU for most of a wait, it is they
-        that were waited for."""
+        """An event whose `who` a person knows. Where the engine's own threads had the CPU for most of a wait, it is
+        they that were waited for."""
         others, _, rest = event.text.partition(" others ")
         if event.kind == "run_queue" and others.isdigit() and rest:
             if 2 * int(others) < event.ended_ns - event.began_ns:

@@ -125,7 +125,9 @@ class Served:
         if len(tokens) == 1 and request.generated > 1 and output[1:] == PLAIN:
             self._told.append((request.id, tokens[0]))  # nearly all of them
         else:
-            self._told.append((request.id, tuple(output), request.scheduled_ns, request.first_token_ns, request.preempted))
+            self._told.append(
+                (request.id, tuple(output), request.scheduled_ns, request.first_token_ns, request.preempted)
+            )
 
     def flush(self) -> None:
         """At the end of each step that told somebody something, and of the loop."""

@@ -24,7 +24,8 @@ INSERT_REQUEST = f"INSERT INTO request ({', '.join(_COLUMNS)}) VALUES ({', '.joi
 
 
 INSERT_EVENT = "INSERT INTO event (trial_id, kind, began_ns, ended_ns, who, text) VALUES (?, ?, ?, ?, ?, ?)"
-INSERT_SPAN = """INSERT INTO span (trial_id, trace_id, span_id, parent_id, name, service, began_ns, ended_ns, attributes)
+INSERT_SPAN = """INSERT INTO span
+    (trial_id, trace_id, span_id, parent_id, name, service, began_ns, ended_ns, attributes)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
 

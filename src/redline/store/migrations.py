@@ -278,7 +278,12 @@ def m004_events_and_spans(db: sqlite3.Connection) -> None:
         db.execute(statement)
 
 
-MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [m001_initial, m002_what_a_request_is, m003_ticks, m004_events_and_spans]
+MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [
+    m001_initial,
+    m002_what_a_request_is,
+    m003_ticks,
+    m004_events_and_spans,
+]
 
 TABLE = """
 CREATE TABLE migration (                -- shape of this file: what was applied, in order, and by which redline

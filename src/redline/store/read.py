@@ -115,7 +115,7 @@ class Reader:
         sql = """SELECT trace_id, span_id, parent_id, name, service, began_ns, ended_ns, attributes FROM span
             WHERE trial_id = ? AND substr(trace_id, 1, ?) = ? ORDER BY began_ns, id"""
         rows = self._rows(sql, (trial_id, len(trace_prefix), trace_prefix))
-        return [SpanRow(*row[:-1], orjson.loads(row[-1])) for row in map(tuple, rows)]
+        return [SpanRow(**dict(row) | {"attributes": orjson.loads(row["attributes"])}) for row in rows]
 
     def _run(self, row: sqlite3.Row) -> RunRow:
         dead = row["status"] == "running" and not process.alive(orjson.loads(row["process"]))

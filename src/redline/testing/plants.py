@@ -46,10 +46,10 @@ class Plant(ABC):
     def end(self) -> None:
         """Undoes `begin`; safe to call twice."""
 
-    def prepare(self) -> None:
+    def prepare(self) -> None:  # noqa: B027  (a hook: most have nothing to do)
         """Once, before the first."""
 
-    def clean(self) -> None:
+    def clean(self) -> None:  # noqa: B027
         """Once, after the last."""
 
     def __enter__(self) -> Plant:
@@ -190,7 +190,8 @@ class Stormed(Plant):
     def begin(self) -> None:
         for number in range(self._count):
             target = self._folder / f"storm-{number}"
-            loop = f"while :; do dd if=/dev/zero of={target} bs={self._block} count=16 oflag=direct,dsync conv=notrunc; done"
+            write = f"dd if=/dev/zero of={target} bs={self._block} count=16 oflag=direct,dsync conv=notrunc"
+            loop = f"while :; do {write}; done"
             quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
             self._writers.append(subprocess.Popen(["sh", "-c", loop], start_new_session=True, **quiet))  # type: ignore[call-overload]
 
@@ -207,7 +208,10 @@ class Stormed(Plant):
 
 
 def calmed(pids: Sequence[int], nice: int = -15) -> None:
-    """Puts the engine, its threads and ourselves before other programs of a busy box, so that a plant stands out. Root."""
+    """Puts the engine, its threads and ourselves before other programs of a busy box, so that a plant stands out.
+
+    Needs root; without it nothing happens.
+    """
     for pid in (*pids, os.getpid()):
         with suppress(OSError):  # between sessions the kernel weighs autogroups, not threads
             Path(f"/proc/{pid}/autogroup").write_text(str(nice))

@@ -128,7 +128,8 @@ def up(context: Context, job: Job, repeat: int) -> Iterator[tuple[Server, int, W
             try:
                 store.trial_ready(trial, server.endpoint, _hashes(job))
                 context.events.ready(server.endpoint)
-                with watched(store, trial, plan_for(server.endpoint, job.spec), asked, receiver) as watch:
+                plan, url = plan_for(server.endpoint, job.spec), server.endpoint.base_url
+                with watched(store, trial, plan, asked, receiver, url) as watch:
                     yield server, trial, watch
             except EnvironmentFault as fault:
                 # a server that is asked for the length of a prompt just when it dies does not answer

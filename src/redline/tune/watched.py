@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
+from urllib.parse import urlsplit
 
 from redline.errors import Skipped
 from redline.observe.event import Event
@@ -31,11 +32,11 @@ def span_receiver(store: Store, trial: int, asked: ObserveSpec) -> Iterator[Otlp
 
 @contextmanager
 def watched(
-    store: Store, trial: int, plan: Plan, asked: ObserveSpec, receiver: OtlpReceiver | None
+    store: Store, trial: int, plan: Plan, asked: ObserveSpec, receiver: OtlpReceiver | None, url: str
 ) -> Iterator[Watch]:
-    """The samplers, and what explaining needs beside them."""
+    """The samplers, and what explaining needs beside them. `url` is where the engine answers."""
     wider = replace(plan, samplers=EXPLAINING) if asked.explain else plan
-    with sampled(store, trial, wider) as watch, kernel_watch(store, trial, wider.pids, asked) as kernel:
+    with sampled(store, trial, wider) as watch, kernel_watch(store, trial, wider.pids, asked, port_of(url)) as kernel:
         if kernel:
             watch.beside["kernel"] = kernel
         try:
@@ -46,7 +47,9 @@ def watched(
 
 
 @contextmanager
-def kernel_watch(store: Store, trial: int, pids: tuple[int, ...], asked: ObserveSpec) -> Iterator[dict[str, Any]]:
+def kernel_watch(
+    store: Store, trial: int, pids: tuple[int, ...], asked: ObserveSpec, port: int
+) -> Iterator[dict[str, Any]]:
     """What it yields is what it says of itself: `kinds` of event watched for, `counts`, `notes`; complete at the end.
     Empty when explaining was not asked for."""
     if not asked.explain:
@@ -59,7 +62,7 @@ def kernel_watch(store: Store, trial: int, pids: tuple[int, ...], asked: Observe
 
     trace = None
     with ExitStack() as stack:
-        log, opened = KernelFaults.open(keep), open_trace(pids, keep)
+        log, opened = KernelFaults.open(keep), open_trace(pids, keep, port=port)
         told["notes"] += [str(one) for one in (log, opened) if isinstance(one, Skipped)]
         if isinstance(log, KernelFaults):
             told["kinds"].append("xid")
@@ -71,3 +74,8 @@ def kernel_watch(store: Store, trial: int, pids: tuple[int, ...], asked: Observe
     if trace is not None:
         told["counts"] = dict(trace.counts)
         told["notes"] += trace.notes
+
+
+def port_of(url: str) -> int:
+    parts = urlsplit(url)
+    return parts.port or (443 if parts.scheme == "https" else 80)

@@ -33,7 +33,7 @@ def requests(
     random = np.random.default_rng(1)
     found = []
     for stream in range(streams):
-        now, index = stream * 2 * MS, stream
+        now, index = MS + stream * 151 * MS, stream
         mine = not one_stream or stream == 0
         while now < seconds * 1e9:
             wait = wait_of(index) if wait_of else wait_ns

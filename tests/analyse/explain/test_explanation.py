@@ -51,7 +51,9 @@ def test_the_planted_cause_is_named_with_what_it_explains() -> None:
 
 def test_two_causes_share_the_loss() -> None:
     mine, theirs = pauses(3, 9)[:5], pauses(3, 9)[5:]
-    told = explained(mine + theirs, [series("cause.stopped_share", mine, 1.0), series("cause.run_queue_share", theirs, 0.9)])
+    told = explained(
+        mine + theirs, [series("cause.stopped_share", mine, 1.0), series("cause.run_queue_share", theirs, 0.9)]
+    )
     parts = {one.cause.key: one.explains for one in told.blamed}
     assert parts["stopped"] == pytest.approx(5 / 9, abs=0.12)
     assert parts["run_queue"] == pytest.approx(4 / 9, abs=0.12)

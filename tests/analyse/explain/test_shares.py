@@ -30,7 +30,7 @@ def test_a_pause_is_a_stall_and_what_was_held_back_is_the_networks() -> None:
     assert stalled.parts["stall"].sum() == pytest.approx(4 * lost, rel=0.05)
     assert stalled.parts["network"].sum() == 0
     assert held.parts["network"].sum() == pytest.approx(4 * lost, rel=0.1)
-    assert held.parts["stall"].sum() == 0
+    assert held.parts["stall"].sum() < 0.15 * held.parts["network"].sum()  # of one token alone nobody can tell
     assert stalled.parts["decode"] == pytest.approx(np.full(len(stalled.index), 49.0 * STEP_NS), rel=0.03)
 
 

@@ -171,7 +171,9 @@ def _culprits(events: Sequence[Event]) -> tuple[tuple[str, float], ...]:
             length[name] = length.get(name, 0.0) + max(event.ended_ns - event.began_ns, 1)
             members.setdefault(name, set()).add(event.who)
     total = sum(length.values())
-    named = {name: next(iter(who)) if len(who) == 1 else f"{name} ({len(who)} processes)" for name, who in members.items()}
+    named = {
+        name: next(iter(who)) if len(who) == 1 else f"{name} ({len(who)} processes)" for name, who in members.items()
+    }
     return tuple((named[name], part / total) for name, part in sorted(length.items(), key=lambda one: -one[1])[:5])
 
 

@@ -20,8 +20,11 @@ RATIO_MIN = 1.5
 EXPLAINS_MIN = 0.02
 """Share of the lost time below which a cause is not worth a name."""
 NEAR, NEAR_KIN = 0.8, 0.25
-"""Of causes that explain at least so much of what the best one explains (NEAR_KIN: of its own family), the nearest to the
-engine is named: the box is short of CPUs because somebody is, and the question is whether the engine was."""
+"""Of causes that explain at least so much of what the best one explains (NEAR_KIN: of its own family), the nearest to
+the engine is named: the box is short of CPUs because somebody is, and the question is whether the engine was."""
+OWN_MIN = 0.25
+"""Of what a cause would explain alone, what must be left after others for it to be named too: what goes along with a
+cause is not another one."""
 BLAMED, COVERED, FAINT, COINCIDENCE, ALWAYS_ON, NEVER_ON = (
     *("blamed", "told by another", "too little", "no more than chance", "always at work", "never at work"),
 )
@@ -104,7 +107,14 @@ def blame(lost: Floats, found: Sequence[Shown]) -> tuple[list[Blame], float]:
     ]
     explained, unexplained = _dealt(lost, found, guilty)
     blames = [
-        Blame(one.cause, _verdict(scores[i], i in explained, i in guilty), scores[i], explained.get(i, 0.0), one.source, one.who)
+        Blame(
+            one.cause,
+            _verdict(scores[i], i in explained, i in guilty),
+            scores[i],
+            explained.get(i, 0.0),
+            one.source,
+            one.who,
+        )
         for i, one in enumerate(found)
     ]
     order = (BLAMED, COVERED, FAINT, COINCIDENCE, ALWAYS_ON, NEVER_ON)
@@ -115,12 +125,14 @@ def blame(lost: Floats, found: Sequence[Shown]) -> tuple[list[Blame], float]:
 def _dealt(lost: Floats, found: Sequence[Shown], guilty: Sequence[int]) -> tuple[dict[int, float], float]:
     """Lost time dealt out: the cause that explains most takes its part, the next one of what is left, and so on."""
     total = float(lost.sum())
+    alone = {place: attributable(lost, found[place].level) for place in guilty}
     left, waiting, explained = lost.copy(), list(guilty), dict[int, float]()
-    while waiting and total > 0:
+    while total > 0:
         part = {place: attributable(left, found[place].level) for place in waiting}
-        best = max(waiting, key=lambda place: part[place])
-        if part[best] < EXPLAINS_MIN * total:
+        waiting = [place for place in waiting if part[place] >= max(EXPLAINS_MIN * total, OWN_MIN * alone[place])]
+        if not waiting:
             break
+        best = max(waiting, key=lambda place: part[place])
         family = found[best].cause.family
         least = {place: NEAR_KIN if found[place].cause.family == family else NEAR for place in waiting}
         near = [place for place in waiting if part[place] >= least[place] * part[best]]

@@ -48,7 +48,8 @@ class Grid:
             whole += sign * np.bincount(place + 1, weights, self.size + 2)
             part += sign * np.bincount(place, weights * (place + 1 - edge), self.size + 2)
         painted: Floats = np.cumsum(whole)[: self.size] + part[: self.size]
-        return np.where(np.abs(painted) < 1e-12, 0.0, painted)
+        painted[np.abs(painted) < 1e-12] = 0.0
+        return painted
 
     def fill(self, t_ns: Ints, value: Floats, lead_ns: int = 0) -> Floats:
         """[size]: a series whose value at t holds for the time since the value before, at most half a second (and
@@ -67,5 +68,5 @@ class Grid:
         return filled
 
     def _places(self, t_ns: Ints | Sequence[int]) -> Floats:
-        places = (np.asarray(t_ns, np.int64) - self.start_ns) / self.bucket_ns
+        places: Floats = (np.asarray(t_ns, np.int64) - self.start_ns) / float(self.bucket_ns)
         return np.clip(places, 0.0, float(self.size))

@@ -13,15 +13,15 @@ ALWAYS = 0.95
 """A cause that is at work for more of the time has no time without it to be compared with."""
 
 
-
 @dataclass(frozen=True)
 class Score:
     """How one cause goes with lost time. It is at work to a degree, 0 to 1, in each bucket.
 
-    `duty` is the mean degree, `coverage` the share of all lost time that falls into it (by degree), `lift` coverage over
-    duty: how many times the mean loss it has, `ratio` the loss at full work over the loss without it, `attributable` the
-    share of lost time that would not have been lost at the rate that held without it, `p` the chance of as much overlap
-    by coincidence, `q` the same corrected for the number of causes that were looked at. NaN where it cannot be judged.
+    `duty` is the mean degree, `coverage` the share of all lost time that falls into it (by degree), `lift` coverage
+    over duty: how many times the mean loss it has, `ratio` the loss at full work over the loss without it,
+    `attributable` the share of lost time that would not have been lost at the rate that held without it, `p` the chance
+    of as much overlap by coincidence, `q` the same corrected for the number of causes that were looked at. NaN where it
+    cannot be judged.
     """
 
     duty: float
@@ -36,8 +36,9 @@ class Score:
 def shift_p(lost: Floats, level: Floats) -> float:
     """One-sided p-value of the overlap of `lost` and `level`, against all circular shifts of one along the other.
 
-    A shift keeps how both series are lumped in time, which a shuffle would destroy. All shifts count, those next to none
-    at all too: leaving them out would make the alignment that is tested look rarer than it is. NaN below 8 buckets.
+    A shift keeps how both series are lumped in time, which a shuffle would destroy. All shifts count, those next to
+    none at all too: leaving them out would make the alignment that is tested look rarer than it is. NaN below 8
+    buckets.
     """
     n = len(lost)
     if n < 8:
@@ -63,8 +64,8 @@ def score(lost: Floats, level: Floats) -> Score:
 
 
 def fit(lost: Floats, level: Floats) -> tuple[float, float]:
-    """Loss without the cause, and how much more there is at full work, by least squares; neither is below 0. For a level
-    that is 0 or 1 these are the means without it, and with it less that."""
+    """Loss without the cause, and how much more there is at full work, by least squares; neither is below 0. For a
+    level that is 0 or 1 these are the means without it, and with it less that."""
     spread = level - level.mean()
     square = float(spread @ spread)
     if square <= 1e-12:

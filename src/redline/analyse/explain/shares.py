@@ -173,7 +173,8 @@ def _stream_parts(requests: Requests, gaps: Gaps, parts: dict[str, Floats]) -> F
     calm = np.where(gaps.stalled, length - excess, length)
     parts["decode"] += np.bincount(gaps.request, calm, n)
     slow = ~gaps.stalled
-    return np.bincount(gaps.request[slow], excess[slow], n)
+    found: Floats = np.bincount(gaps.request[slow], excess[slow], n)
+    return found
 
 
 def _classes(requests: Requests) -> Ints:
@@ -201,4 +202,5 @@ def _fast_wait(requests: Requests, wait: Floats) -> Floats:
         mine = prompt == one
         if np.count_nonzero(mine) >= LIKE_MIN:
             found[mine] = float(np.quantile(wait[mine], FAST))
-    return np.minimum(found, wait)
+    least: Floats = np.minimum(found, wait)
+    return least

@@ -136,7 +136,7 @@ def _expected(began: Ints, ended: Ints, first: Ints, last: Ints) -> Floats:
 
 
 def _came_together(request: Ints, began: Ints, ended: Ints, tokens: Floats, expected: Floats) -> Bools:
-    """Whether the tokens that were due during each gap followed it at once."""
+    """Whether the tokens that were due during each gap followed it at once, or all that were left of the answer did."""
     gap = (ended - began).astype(np.float64)
     close = gap < expected / BURST
     # runs of close gaps of one request: tokens from each gap on, up to the end of the run that follows it
@@ -148,7 +148,8 @@ def _came_together(request: Ints, began: Ints, ended: Ints, tokens: Floats, expe
     together = total[until + 1] - total[np.arange(len(gap))]
     usual = max(float(np.median(tokens)), 1.0)
     due = usual * gap / expected
-    found: NDArray[np.bool_] = together >= np.maximum(HELD * due, 2 * usual)
+    last = np.append(request[1:] != request[:-1], True)
+    found: NDArray[np.bool_] = (together >= 2 * usual) & ((together >= HELD * due) | last[until])
     return found
 
 

@@ -44,7 +44,9 @@ def drawing(point: PointExplained) -> Drawing:
 
 
 def _gantt(lanes: list[Row], names: list[str], end: float) -> Any:
-    x = alt.X("from:Q", title="s", scale=alt.Scale(domain=[0, end], nice=False), axis=alt.Axis(grid=False, format=PLAIN))
+    x = alt.X(
+        "from:Q", title="s", scale=alt.Scale(domain=[0, end], nice=False), axis=alt.Axis(grid=False, format=PLAIN)
+    )
     colours = alt.Scale(domain=["blamed", "not blamed"], range=[palette.engine(0), palette.MUTED])
     return (
         alt.Chart(data(lanes))
@@ -81,7 +83,9 @@ def _lanes(point: PointExplained) -> tuple[list[Row], list[str]]:
         verdict = "blamed" if one.verdict == BLAMED else "not blamed"
         for begin, stop in _stretches(by_key[one.cause.key]):
             seconds = found.grid.bucket_ns / 1e9
-            rows.append({"cause": name, "verdict": verdict, "from": round(begin * seconds, 3), "to": round(stop * seconds, 3)})
+            rows.append(
+                {"cause": name, "verdict": verdict, "from": round(begin * seconds, 3), "to": round(stop * seconds, 3)}
+            )
     return rows, names
 
 

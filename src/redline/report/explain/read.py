@@ -174,4 +174,3 @@ def _notes(run: RunRow, trial: TrialRow, kernel: dict[str, Any], spans: bool, fo
         more = "" if asked.get("spans") else "; --spans has them of every request, where the engine sends spans"
         notes.append(f"queue and prefill are told apart by {by}, not by spans of the engine{more}")
     return notes
-

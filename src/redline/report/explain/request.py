@@ -53,10 +53,14 @@ def explain_request(
         pairs = chosen(row, point, engine)
         fitting = [(trial, one) for trial, one in pairs if request in reader.requests(one.id).index.tolist()]
         if not fitting:
-            raise UsageError(f"run {row.id} has no request {request} there", fix="redline explain --json lists the slow")
+            raise UsageError(
+                f"run {row.id} has no request {request} there", fix="redline explain --json lists the slow"
+            )
         if len(fitting) > 1:
             where = ", ".join(f"{trial.engine} at {one.label}" for trial, one in fitting[:4])
-            raise UsageError(f"several load points have a request {request}: {where}", fix="name one: --point, --engine")
+            raise UsageError(
+                f"several load points have a request {request}: {where}", fix="name one: --point, --engine"
+            )
         trial, one = fitting[0]
         found = explain_point(reader, row, trial, one)
         if isinstance(found, str):
@@ -83,7 +87,9 @@ def _timeline(found: PointExplained, row: int, spans: list[SpanRow]) -> RequestT
     end = int(max(requests.finished_ns[row], requests.latest_ns[row]))
     for stall in told.stalls:
         if stall.began_ns < end and stall.ended_ns > sent:
-            kind = "held back" if stall.held else "all streams stood still" if stall.joint else "some streams stood still"
+            kind = (
+                "held back" if stall.held else "all streams stood still" if stall.joint else "some streams stood still"
+            )
             steps.append(Step(stall.began_ns, stall.ended_ns, kind, "client"))
     steps.sort(key=lambda one: (one.began_ns, -one.ended_ns))
     shares = {name: float(told.shares.parts[name][row]) / 1e6 for name in PARTS}

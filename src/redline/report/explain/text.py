@@ -27,8 +27,8 @@ _STALL_HEADS = ("at s", "lasted ms", "streams", "kind", "at work then")
 _MEANINGS = (
     "explains: of the time that streams lost beyond the expected step, what would not have been lost at the rate that "
     "held without the cause, after the causes above it. times: the loss while it was at work over the loss without it. "
-    "covers: lost time that falls into it. q: chance of as much overlap by coincidence (circular shifts), corrected for "
-    f"the number of causes looked at; blamed from q ≤ {FALSE_DISCOVERIES:g} and {RATIO_MIN:g} times on."
+    "covers: lost time that falls into it. q: chance of as much overlap by coincidence (circular shifts), corrected "
+    f"for the number of causes looked at; blamed from q ≤ {FALSE_DISCOVERIES:g} and {RATIO_MIN:g} times on."
 )
 
 
@@ -69,7 +69,8 @@ def html(explained: Explained, drawn: tuple[str, ...] = ()) -> str:
 def headline(point: PointExplained) -> str:
     """One sentence: how much was lost, who is blamed, how much nobody explains."""
     found = point.explanation
-    lost = f"{point.label}: {_percent(found.lost_share)} of streaming time lost beyond steps of {number(found.expected_ms)} ms"
+    step = f"{number(found.expected_ms)} ms"
+    lost = f"{point.label}: {_percent(found.lost_share)} of streaming time lost beyond steps of {step}"
     if not found.blamed:
         return f"{lost}; nobody is blamed"
     named = ", ".join(f"{one.cause.text} {_percent(one.explains)}" for one in found.blamed[:3])
@@ -103,7 +104,9 @@ def _shares(point: PointExplained, suffix: str) -> Section:
     slower = float(found.shares.slow_decode_ns.sum()) / max(float(found.shares.parts["decode"].sum()), 1.0)
     if slower > 0.01:
         notes.append(f"{_percent(slower)} of decode is beyond the expected step, in gaps too short for a stall")
-    return Section(f"shares-{point.point.id}", f"Where the time went{suffix}", _SHARE_HEADS, tuple(rows), tuple(notes), True)
+    return Section(
+        f"shares-{point.point.id}", f"Where the time went{suffix}", _SHARE_HEADS, tuple(rows), tuple(notes), True
+    )
 
 
 def _causes(point: PointExplained, suffix: str, more: bool) -> Section:
@@ -120,7 +123,9 @@ def _causes(point: PointExplained, suffix: str, more: bool) -> Section:
             who = ", ".join(f"{name} {_percent(share)}" for name, share in one.who)
             notes.append(f"{one.cause.key}, who: {who}")
     notes += point.notes
-    return Section(f"causes-{point.point.id}", f"Who was at it when time was lost{suffix}", heads, tuple(rows), tuple(notes), True)
+    return Section(
+        f"causes-{point.point.id}", f"Who was at it when time was lost{suffix}", heads, tuple(rows), tuple(notes), True
+    )
 
 
 def _cause_row(one: Blame) -> tuple[str, ...]:
@@ -163,7 +168,9 @@ def _stall_row(point: PointExplained, one: Stall) -> tuple[str, ...]:
         if first < grid.size and shown.level[first:last].any()
     ]
     told = [f"{key} {_percent(share)}" for share, key in sorted(at_work, reverse=True)[:4]]
-    kind = "held back" if one.held else "all stood still" if one.joint else "one alone" if one.of > 1 else "the only one"
+    kind = (
+        "held back" if one.held else "all stood still" if one.joint else "one alone" if one.of > 1 else "the only one"
+    )
     return (
         f"{(one.began_ns - grid.start_ns) / 1e9:.2f}",
         number((one.ended_ns - one.began_ns) / 1e6),
@@ -216,7 +223,8 @@ def _blame_dict(one: Blame) -> dict[str, Any]:
     told = one.score
     return {
         "key": one.cause.key, "family": one.cause.family, "text": one.cause.text, "verdict": one.verdict,
-        "explains": one.explains, "lift": _finite(told.lift), "ratio": _finite(told.ratio), "coverage": _finite(told.coverage), "duty": told.duty,
+        "explains": one.explains, "lift": _finite(told.lift), "ratio": _finite(told.ratio),
+        "coverage": _finite(told.coverage), "duty": told.duty,
         "p": _finite(told.p), "q": _finite(told.q), "by": one.source,
         "who": [{"name": name, "share": share} for name, share in one.who],
     }  # fmt: skip

@@ -35,7 +35,8 @@ BEYOND = frozenset(
 
 @dataclass(frozen=True)
 class Wish:
-    """`ask` as every server reads it; `tools` are for the chat template alone, `trace` is the traceparent it came with."""
+    """`ask` as every server reads it; `tools` are for the chat template alone, `trace` is the traceparent that it came
+    with."""
 
     ask: Ask
     params: SamplingParams

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class Ended(NamedTuple):
-    """A request that is over; monotonic ns, 0 for what it never reached. `trace` is the traceparent that it came with."""
+    """A request that is over; monotonic ns, 0 for what it never reached. `trace` is the traceparent it came with."""
 
     trace: str
     id: str
