@@ -65,7 +65,8 @@ def test_chunks_that_answer_a_read_end_the_rest_unless_something_else_explains_t
 @pytest.mark.parametrize("nodelay", [False, True])
 def test_a_server_that_waits_for_acknowledgements_is_read_at_once(nodelay: bool) -> None:
     pair, last = chunked(text_event("a"), last=False), chunked(text_event("z", "stop"), DONE)
-    steps: list[Step] = [OK_HEAD, *[*pair, 0.001, *pair, 0.03] * 40, *last]
+    both: list[Step] = [*pair, 0.001, *pair, 0.03]
+    steps: list[Step] = [OK_HEAD, *both * 40, *last]
     with PacedServer(fast()) as well, ScriptedServer(lambda _: steps, nodelay=nodelay) as server:
         prompts = prompt_source(well.endpoint, workload(), seed=1, tokenizer_path=None, needed=20)
         result = push(cast(Any, server), LoadPoint("poisson", 10.0), prompts=prompts, requests=16, warmup_requests=0)

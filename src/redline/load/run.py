@@ -339,24 +339,29 @@ class _Push:
             )
         if supply.off:
             notes.append(f"{supply.off} of {supply.made} prompts could not be made exactly as long as asked")
-        if tick.starved:
-            notes.append(f"{tick.starved} requests were due before they were made, and left late")
-        if tick.retried:
-            notes.append(
-                f"{tick.retried} requests were sent again because the server closed an idle connection under them"
-            )
-        if tick.awaits_acks:
-            notes.append(
-                "the server holds chunks back until those before them are acknowledged (Nagle; set TCP_NODELAY there): "
-                "its times depend on how soon a client reads, and here it read at once"
-            )
-        if tick.clock_steps:
-            notes.append(
-                f"the wall clock was set by up to {tick.clock_step_ns / 1e6:.1f} ms while measuring; "
-                "arrivals within 100 ms of that may be off by as much"
-            )
-        if tick.spilled:
-            notes.append("records waited on disk, because storing them was slower than measuring")
+        notes += _notes_of(tick)
+
+
+def _notes_of(tick: Tick) -> list[str]:
+    """What the workers noticed about themselves and the server."""
+    notes: list[str] = []
+    if tick.starved:
+        notes.append(f"{tick.starved} requests were due before they were made, and left late")
+    if tick.retried:
+        notes.append(f"{tick.retried} requests were sent again because the server closed an idle connection under them")
+    if tick.awaits_acks:
+        notes.append(
+            "the server holds chunks back until those before them are acknowledged (Nagle; set TCP_NODELAY there): "
+            "its times depend on how soon a client reads, and here it read at once"
+        )
+    if tick.clock_steps:
+        notes.append(
+            f"the wall clock was set by up to {tick.clock_step_ns / 1e6:.1f} ms while measuring; "
+            "arrivals within 100 ms of that may be off by as much"
+        )
+    if tick.spilled:
+        notes.append("records waited on disk, because storing them was slower than measuring")
+    return notes
 
 
 def _reason(stopped_by: str) -> StoppedBy:
