@@ -8,6 +8,7 @@ import pickle
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ import pytest
 
 from redline.engines.hf_server.life import DIED
 from redline.engines.http import fetch
+from redline.observe.otlp import OtlpReceiver
+from redline.observe.span import Span
 from redline.runtime.wire import Wire
 from tests.runtime.http.test_openai import EXACT, GREEDY, Process
 
@@ -24,8 +27,18 @@ openai = pytest.importorskip("openai")
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Process]:
-    server = Process("--processes", "2", "--drain-s", "20", "--profile-dir", str(tmp_path))
+def spans() -> list[Span]:
+    return []
+
+
+@pytest.fixture
+def server(tmp_path: Path, spans: list[Span]) -> Iterator[Process]:
+    with OtlpReceiver(spans.extend) as receiver:
+        yield from served("--profile-dir", str(tmp_path), "--otlp-traces-endpoint", receiver.url)
+
+
+def served(*flags: str) -> Iterator[Process]:
+    server = Process("--processes", "2", "--drain-s", "20", *flags)
     yield server
     server.end()
 
@@ -47,11 +60,23 @@ def trace(server: Process, work: Callable[[], Any]) -> None:
     assert b'"execute_context_0(0)_generation_1(1)"' in written
 
 
-def test_answers_grammars_and_counters_until_the_engine_is_killed(server: Process) -> None:
+def phases(spans: list[Span]) -> None:
+    """The engine's process told when it began with each request, and when its first token came."""
+    end = time.monotonic() + 20
+    while not (whole := [one for one in spans if one.name == "llm_request"]):
+        assert time.monotonic() < end, "no span came"
+        time.sleep(0.05)
+    below = {one.name: one for one in spans if one.parent_id == whole[0].span_id}
+    assert list(below) == ["queue", "prefill", "decode"]
+    assert below["prefill"].ended_ns > below["prefill"].began_ns > whole[0].began_ns
+
+
+def test_answers_grammars_and_counters_until_the_engine_is_killed(server: Process, spans: list[Span]) -> None:
     with server.client() as client:
         before = server.series("vllm:generation_tokens_total")
         first, second = (client.completions.create(**GREEDY) for _ in range(2))
         assert first.choices[0].text == second.choices[0].text != ""
+        phases(spans)
         guided = client.completions.create(**GREEDY, extra_body={"structured_outputs": {"choice": ["alpha", "beta"]}})
         assert guided.choices[0].text in ("alpha", "beta")
         with pytest.raises(openai.BadRequestError):
