@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from redline.errors import Skipped
+from redline.observe.event import Event
+from redline.observe.kernel_faults import KernelFaults
 from redline.observe.kernel_log import KernelLog
 
 
@@ -59,3 +61,19 @@ def test_the_real_log_is_read_to_its_end_without_waiting() -> None:
     log.read()
     assert time.monotonic() - began < 30
     log.close()
+
+
+def test_new_ones_are_events_while_a_run_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "kmsg"
+    path.write_text("4,1,4000000,-;NVRM: Xid (PCI:0000:17:00): 31, from before\n")
+    found: list[Event] = []
+    watch = KernelFaults.open(found.extend, path)
+    assert isinstance(watch, KernelFaults)
+    with watch, path.open("a") as more:
+        more.write("4,2,5000000,-;NVRM: Xid (PCI:0000:17:00): 79, GPU has fallen off\n SUB=x\n6,3,1,-;usb 1-1: new\n")
+        more.write("4,4,1,-;SIMULATED NVRM: Xid (PCI:0): 48, double bit\n")
+    assert [(one.kind, one.who, one.began_ns) for one in found] == [
+        ("xid", "Xid 79", 5_000_000_000), ("xid", "Xid 48 (SIMULATED)", 1000),
+    ]  # fmt: skip
+    assert "fallen off" in found[0].text
+    assert isinstance(KernelFaults.open(found.extend, tmp_path / "none"), Skipped)

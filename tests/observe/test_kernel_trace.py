@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from redline.errors import Skipped
-from redline.observe import kernel_log
 from redline.observe.event import Event
 from redline.observe.kernel_trace import OWN_THREADS, KernelTrace, Names, open_trace, parse, tracepoints
 
@@ -57,19 +56,6 @@ def test_names_are_those_that_a_person_knows() -> None:
     assert names.named(own).who == OWN_THREADS
     theirs = Event("run_queue", 0, 10_000_000, "make (4194303)", "9000000 others tid 7 CPU 1")
     assert (names.named(theirs).who, names.named(theirs).text) == ("make", "tid 7 CPU 1")
-
-
-def test_xid_lines_of_the_kernel_log() -> None:
-    found = kernel_log.parse(
-        "4,1234,5000000,-;NVRM: Xid (PCI:0000:17:00): 79, pid='<unknown>', GPU has fallen off\n SUB=x"
-    )
-    assert found is not None
-    assert (found.kind, found.who, found.began_ns) == ("xid", "Xid 79", 5_000_000_000)
-    marked = kernel_log.parse("4,1,1,-;SIMULATED NVRM: Xid (PCI:0): 48, double bit")
-    assert marked is not None
-    assert marked.who == "Xid 48 (SIMULATED)"
-    assert kernel_log.parse("6,1,1,-;usb 1-1: new device") is None
-    assert kernel_log.parse("garbage") is None
 
 
 @pytest.mark.skipif(

@@ -5,7 +5,8 @@ It is started as `python -m vllm…api_server`: the `vllm` command of the CPU bu
 
 vLLM's defaults stay. What redline adds, and records in `Endpoint.added`: `--seed`; HF_HUB_OFFLINE=1 for a local folder;
 PYTHONUNBUFFERED and PYTHONFAULTHANDLER, so that the log holds the last words; for the CPU build
-VLLM_CPU_KVCACHE_SPACE, whose default takes most of the machine's memory.
+VLLM_CPU_KVCACHE_SPACE, whose default takes most of the machine's memory; where spans are asked for, their address, HTTP
+as their protocol (vLLM's default is gRPC) and the name of the service.
 """
 
 from __future__ import annotations
@@ -170,7 +171,7 @@ def _variables(spec: EngineSpec, install: Install, model: ResolvedModel, *, span
     """Environment variables that redline adds where neither the experiment nor the user's shell has a say."""
     wanted = {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
     if spans:
-        wanted["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] = "http/protobuf"  # its own default is gRPC
+        wanted |= {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf", "OTEL_SERVICE_NAME": "vllm"}
     if model.path is not None and not any("speculative" in name for name in spec.flags):  # a draft may be on the hub
         wanted["HF_HUB_OFFLINE"] = "1"
     if install.build == "cpu" and not _sizes_kv_cache(spec):

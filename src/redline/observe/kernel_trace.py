@@ -17,7 +17,7 @@ from types import TracebackType
 from redline.errors import Skipped
 from redline.observe.event import Event
 from redline.observe.kernel_script import Probe, probes_for, render
-from redline.observe.proc import Tree, read
+from redline.observe.proc import Tree, read, usage
 
 Keep = Callable[[list[Event]], None]
 ROOTS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
@@ -37,6 +37,8 @@ class KernelTrace:
         self.kinds = tuple(dict.fromkeys(probe.kind for probe in probes))
         self.counts: Counter[str] = Counter()
         self.notes: list[str] = []
+        self.cpu_s = 0.0
+        """Of bpftrace itself; what its tracepoints cost is paid by those who pass them."""
         self._keep, self._program = keep, program
         self._ready = threading.Event()
         self._stopping = False
@@ -60,6 +62,7 @@ class KernelTrace:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._stopping = True
+        self.cpu_s = used.cpu_s if (used := usage(self._process.pid)) else 0.0
         with suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGINT)
         try:

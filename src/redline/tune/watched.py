@@ -72,7 +72,7 @@ def kernel_watch(
             told["kinds"] += trace.kinds
         yield told
     if trace is not None:
-        told["counts"] = dict(trace.counts)
+        told["counts"], told["cpu_s"] = dict(trace.counts), trace.cpu_s
         told["notes"] += trace.notes
 
 

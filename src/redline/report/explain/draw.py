@@ -62,13 +62,13 @@ def _gantt(lanes: list[Row], names: list[str], end: float) -> Any:
 
 
 def _lost(point: PointExplained) -> list[Row]:
-    """The highest loss in each slice: a stall must not drown in a mean."""
+    """The mean of each slice, of which there are as many as pixels."""
     lost, grid = point.explanation.lost, point.explanation.grid
     wide = max(1, -(-len(lost) // SLICES))
-    padded = np.pad(lost, (0, -len(lost) % wide))
-    peaks = padded.reshape(-1, wide).max(axis=1)
+    padded = np.pad(lost, (0, -len(lost) % wide), mode="edge")
+    means = padded.reshape(-1, wide).mean(axis=1)
     step = wide * grid.bucket_ns / 1e9
-    return [{"at": round(place * step, 4), "value": round(float(peak), 4)} for place, peak in enumerate(peaks)]
+    return [{"at": round(place * step, 4), "value": round(float(mean), 4)} for place, mean in enumerate(means)]
 
 
 def _lanes(point: PointExplained) -> tuple[list[Row], list[str]]:

@@ -79,7 +79,10 @@ def chosen(run: RunRow, point: str, engine: str) -> list[tuple[TrialRow, PointRo
     """The load points that are meant."""
     every = [(trial, one) for trial in run.trials for one in trial.points]
     if engine and engine not in run.engines:
-        raise UsageError(f"run {run.id} has no engine {engine!r}", fix=did_you_mean(engine, run.engines))
+        raise UsageError(
+            f"run {run.id} has no engine {engine!r}",
+            fix=did_you_mean(engine, run.engines) or f"one of: {', '.join(run.engines)}",
+        )
     mine = [(trial, one) for trial, one in every if not engine or trial.engine == engine]
     if not point:
         return mine

@@ -16,7 +16,7 @@ from redline.report.section import Section
 from redline.store.read import Reader, default_path
 from redline.store.rows import SpanRow
 
-WIDTH = 46
+WIDTH = 32
 _HEADS = ("ms", "lasted ms", "what", "by", "")
 
 
@@ -67,7 +67,8 @@ def explain_request(
             raise UsageError(f"request {request} cannot be explained", why=found)
         at = np.flatnonzero(found.requests.index == request)
         if not len(at):
-            raise UsageError(f"request {request} was a warm-up, or never ended", fix="ask for a measured one")
+            known = f"measured are {found.requests.index.min()} to {found.requests.index.max()}"
+            raise UsageError(f"request {request} was a warm-up, a canary, or never ended", fix=known)
         prefix = str(one.outcome.get("trace_prefix") or "")
         spans = reader.spans(trial.id, f"{prefix}{request:016x}") if prefix else []
         return _timeline(found, int(at[0]), spans)
@@ -77,25 +78,27 @@ def _timeline(found: PointExplained, row: int, spans: list[SpanRow]) -> RequestT
     requests, told = found.requests, found.explanation
     due, sent = int(requests.intended_ns[row]), int(requests.sent_ns[row])
     chunks = requests.chunk_ns[requests.chunk_start[row] : requests.chunk_start[row + 1]]
-    steps = [Step(due, sent, "due, until it was sent", "client")] if sent > due else []
+    steps = [Step(due, sent, "waiting to be sent", "client")] if sent > due else []
     if requests.connected_ns[row]:
         steps.append(Step(int(requests.connected_ns[row]), int(requests.connected_ns[row]), "connected", "client"))
     if len(chunks):
-        steps.append(Step(sent, int(chunks[0]), "sent, until the first token came", "client"))
+        steps.append(Step(sent, int(chunks[0]), "until the first token", "client"))
         steps.append(Step(int(chunks[0]), int(chunks[-1]), f"stream of {len(chunks)} chunks", "client"))
-    steps += [Step(one.began_ns, one.ended_ns, one.name, one.service or "engine") for one in spans]
+    steps += [Step(one.began_ns, one.ended_ns, one.name, _service(one)) for one in spans]
     end = int(max(requests.finished_ns[row], requests.latest_ns[row]))
     for stall in told.stalls:
         if stall.began_ns < end and stall.ended_ns > sent:
-            kind = (
-                "held back" if stall.held else "all streams stood still" if stall.joint else "some streams stood still"
-            )
+            kind = "held back" if stall.held else "all stood still" if stall.joint else "some stood still"
             steps.append(Step(stall.began_ns, stall.ended_ns, kind, "client"))
     steps.sort(key=lambda one: (one.began_ns, -one.ended_ns))
     shares = {name: float(told.shares.parts[name][row]) / 1e6 for name in PARTS}
     total = float(told.shares.total_ns[row]) / 1e6
     index, slow = int(requests.index[row]), bool(told.slow[row])
     return RequestTimeline(index, found.label, due, total, shares, tuple(steps), tuple(spans), slow)
+
+
+def _service(span: SpanRow) -> str:
+    return "engine" if not span.service or span.service.startswith("unknown_service") else span.service
 
 
 def request_sections(found: RequestTimeline) -> tuple[Section, Section]:

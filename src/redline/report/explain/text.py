@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -60,10 +61,11 @@ def markdown(explained: Explained, pictures: tuple[str, ...] = ()) -> str:
 
 def html(explained: Explained, drawn: tuple[str, ...] = ()) -> str:
     """One page; `drawn` are charts as SVG."""
-    notes = [*(headline(point) for point in explained.points), *(f"not explained: {why}" for why in explained.skipped)]
+    notes = [f"not explained: {why}" for why in explained.skipped]
     whole = page(f"Why requests of run {explained.run.id} were slow", sections(explained), notes)
     figures = "".join(f"<figure>{svg}</figure>" for svg in drawn)
-    return whole.replace("</h1>", f"</h1>\n{figures}", 1)
+    said = "".join(f"<p><b>{escape(headline(point))}</b></p>" for point in explained.points)
+    return whole.replace("</h1>", f"</h1>\n{said}{figures}", 1)
 
 
 def headline(point: PointExplained) -> str:
