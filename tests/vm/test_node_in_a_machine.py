@@ -189,7 +189,7 @@ def test_a_daemon_that_writes_back_is_never_called_right(box: Box) -> None:
     box.run("printf '[main]\\n[sysctl]\\nvm.swappiness=60\\n' >/etc/tuned/fights/tuned.conf; tuned-adm profile fights")
     held: Any = box.asked("verify", ok=(5,))
     assert "changed" in {one["state"] for one in held}, held
-    row = next(one for one in box.asked("audit", "--only", "vm.swappiness", ok=(0, 5))["settings"])  # type: ignore[call-overload,index]
+    row = next(one for one in box.asked("audit", "--only", "vm.swappiness", ok=(0, 5))["settings"])  # type: ignore[index]
     assert (row["state"], row["owner"]) == ("overridden", "tuned")
     refused = box.call("redline node revert")
     assert refused.returncode == 3, refused.stderr

@@ -173,8 +173,7 @@ def _stream_parts(requests: Requests, gaps: Gaps, parts: dict[str, Floats]) -> F
     calm = np.where(gaps.stalled, length - excess, length)
     parts["decode"] += np.bincount(gaps.request, calm, n)
     slow = ~gaps.stalled
-    found: Floats = np.bincount(gaps.request[slow], excess[slow], n)
-    return found
+    return np.bincount(gaps.request[slow], excess[slow], n).astype(np.float64)
 
 
 def _classes(requests: Requests) -> Ints:
