@@ -33,7 +33,7 @@ class Grid:
     @property
     def seconds(self) -> Floats:
         """Where each bucket begins, from the start of the grid."""
-        return np.arange(self.size) * (self.bucket_ns / 1e9)
+        return np.arange(self.size, dtype=np.float64) * (self.bucket_ns / 1e9)
 
     def paint(self, began_ns: Ints, ended_ns: Ints, weight: Floats | float = 1.0) -> Floats:
         """[size]: in each bucket the sum over the intervals of weight times the covered share of the bucket."""

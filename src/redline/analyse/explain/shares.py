@@ -173,7 +173,7 @@ def _stream_parts(requests: Requests, gaps: Gaps, parts: dict[str, Floats]) -> F
     calm = np.where(gaps.stalled, length - excess, length)
     parts["decode"] += np.bincount(gaps.request, calm, n)
     slow = ~gaps.stalled
-    found: Floats = np.bincount(gaps.request[slow], excess[slow], n)
+    found: Floats = np.bincount(gaps.request[slow], excess[slow], n).astype(np.float64)
     return found
 
 
