@@ -32,7 +32,7 @@ from redline.engines.endpoint import Endpoint
 from redline.errors import Skipped
 from redline.report.explain.read import PointExplained
 from redline.spec.overrides import experiment_from
-from redline.testing.plants import Hogged, Plant, Squeezed, Stopped, Stormed, calmed
+from redline.testing.plants import Hogged, Plant, Squeezed, Stopped, Stormed, alone, calmed
 from redline.tune.events import Events
 
 Planting = Callable[[Endpoint], Plant | None]
@@ -115,7 +115,7 @@ def planted(name: str, duration: float) -> Iterator[tuple[Planting, dict[str, An
         with explain_network.lossy_engine() as found:
             yield found if isinstance(found, Skipped) else (found.planting, {**flags, **found.flags})
     else:
-        yield (lambda at: None), flags
+        yield (lambda at: alone(at.pids)), {**flags, "concurrency": "1"}
 
 
 def told(name: str, point: PointExplained, plant: Plant | None) -> dict[str, Any]:

@@ -66,6 +66,16 @@ def test_what_is_always_or_never_at_work_is_not_judged() -> None:
     assert math.isnan(shift_p(np.ones(3), np.ones(3)))
 
 
+def test_what_was_never_away_has_no_control() -> None:
+    """Pressure that goes up and down and is never gone: what there would be without it nobody has seen."""
+    random = np.random.default_rng(12)
+    level = 0.5 + 0.5 * random.random(SIZE)
+    assert math.isnan(score(0.3 * level, level).p)
+    level[:100] = 0
+    found = score(np.where(level > 0, 0.6 * level - 0.2, 0.05), level)
+    assert found.ratio < 20  # the line through these would fall below 0 without it
+
+
 def test_a_cause_that_protects_explains_nothing() -> None:
     level = np.tile([1.0, 0.0], 50)
     assert attributable(1 - level, level) == 0

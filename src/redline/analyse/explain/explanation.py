@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from redline.analyse.explain.causes import BY_KEY, Cause, Event, Measured, Shown, shown
 from redline.analyse.explain.grid import Floats, Grid
-from redline.analyse.explain.score import ALWAYS, Score, attributable, benjamini_hochberg, fit, score
+from redline.analyse.explain.score import Score, attributable, benjamini_hochberg, fit, score
 from redline.analyse.explain.shares import EngineMeans, EngineTimes, Shares, shares_of, slow_rows
 from redline.analyse.explain.stalls import Stall, gaps_of, lost_time, stalls_of
 from redline.store.requests import Bools, Requests
@@ -152,7 +153,7 @@ def _verdict(found: Score, blamed: bool, guilty: bool) -> str:
         return FAINT
     if found.duty == 0:
         return NEVER_ON
-    return ALWAYS_ON if found.duty > ALWAYS else COINCIDENCE
+    return ALWAYS_ON if math.isnan(found.p) else COINCIDENCE
 
 
 def _prefills(requests: Requests, engine: Mapping[int, EngineTimes], shares: Shares) -> list[Event]:

@@ -11,6 +11,8 @@ from redline.analyse.explain.grid import Floats
 
 ALWAYS = 0.95
 """A cause that is at work for more of the time has no time without it to be compared with."""
+IDLE = 0.1
+"""Degree below which it is not at work."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def score(lost: Floats, level: Floats) -> Score:
     if total <= 0 or duty == 0:
         return Score(duty, nan if total <= 0 else 0.0, nan, nan, 0.0, nan)
     coverage = float(lost @ level) / total
-    if duty > ALWAYS:
+    if float((level >= IDLE).mean()) > ALWAYS:
         return Score(duty, coverage, nan, nan, 0.0, nan)
     base, more = fit(lost, level)
     ratio = (base + more) / base if base > 0 else float("inf")
@@ -72,8 +74,10 @@ def fit(lost: Floats, level: Floats) -> tuple[float, float]:
         return float(lost.mean()), 0.0
     more = max(float(lost @ spread) / square, 0.0)
     base = float(lost.mean()) - more * float(level.mean())
-    if base < 0:  # through the origin then: no loss without the cause
-        return 0.0, float(lost @ level) / float(level @ level)
+    if base < 0:  # the line falls below what can be: through what was lost without the cause then
+        idle = level < IDLE
+        base = float(lost[idle].mean()) if idle.any() else 0.0
+        more = max(float((lost - base) @ level) / float(level @ level), 0.0)
     return base, more
 
 

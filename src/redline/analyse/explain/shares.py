@@ -173,7 +173,8 @@ def _stream_parts(requests: Requests, gaps: Gaps, parts: dict[str, Floats]) -> F
     calm = np.where(gaps.stalled, length - excess, length)
     parts["decode"] += np.bincount(gaps.request, calm, n)
     slow = ~gaps.stalled
-    return np.bincount(gaps.request[slow], excess[slow], n).astype(np.float64)
+    found: Floats = np.bincount(gaps.request[slow], excess[slow], n).astype(np.float64)
+    return found
 
 
 def _classes(requests: Requests) -> Ints:
