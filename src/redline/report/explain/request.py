@@ -88,9 +88,7 @@ def _timeline(found: PointExplained, row: int, spans: list[SpanRow]) -> RequestT
     end = int(max(requests.finished_ns[row], requests.latest_ns[row]))
     for stall in told.stalls:
         if stall.began_ns < end and stall.ended_ns > sent:
-            kind = (
-                "held back" if stall.held else "all stood still" if stall.joint else "some stood still"
-            )
+            kind = "held back" if stall.held else "all stood still" if stall.joint else "some stood still"
             steps.append(Step(stall.began_ns, stall.ended_ns, kind, "client"))
     steps.sort(key=lambda one: (one.began_ns, -one.ended_ns))
     shares = {name: float(told.shares.parts[name][row]) / 1e6 for name in PARTS}
