@@ -65,8 +65,9 @@ def _record(columns: object, row: int, index: int) -> RequestRecord:
     times = columns.chunk_ns[columns.chunk_start[row] : columns.chunk_start[row + 1]].tolist()  # type: ignore[attr-defined]
     values = {name: int(getattr(columns, name)[row]) for name in names}
     return RequestRecord(
-        index=index, **values, chunk_ns=times, chunk_tokens=[1] * len(times), token_source=TokenSource.USAGE
-    )
+        index=index, chunk_ns=times, chunk_tokens=[1] * len(times), token_source=TokenSource.USAGE,
+        **values,  # type: ignore[arg-type]
+    )  # fmt: skip
 
 
 def test_who_and_how_much_and_what_it_had_to_do_without(db: Path) -> None:
