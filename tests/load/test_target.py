@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from redline.errors import EnvironmentFault, UsageError
-from redline.load.target import request_bytes, request_head, resolve, site
+from redline.load.target import request_bytes, request_head, resolve, site, traceparent
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,13 @@ def test_a_request() -> None:
 def test_a_key_that_would_break_the_request() -> None:
     with pytest.raises(UsageError, match="API key"):
         request_head("http://h/v1", "/x", api_key="a\r\nHost: evil", stream=True)
+
+
+def test_a_traced_request_carries_its_number_and_others_no_header() -> None:
+    head = request_head("http://h/v1", "/completions", api_key=None, stream=True)
+    trace = traceparent("00f067aa0ba902b7", 255)
+    version, trace_id, parent, flags = trace.split("-")
+    assert (version, trace_id, parent, flags) == ("00", "00f067aa0ba902b7" + f"{255:016x}", f"{256:016x}", "01")
+    assert int(trace_id[16:], 16) == 255
+    assert f"traceparent: {trace}\r\n".encode() in request_bytes(head, "id", b"{}", trace)
+    assert b"traceparent" not in request_bytes(head, "id", b"{}")

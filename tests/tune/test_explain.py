@@ -122,6 +122,13 @@ def test_it_is_written_as_files(planted: tuple[Path, Planting], tmp_path: Path) 
     assert "<script" not in (tmp_path / "out/explain.html").read_text()
 
 
+def test_the_report_says_who_is_to_blame(planted: tuple[Path, Planting]) -> None:
+    with redline.Reader.open(planted[0]) as reader:
+        (section,) = [one for one in redline.load_report(reader).sections if one.key == "explain"]
+    assert [row[1] for row in section.rows] == ["3 clients", "4 clients"]
+    assert "engine stopped or frozen" in section.rows[0][3]
+
+
 def test_what_is_not_there_is_told_with_what_is(planted: tuple[Path, Planting]) -> None:
     db, _ = planted
     for asked, said in (({"point": "99"}, "one of: 3 clients, 4 clients"), ({"engine": "vlm"}, "has no engine")):

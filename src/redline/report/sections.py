@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from redline.report.classes import classes_section
 from redline.report.client import client_section
 from redline.report.costs import cost_section
+from redline.report.explain.section import explain_section
 from redline.report.imported import imported_section
 from redline.report.model import ModelReport
 from redline.report.proof import detail_section, verdict_section
@@ -37,6 +38,7 @@ MAKERS: tuple[Maker, ...] = (
     turns_section,
     clients_section,
     server_section,
+    explain_section,
     telemetry_section,
     lines_section,
     roofline_section,

@@ -86,7 +86,7 @@ def chosen(run: RunRow, point: str, engine: str) -> list[tuple[TrialRow, PointRo
     mine = [(trial, one) for trial, one in every if not engine or trial.engine == engine]
     if not point:
         return mine
-    fitting = [pair for pair in mine if point in (pair[1].label, f"{pair[1].value:g}", str(pair[1].id))]
+    fitting = [pair for pair in mine if point in (pair[1].label, f"{pair[1].value:g}")]
     if not fitting:
         labels = list(dict.fromkeys(one.label for _, one in mine))
         raise UsageError(f"run {run.id} has no load point {point!r}", fix=f"one of: {', '.join(labels)}")
