@@ -126,7 +126,7 @@ class Machine:
         raise MachineFault(f"no ssh within {BOOT_S:g} s; its console says\n{tail(self.console)}")
 
     def _ssh(self) -> list[str]:
-        options: tuple[str, ...] = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "ConnectTimeout=20")
+        options = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "ConnectTimeout=20"]
         options += (f"ControlPath={self._socket}", "BatchMode=yes", "ServerAliveInterval=10", "ServerAliveCountMax=6")
         words = [word for option in options for word in ("-o", option)]
         return ["ssh", "-F", "none", *words, "-i", str(self.base / "key"), "-p", str(self.port), "root@127.0.0.1"]

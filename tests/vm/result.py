@@ -38,7 +38,7 @@ def render(facts: dict[str, Any], outcomes: dict[str, tuple[str, float]]) -> str
         "",
         "| setting | broken by | broken | `audit` | after | `verify` after the reboot |",
         "|---|---|---|---|---|---|",
-        *map(lambda one: _row(facts, one), SETTINGS),
+        *(_row(facts, one) for one in SETTINGS),
         "",
         "### State, before against after",
         "",
