@@ -22,7 +22,7 @@ from redline.testing.plants import Hogged, Plant, Stopped, calmed
 from redline.tune.events import Events
 
 CORE = min(os.sched_getaffinity(0))
-SECONDS = 11.0
+SECONDS = 10.0
 
 
 class Planting(Events):
