@@ -1,9 +1,10 @@
 """redline takes a GPU box and a model from bare metal to a proven LLM serving configuration.
 
-The verbs of the command line, as functions: `compare`, `compare_runs` (of stored ones), `bench`, `serve`, `prove` (of
-settings of the box), `explain` and `explain_request` (why a run was slow), `doctor`, `sql`, `ui` (pages in a browser),
-`prometheus` (the exporter), `monitoring` (rules and dashboards as files), `shot` (of a dashboard), `stack` (a Compose
-project); and what they take and give:
+The verbs of the command line, as functions: `compare`, `compare_runs` (of stored ones), `bench`, `resume`, `serve`,
+`watch`, `prove` (of settings of the box), `node_ceilings` (of the card), `profile` (of an engine's steps) and
+`profile_trace` (of a recorded one), `explain` and `explain_request` (why a run was slow), `doctor`, `sql`, `ui` (pages in
+a browser), `prometheus` (the exporter), `monitoring` (rules and dashboards as files), `shot` (of a dashboard), `stack` (a
+Compose project); and what they take and give:
 `load_experiment`, `Experiment`, `Reader` (the results file), `load_report`, `write_files`.
 They are imported when they are first used.
 """
@@ -19,7 +20,12 @@ _EXPORTS = {
     "compare": "redline.tune.compare:compare",
     "compare_runs": "redline.report.versus:compare_runs",
     "bench": "redline.tune.bench:bench",
+    "resume": "redline.tune.resume:resume",
     "serve": "redline.tune.serve:serve",
+    "watch": "redline.tune.watch:watch",
+    "profile": "redline.tune.profile.profile:profile",
+    "profile_trace": "redline.tune.profile.profile:profile_trace",
+    "node_ceilings": "redline.tune.ceilings:node_ceilings",
     "prove": "redline.tune.prove.prove:prove",
     "doctor": "redline.node.doctor:doctor",
     "prometheus": "redline.cluster.exporter:prometheus",
