@@ -3,8 +3,8 @@
 The verbs of the command line, as functions: `compare`, `compare_runs` (of stored ones), `bench`, `resume`, `serve`,
 `watch`, `prove` (of settings of the box), `node_ceilings` (of the card), `profile` (of an engine's steps) and
 `profile_trace` (of a recorded one), `explain` and `explain_request` (why a run was slow), `doctor`, `sql`, `ui` (pages
-in a browser), `prometheus` (the exporter), `monitoring` (rules and dashboards as files), `shot` (of a dashboard), `stack`
-(a Compose project); and what they take and give:
+in a browser), `prometheus` (the exporter), `monitoring` (rules and dashboards as files), `shot` (of a dashboard) and
+`stack` (a Compose project); and what they take and give:
 `load_experiment`, `Experiment`, `Reader` (the results file), `load_report`, `write_files`.
 They are imported when they are first used.
 """
