@@ -10,8 +10,8 @@
 REDLINE_WITHOUT=step,rope,pdl switches parts of a step off: runtime/kernels/tiers.py.
 
 Every engine gets random weights of a published shape, 128 random tokens per prompt (new ones in every repeat) and makes
-256, end-of-sequence ignored; after that, prompts of --long tokens, one and eight at a time, and 64 tokens. A decode
-step is (time for 256 tokens - time for 1) / 255, the same for all engines.
+256, end-of-sequence ignored; after that, prompts of --long tokens once, one and eight at a time, and 64 tokens. A
+decode step is (time for 256 tokens - time for 1) / 255, the same for all engines.
 
 The floor of a step is max(weight bytes / read bandwidth, 2 parameters B / peak) + B x context x KV bytes / bandwidth;
 bandwidth and peak are measured in the same process as redline. Each engine, shape and dtype has a process of its own:
