@@ -183,10 +183,35 @@ def test_a_daemon_overrides(tmp_path: Path) -> None:
         "proc/sys/vm/swappiness": "10\n",
         "proc/swaps": SWAP,
     }
-    found = judged(tmp_path / "a", "vm.swappiness", tuned)
+    yields = "etc/tuned/tuned-main.conf"
+    found = judged(tmp_path / "a", "vm.swappiness", tuned | {yields: "daemon = 1\nreapply_sysctl = 0\n"})
     assert (found.state, found.owner) == ("overridden", "tuned")
     del tuned["proc/7/comm"]  # a stale pid file
     assert judged(tmp_path / "b", "vm.swappiness", tuned).state == "ok"
+
+
+@pytest.mark.parametrize(
+    ("files", "now", "state", "owner"),
+    [
+        ({}, "10", "overridden", "/usr/lib/tuned/site/tuned.conf"),  # until a file of redline's has the last word
+        ({}, "60", "drift", "/usr/lib/tuned/site/tuned.conf"),
+        ({"etc/sysctl.d/90-redline.conf": "vm.swappiness = 10\n"}, "10", "ok", "/etc/sysctl.d/90-redline.conf"),
+        ({"usr/lib/sysctl.d/10.conf": "vm.swappiness = 10\n"}, "10", "overridden", "/usr/lib/tuned/site/tuned.conf"),
+    ],
+)
+def test_tuned_yields_to_files_of_sysctl(
+    tmp_path: Path, files: dict[str, str], now: str, state: str, owner: str
+) -> None:
+    """As TuneD does unless its reapply_sysctl is off."""
+    tuned = {
+        "sys/fs/cgroup/system.slice/tuned.service/cgroup.procs": "500\n",
+        "etc/tuned/active_profile": "site\n",
+        "usr/lib/tuned/site/tuned.conf": "[sysctl]\nvm.swappiness = 60\n",
+        "proc/sys/vm/swappiness": f"{now}\n",
+        "proc/swaps": SWAP,
+    }
+    found = judged(tmp_path, "vm.swappiness", tuned | files)
+    assert (found.state, found.owner) == (state, owner)
 
 
 # Proofs that a value can have no effect

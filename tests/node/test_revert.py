@@ -7,6 +7,7 @@ import pytest
 from redline.errors import ApplyFailed, ChangedSince, JournalDamaged, UsageError
 from redline.node.apply import apply
 from redline.node.change import Change
+from redline.node.coupled import partners
 from redline.node.journal import Journal
 from redline.node.lock import boot_id
 from redline.node.revert import KINDS, revert, revert_all
@@ -240,3 +241,30 @@ def test_a_folder_made_before_the_power_went_goes_too(tmp_path: Path, monkeypatc
     monkeypatch.undo()
     revert(fake, tmp_path / "state")
     assert not fake.exists("/etc/a")
+
+
+MIN_FREE = f"{VM}min_free_kbytes"
+
+
+@pytest.mark.parametrize("since", ["", "somebody"])
+def test_what_the_kernel_raised_by_itself_is_put_back(
+    tmp_path: Path, box: MemoryBox, monkeypatch: pytest.MonkeyPatch, since: str
+) -> None:
+    """As Linux does when transparent huge pages are switched, whichever way."""
+    box.attributes[MIN_FREE] = b"8000\n"
+    plain = box.set_attribute
+
+    def raising(path: str, value: bytes) -> None:
+        plain(path, value)
+        if path == THP:
+            box.attributes[MIN_FREE] = b"%d\n" % max(67584, int(box.attributes[MIN_FREE]))
+
+    monkeypatch.setattr(box, "set_attribute", raising)
+    was = dict(box.attributes)
+    change = Change("attribute", THP, box.read(THP), b"madvise", ("x",), coupled=partners(THP))
+    apply(box, [change], tmp_path)
+    assert box.attributes[MIN_FREE] == b"67584\n"
+    if since:
+        box.attributes[MIN_FREE] = b"99999\n"
+    revert(box, tmp_path)
+    assert box.attributes == was | ({MIN_FREE: b"99999\n"} if since else {})

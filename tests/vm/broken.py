@@ -40,6 +40,7 @@ SETTINGS = (
     Broken("net.core.somaxconn", f"{_NET}/core/somaxconn", "128", "65535", SYSCTL),
     Broken("net.ipv4.tcp_syncookies", f"{_NET}/ipv4/tcp_syncookies", "0", "1", SYSCTL),
     Broken("net.ipv4.tcp_sack", f"{_NET}/ipv4/tcp_sack", "0", "1", SYSCTL),
+    Broken("vm.vfs_cache_pressure", f"{_VM}/vfs_cache_pressure", "500", "100", FIGHTS),
     Broken("net.core.busy_read", f"{_NET}/core/busy_read", "50", "0", LATE),
     Broken("thp.enabled", f"{_THP}/enabled", "always", "madvise", TMPFILES),
     Broken("thp.defrag", f"{_THP}/defrag", "always", "defer", TMPFILES),
@@ -52,8 +53,6 @@ SETTINGS = (
     Broken("boot.psi", "/proc/cmdline", "psi=0", "psi=1", GRUB),
 )
 IDS = tuple(dict.fromkeys(one.id for one in SETTINGS))
-LEFT_ALONE = {"vm.vfs_cache_pressure": "500"}
-"""What TuneD's profile sets, and would set again."""
 
 
 def _sysctls(path: str) -> str:

@@ -23,9 +23,10 @@ LIVE = (
     "/sys/module/nvme_core/parameters/*",
     "/sys/devices/virtual/workqueue/cpumask",
 )
+# counters, and what a boot reckons from the memory that happens to be free then
 VOLATILE = re.compile(
     r"/proc/sys/(kernel/random/|kernel/ns_last_pid|kernel/pty/nr|kernel/tainted|fs/(dentry-state|inode-|file-nr|aio-nr)"
-    r"|fs/binfmt_misc/|fs/quota/|vm/stat_refresh|net/.*(stable_secret|fastopen_key|nf_conntrack_count)|kernel/seccomp)"
+    r"|fs/binfmt_misc/|fs/quota/|vm/(stat_refresh|user_reserve_kbytes)|net/.*(stable_secret|fastopen_key|nf_conntrack_count)|kernel/seccomp)"
     r"|/sys/kernel/mm/ksm/(full_scans|stable_node)|/khugepaged/(full_scans|pages_collapsed)$|/dax$|/zoned$"
 )
 FILES = ("/etc", "/boot", "/usr/lib/sysctl.d", "/usr/lib/tmpfiles.d", "/usr/lib/udev", "/usr/lib/systemd")

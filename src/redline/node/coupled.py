@@ -2,7 +2,8 @@
 
 Writing one of vm.dirty_bytes and vm.dirty_ratio sets the other to 0, and 0 is not a value that may be written to the
 bytes: a dump of both, written back line by line, is refused or gives another state. Source: the
-kernel's admin-guide/sysctl/vm.
+kernel's admin-guide/sysctl/vm. Switching transparent huge pages raises vm.min_free_kbytes to what khugepaged wants and
+never lowers it again (mm/khugepaged.c); a boot reckons it from the memory that is free then.
 """
 
 from __future__ import annotations
@@ -17,9 +18,13 @@ RATIO_OF = {f"{_VM}{kind}_bytes": f"{_VM}{kind}_ratio" for kind in ("dirty", "di
 PARTNERS = {**RATIO_OF, **{ratio: size for size, ratio in RATIO_OF.items()}}
 
 
+RECKONED = {"/sys/kernel/mm/transparent_hugepage/enabled": f"{_VM}min_free_kbytes"}
+"""The attribute that the kernel sets by itself when another is written: another value there is not a third party's."""
+
+
 def partners(path: str) -> tuple[str, ...]:
     """Attributes that a write to `path` changes, too, on any Linux."""
-    return (PARTNERS[path],) if path in PARTNERS else ()
+    return tuple(each[path] for each in (PARTNERS, RECKONED) if path in each)
 
 
 def zeroed_by_partner(path: str, value: str) -> bool:

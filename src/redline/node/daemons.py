@@ -46,6 +46,15 @@ def tuned_value(sys: Sys, key: str) -> tuple[str, str] | None:
     return None
 
 
+def tuned_yields(sys: Sys) -> bool:
+    """Whether TuneD takes the box's own sysctl files again after its profile: lines there have the last word."""
+    for line in (text(sys, "/etc/tuned/tuned-main.conf") or "").splitlines():
+        name, equals, value = line.partition("=")
+        if equals and name.strip() == "reapply_sysctl":
+            return value.strip().lower() in ("1", "true", "yes", "y", "t")
+    return True
+
+
 def _in_profile(sys: Sys, profile: str, section: str, option: str, depth: int) -> tuple[str, str] | None:
     """The profile's own line, else the one of the profile that it includes."""
     for folder in _PROFILE_FOLDERS:

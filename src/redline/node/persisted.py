@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from redline.node.daemons import runs, tuned_value
+from redline.node.daemons import runs, tuned_value, tuned_yields
 from redline.node.meets import is_met
 from redline.node.sys import Sys, SysFault, text
 from redline.node.tunables.tunable import Place, Tunable, Want
@@ -25,6 +25,7 @@ UDEV_FILE = "/etc/udev/rules.d/90-redline.rules"
 """The files that redline itself writes."""
 
 _FOLDERS = ("/etc", "/run", "/usr/local/lib", "/usr/lib")
+_TAKEN_AGAIN = ("/etc/", "/run/")
 _DAEMONS_THAT_WRITE_ALWAYS = {
     "irqbalance": "irqbalance moves it again every ten seconds",
     "power-profiles-daemon": "power-profiles-daemon sets it with every change of profile",
@@ -43,14 +44,18 @@ class Override:
 def overriding(sys: Sys, tunable: Tunable, place: Place, value: str, want: Want) -> Override | None:
     """The file or daemon that has a say in this value; None when nobody has."""
     met = bool(is_met(value, want))
+    line = _line(sys, tunable, place)
     for daemon in tunable.owners:
         if daemon == "tuned" and (found := tuned_value(sys, tunable.persist_key)):
             set_value, path = found
-            if not is_met(set_value, want):
-                return Override("tuned", f"TuneD's profile sets {set_value} ({path})", True)
-        elif daemon in _DAEMONS_THAT_WRITE_ALWAYS and not met and runs(sys, daemon):
+            why = f"TuneD's profile sets {set_value} ({path})"
+            if is_met(set_value, want) or (_taken_again(sys, tunable) and line and line[1].startswith(_TAKEN_AGAIN)):
+                continue
+            if _taken_again(sys, tunable):
+                return Override(path, f"{why}; a file of sysctl.d has the last word", met)
+            return Override("tuned", why, True)
+        if daemon in _DAEMONS_THAT_WRITE_ALWAYS and not met and runs(sys, daemon):
             return Override(daemon, _DAEMONS_THAT_WRITE_ALWAYS[daemon], True)
-    line = _line(sys, tunable, place)
     if line is None:
         return None
     set_value, path, after_ours = line
@@ -58,6 +63,10 @@ def overriding(sys: Sys, tunable: Tunable, place: Place, value: str, want: Want)
         return Override(path, "" if met else f"{path} sets {set_value}: not loaded, or changed since", False)
     when = f"it is right until the next boot: {path} sets {set_value}" if met else f"{path} sets {set_value}"
     return Override(path, when + (", after any file of redline's" if after_ours else ""), met or after_ours)
+
+
+def _taken_again(sys: Sys, tunable: Tunable) -> bool:
+    return tunable.persist == "sysctl" and tuned_yields(sys)
 
 
 def _line(sys: Sys, tunable: Tunable, place: Place) -> tuple[str, str, bool] | None:

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from typing import Literal
 
 from redline.errors import ApplyFailed
-from redline.node.change import Change, Image, Images, between, digest, images, settled, value_of
-from redline.node.coupled import PARTNERS, restoring_writes
+from redline.node.change import Change, Image, Images, between, digest, image, images, settled, value_of
+from redline.node.coupled import PARTNERS, RECKONED, restoring_writes
 from redline.node.sys import Sys, SysFault
 from redline.node.transaction import Step
 
@@ -20,7 +20,9 @@ Standing = Literal["former", "ours", "foreign"]
 def standing(step: Step, now: Images, *, ended: bool) -> Standing:
     """Whose `now` is. `ended`: the journal tells how everything went; else a write may have happened that nobody could
     note down, and a value that this write would give is redline's."""
-    before = step.former
+    reckoned = RECKONED.get(step.change.path)
+    before = {path: one for path, one in step.former.items() if path != reckoned}
+    now = {path: one for path, one in now.items() if path != reckoned}
     if not before:  # a command that rewrites nothing that is kept
         return "former" if step.before is None else "ours"
     if all(path in now and now[path].same(one) for path, one in before.items()):
@@ -54,6 +56,7 @@ def put_back(sys: Sys, step: Step) -> None:
     """The former state, exactly. SysFault when the box refuses, ApplyFailed when it gives something else."""
     before = step.former
     if step.change.kind == "attribute":
+        before = _without_theirs(sys, step)
         _write_all(sys, restoring_writes({path: one.content or b"" for path, one in before.items()}))
         now = images(sys, step.change)
         for path, one in before.items():
@@ -63,6 +66,16 @@ def put_back(sys: Sys, step: Step) -> None:
         return
     for path, one in before.items():
         _put_file(sys, path, one)
+
+
+def _without_theirs(sys: Sys, step: Step) -> Images:
+    """The former state, but for a value that the kernel reckoned then and that somebody has set since."""
+    path = RECKONED.get(step.change.path, "")
+    if path not in step.former or step.after is None or path not in step.after:
+        return step.former
+    if image(sys, path, "attribute").same(step.after[path]):
+        return step.former
+    return {each: one for each, one in step.former.items() if each != path}
 
 
 def _write_all(sys: Sys, writes: list[tuple[str, bytes]]) -> None:

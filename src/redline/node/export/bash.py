@@ -49,12 +49,12 @@ attribute() { # path value partners: the kernel changes partners along, and refu
   now "$path"
   old="$present"
   if [ "$old" = "$value" ]; then return 0; fi
-  if [ "$old" != 0 ] || [ $# -lt 3 ]; then remember attribute "$1" "$old"; fi
-  for partner in "${@:3}"; do
+  for partner in "${@:3}"; do # before the value: they are put back after it
     if [ -e "$ROOT$partner" ] && now "$ROOT$partner" && [ "$present" != 0 ]; then
       remember attribute "$partner" "$present"
     fi
   done
+  if [ "$old" != 0 ] || [ $# -lt 3 ]; then remember attribute "$1" "$old"; fi
   if printf '%s\n' "$value" 2>/dev/null >"$path"; then
     echo "$1: $old -> $value"
     changed=$((changed + 1))
