@@ -41,6 +41,7 @@ def test_it_does_what_is_planned_once_and_takes_it_back(name: str, tmp_path: Pat
     sys, plan = planned(name, tmp_path)
     assert len(plan.changes) > 10
     before, script = content(sys.root, plan), export(plan, "bash")
+    folders = {path for path in (sys.root / "etc").rglob("*") if path.is_dir()}
     run(script, sys.root)
     done = content(sys.root, plan)
     for change in plan.changes:
@@ -58,6 +59,7 @@ def test_it_does_what_is_planned_once_and_takes_it_back(name: str, tmp_path: Pat
         path: value for path, value in before.items() if path not in coupled
     }
     assert not (tmp_path / "var/lib/redline/export").exists()
+    assert {path for path in (sys.root / "etc").rglob("*") if path.is_dir()} == folders
     assert "nothing to take back" in run(script, sys.root, "--revert")
 
 

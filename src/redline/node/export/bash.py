@@ -79,9 +79,16 @@ keep_file() { # path
 """
 
 _REPLACE = r"""
+folder() { # path: one that was not there goes again
+  if [ -d "$ROOT$1" ]; then return 0; fi
+  folder "$(dirname "$1")"
+  remember folder "$1" absent
+  mkdir "$ROOT$1"
+}
+
 replace() { # path mode, content on stdin
   local path="$ROOT$1" new
-  mkdir -p "$(dirname "$path")"
+  folder "$(dirname "$1")"
   new="$(mktemp "$path.XXXXXX")"
   cat >"$new"
   if [ -f "$path" ] && cmp -s "$path" "$new"; then
@@ -127,6 +134,7 @@ back() {
   while IFS=$'\t' read -r kind path old; do
     case "$kind $old" in
       "file absent") rm -f "$ROOT$path" ;;
+      "folder absent") rmdir "$ROOT$path" 2>/dev/null || echo "kept: $path, which is not empty" ;;
       "file kept") cp -p "$KEEP/files$path" "$ROOT$path" ;;
       attribute*) printf '%s\n' "$old" >"$ROOT$path" || failed=1 ;;
     esac
