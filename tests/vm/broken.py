@@ -83,6 +83,8 @@ FILES = {
     UDEV: _rules(),
     NETWORK: "[Match]\nName=fabric\n[Link]\nMTUBytes=1400\n[Network]\nAddress=10.99.0.1/24\n"
     "ConfigureWithoutCarrier=yes\nLinkLocalAddressing=no\n",
+    # the card that ssh comes in by: whether its frames are full changes with what was sent, so it has nothing to change
+    "/etc/systemd/network/10-access.network": "[Match]\nName=access\n[Link]\nMTUBytes=9000\n[Network]\nDHCP=ipv4\n",
     GRUB: 'GRUB_CMDLINE_LINUX_DEFAULT="$GRUB_CMDLINE_LINUX_DEFAULT psi=0"\n',
     "/etc/security/limits.d/old.conf": "root - nofile 256\n",
     FIGHTS: "[main]\nsummary=A profile that fights\n[sysctl]\nvm.vfs_cache_pressure=500\n",

@@ -185,7 +185,7 @@ def put_back(box: Box) -> None:
 
 def test_a_daemon_that_writes_back_is_never_called_right(box: Box) -> None:
     box.redline("apply", "--only", "thp.enabled", "--yes")
-    box.put(FIGHTS, FILES[FIGHTS] + "[vm]\ntransparent_hugepages=always\n")
+    box.put(FIGHTS, FILES[FIGHTS] + "[vm]\ntransparent_hugepages=never\n")
     box.run("tuned-adm profile fights", timeout_s=600)
     held: Any = box.asked("verify", ok=(5,))
     changed = {one["path"]: one["why"] for one in held if one["state"] == "changed"}
