@@ -25,7 +25,7 @@ from redline.tune.resume import resume
 from redline.tune.rounds import in_turn
 from tests.tune.paced_engine import InterruptAfter, PacedEngine
 
-pytestmark = pytest.mark.usefixtures("paced")
+pytestmark = [pytest.mark.usefixtures("paced"), pytest.mark.timeout(300)]
 
 
 def experiment(*engines: dict[str, Any], rounds: int, keep_up: bool = True, **load: Any) -> Experiment:

@@ -31,7 +31,7 @@ from redline.tune.profile.read import Reading, read_any
 from redline.tune.profile.recorder import Recorder
 from redline.tune.serve import serve
 
-ROOM = 1024
+ROOM = 4096
 """Tokens of an answer beyond what is recorded: steps that pass while the profiler starts."""
 LEAST_ROOM = 96
 
