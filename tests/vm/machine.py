@@ -211,6 +211,7 @@ def missing() -> list[str]:
 
 def finish(base: Path) -> None:
     """First boot of a new image, with the kernel given from outside: it installs the boot loader and ends."""
+    shutil.rmtree(base / "first-boot", ignore_errors=True)  # an earlier "finished" would hide a failure
     machine = Machine(base, base / "first-boot")
     machine.create_disks()
     machine.root = base / "base.qcow2"
