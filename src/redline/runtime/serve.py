@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import contextlib
 import dataclasses
-import gc
 import os
 import resource
 import sys
@@ -26,18 +25,13 @@ from redline.engines.hf_server.life import Life, event_loop_name, listen, live, 
 from redline.engines.hf_server.load import LoadError
 from redline.engines.redline_flags import parser
 from redline.errors import RedlineError
-from redline.runtime import remote
+from redline.runtime import interpreter, remote
 from redline.runtime.build import build, make_engine
 from redline.runtime.config import EngineConfig, SpeculationConfig
 from redline.runtime.engine import Engine
 from redline.runtime.http.service import Service, Settings
 from redline.runtime.http.spans import SpanSender
 
-SWITCH_S = 0.0001
-"""Between the engine's thread and the event loop. Python's 5 ms are several steps of a small model; and the engine's
-thread asks for the interpreter anew after every call into CUDA, some eight times a step."""
-GARBAGE_AFTER = 20_000
-"""New containers between two looks of the garbage collector: a request makes some hundred, and hardly ever a cycle."""
 CLOSE_S = 1.0
 WARM_UP_TOKENS = 4
 
@@ -54,8 +48,7 @@ def main(argv: list[str] | None = None) -> int:
         life = RedlineLife(args)
     except ImportError as error:
         return refuse(f"{error.name} is not installed here: pip install 'redline[engine]'")
-    gc.disable()  # hundreds of thousands of objects are about to be made for good
-    sys.setswitchinterval(SWITCH_S)
+    interpreter.begin()
     allow_files()
     return live(life, listener)
 
@@ -141,7 +134,7 @@ class RedlineLife(Life):
         engine.loop.start()
         self.phase("warming up")
         await asyncio.to_thread(warm_up, engine)
-        keep_what_is_there()
+        interpreter.keep_what_is_there()
         self.versions["flags"] = self._flags(engine)
         return {
             "model": self.service.name,
@@ -211,14 +204,6 @@ class RedlineLife(Life):
             ending.join(CLOSE_S)
         if self.service.spans is not None:
             self.service.spans.close()
-
-
-def keep_what_is_there() -> None:
-    """What the start-up made stays: the garbage collector, off until now, need not walk it in the middle of a step."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GARBAGE_AFTER, 10, 10)
-    gc.enable()
 
 
 def warm_up(engine: Engine) -> None:

@@ -10,7 +10,6 @@ Commands   config · submit · abort · profile · stop          Events   phase 
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import socket
@@ -25,6 +24,7 @@ from typing import Any
 from redline.engines.hf_server.fault import ApiError
 from redline.engines.hf_server.profile import Tracer
 from redline.errors import RedlineError
+from redline.runtime import interpreter
 from redline.runtime.build import build, grammars_of
 from redline.runtime.config import EngineConfig
 from redline.runtime.http.profile import annotate_steps
@@ -33,10 +33,8 @@ from redline.runtime.params import Constraint
 from redline.runtime.request import Finish, Matcher, Output, Request
 from redline.runtime.wire import Wire
 
-SWITCH_S = 0.0001
 STATS_S = 0.02
 """The server hears the engine's counters so often, and whenever nothing is left to do."""
-GARBAGE_AFTER = 20_000
 
 
 def main(commands: int, events: int) -> int:
@@ -49,7 +47,7 @@ def main(commands: int, events: int) -> int:
     if first is None:
         return 0
     config: EngineConfig = first[1]
-    sys.setswitchinterval(SWITCH_S)
+    interpreter.begin()
     try:
         loop = build(config, partial(outward.send, "phase"))
     except RedlineError as error:
@@ -59,8 +57,7 @@ def main(commands: int, events: int) -> int:
         outward.send("refused", traceback.format_exc())
         raise
     outward.send("ready", loop.runner.limits, loop.runner.resolved())
-    gc.freeze()
-    gc.set_threshold(GARBAGE_AFTER, 10, 10)
+    interpreter.keep_what_is_there()
     served = Served(loop, config, outward)
     loop.start()
     for message in messages:

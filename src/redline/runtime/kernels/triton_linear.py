@@ -235,7 +235,7 @@ def skinny_kernel(
 
 
 @cache
-def counters_of(device: torch.device) -> torch.Tensor:
+def _counters(device: torch.device) -> torch.Tensor:
     """Zero between launches. One for all: products of one stream follow each other."""
     return torch.zeros(COUNTERS, dtype=torch.int32, device=device)
 
@@ -289,7 +289,7 @@ def skinny(x: torch.Tensor, weight: Plain | Fp8, around: Around = NOTHING, *, ti
     if splits > 1:
         partial = torch.empty(blocks * splits * block_n * block_m, dtype=torch.float32, device=x.device)
         sums = torch.empty(blocks * splits * block_m, dtype=torch.float32, device=x.device)
-        counters = counters_of(x.device)
+        counters = _counters(x.device)
     skinny_kernel[(blocks, splits)](
         x, weight.weight, out, out if bias is None else bias, weight.scale if isinstance(weight, Fp8) else out,
         out if around.scales is None else around.scales, out if gain is None else gain, partial, sums, counters,
