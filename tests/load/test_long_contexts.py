@@ -27,6 +27,13 @@ from tests.load.servers import Result, push, workload
 TOKENS, ANSWER = 50_000, 16
 
 
+def _is_worker(process: psutil.Process) -> bool:
+    try:
+        return "redline.load.worker" in process.cmdline()
+    except psutil.NoSuchProcess:  # a zombie: somebody else's child that nobody waited for
+        return False
+
+
 @dataclass
 class Quota:
     """20 ms of CPU in every 200 ms and no more: how the kernel holds a container to a tenth of a core."""
@@ -36,7 +43,7 @@ class Quota:
 
     def begin(self) -> None:
         """For every load worker that there is now."""
-        workers = [one for one in psutil.Process().children() if "redline.load.worker" in one.cmdline()]
+        workers = [one for one in psutil.Process().children() if _is_worker(one)]
         self.threads = [threading.Thread(target=self._hold, args=(worker,)) for worker in workers]
         for thread in self.threads:
             thread.start()

@@ -96,7 +96,7 @@ class LaunchedServer:
         return self.process.log_tail(lines)
 
     def diagnose(self) -> tuple[str, str, str]:
-        found = diagnose(self.process.log_tail(2000), self.process.exit_status())
+        found = diagnose(self.process.log_tail(2000), self.process.settled_exit_status())
         return found.tag, found.meaning, found.fix
 
     def stop(self) -> None:

@@ -99,6 +99,16 @@ class ManagedProcess:
                 self._exit = -signal.SIGKILL
         return self._exit
 
+    def settled_exit_status(self, patience_s: float = 1.0) -> int | None:
+        """Like `exit_status`, of a process that was just seen dead: how it ended is known once its guard has told."""
+        give_up = time.monotonic() + patience_s
+        while (status := self.exit_status()) is None and time.monotonic() < give_up:
+            first = guard.read_proc(self.pid)
+            if first is not None and not first.dead:
+                break
+            time.sleep(POLL_S)
+        return status
+
     def running(self) -> bool:
         if self.exit_status() is not None:
             return False
