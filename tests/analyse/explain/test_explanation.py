@@ -73,6 +73,24 @@ def test_in_a_quiet_run_with_busy_neighbours_nobody_is_blamed() -> None:
     assert wrong <= 3
 
 
+def test_where_next_to_nothing_is_lost_nobody_is_blamed() -> None:
+    when = pauses(11, count=10, length=25)
+    told = explained(when, [series("cause.stopped_share", when, 1.0)])
+    assert told.lost_share < 0.02
+    assert told.blamed == ()
+    assert told.unexplained == 1.0
+    verdicts = {one.cause.key: one.verdict for one in told.blames}
+    assert verdicts["stopped"] == "too little"
+
+
+def test_one_stall_that_makes_requests_slow_is_explained_however_little_is_lost() -> None:
+    when = [(12_000 * MS, 12_500 * MS), (21_000 * MS, 21_500 * MS), (4_000 * MS, 4_500 * MS)]
+    lost = requests(SECONDS * 3, pauses=when, jitter=0.05)
+    told = explain_requests(lost, (0, 3 * WINDOW[1]), series=[series("cause.stopped_share", when, 1.0)])
+    assert told.lost_share < 0.02
+    assert [one.cause.key for one in told.blamed] == ["stopped"]
+
+
 def test_the_nearest_to_the_engine_is_named_of_those_that_go_together() -> None:
     when = pauses(6)
     found = [series("cause.cpu_pressure_share", when, 1.0, 0.05), series("cause.run_queue_share", when, 0.8)]

@@ -23,6 +23,8 @@ EXPLAINS_MIN = 0.02
 NEAR, NEAR_KIN = 0.8, 0.25
 """Of causes that explain at least so much of what the best one explains (NEAR_KIN: of its own family), the nearest to
 the engine is named: the box is short of CPUs because somebody is, and the question is whether the engine was."""
+LOST_MIN = 0.02
+"""Share of the streaming time that may be lost, where no request is slow, before anybody is blamed for it."""
 OWN_MIN = 0.25
 """Of what a cause would explain alone, what must be left after others for it to be named too: what goes along with a
 cause is not another one."""
@@ -30,7 +32,7 @@ BLAMED, COVERED, FAINT, COINCIDENCE, ALWAYS_ON, NEVER_ON = (
     *("blamed", "told by another", "too little", "no more than chance", "always at work", "never at work"),
 )
 """COVERED: what it explains was explained by causes named before it. FAINT: no chance, and hardly any loss. ALWAYS_ON:
-there is no time without it to compare with."""
+there is no time without it to compare with. FAINT, too, is whoever would be blamed in a run with nothing to explain."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,13 @@ def explain_requests(
     blames, unexplained = blame(lost, found)
     streamed = float((gaps.ended_ns - gaps.began_ns).sum())
     excess = float(gaps.excess_ns.sum())
+    lost_share, slow = excess / streamed if streamed else 0.0, slow_rows(requests, shares)
+    if lost_share < LOST_MIN and not slow.any():
+        named = (BLAMED, COVERED)
+        blames = [replace(one, verdict=FAINT, explains=0.0) if one.verdict in named else one for one in blames]
+        unexplained = 1.0
     return Explanation(
-        grid, lost, excess / streamed if streamed else 0.0, excess / 1e9, shares, slow_rows(requests, shares),
+        grid, lost, lost_share, excess / 1e9, shares, slow,
         tuple(stalls), tuple(blames), unexplained, tuple(found),
         float(np.median(gaps.expected_ns)) / 1e6 if len(gaps.expected_ns) else float("nan"),
     )  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from redline.analyse.explain.explanation import BLAMED, FALSE_DISCOVERIES, NEVER_ON, RATIO_MIN, Blame
+from redline.analyse.explain.explanation import BLAMED, FALSE_DISCOVERIES, LOST_MIN, NEVER_ON, RATIO_MIN, Blame
 from redline.analyse.explain.shares import BASES, PARTS
 from redline.analyse.explain.stalls import Stall
 from redline.report.explain.read import Explained, PointExplained
@@ -74,7 +74,8 @@ def headline(point: PointExplained) -> str:
     step = f"{number(found.expected_ms)} ms"
     lost = f"{point.label}: {_percent(found.lost_share)} of streaming time lost beyond steps of {step}"
     if not found.blamed:
-        return f"{lost}; nobody is blamed"
+        quiet = found.lost_share < LOST_MIN and not found.slow.any()
+        return f"{lost}; nobody is blamed" + (", too little is lost and no request is slow" if quiet else "")
     named = ", ".join(f"{one.cause.text} {_percent(one.explains)}" for one in found.blamed[:3])
     return f"{lost}; {named}; unexplained {_percent(found.unexplained)}"
 
