@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -32,10 +33,11 @@ class Planting(Events):
         super().__init__()
         self.plants: dict[float, Plant] = {}
         self.pids: tuple[int, ...] = ()
+        self.give_back: Callable[[], None] = lambda: None
 
     def ready(self, endpoint: Endpoint) -> None:
         self.pids = tuple(endpoint.pids)
-        calmed(self.pids)  # other programs of the box are no part of the test
+        self.give_back = calmed(self.pids)  # other programs of the box are no part of the test
 
     def point(self, point: LoadPoint) -> None:
         self.end()
@@ -64,6 +66,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Planting]:
         outcome = redline.compare(experiment, db=db, events=events)
     finally:
         events.end()
+        events.give_back()
     assert outcome.status == "done", outcome.errors
     return db, events
 

@@ -13,7 +13,7 @@ import subprocess
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -217,18 +217,33 @@ def alone(pids: Sequence[int]) -> None:
                     os.sched_setscheduler(int(thread.name), os.SCHED_RR, os.sched_param(1))
 
 
-def calmed(pids: Sequence[int], nice: int = -15) -> None:
+def calmed(pids: Sequence[int], nice: int = -15) -> Callable[[], None]:
     """Puts the engine, its threads and ourselves before other programs of a busy box, so that a plant stands out.
 
-    Needs root; without it nothing happens.
+    What it returns gives ourselves our former weight back; the engine keeps its own to its end. Needs root; without it
+    nothing happens.
     """
-    for pid in (*pids, os.getpid()):
-        with suppress(OSError):  # between sessions the kernel weighs autogroups, not threads
-            Path(f"/proc/{pid}/autogroup").write_text(str(nice))
-        with suppress(OSError), os.scandir(f"/proc/{pid}/task") as threads:
-            for thread in threads:
-                with suppress(OSError):
-                    os.setpriority(os.PRIO_PROCESS, int(thread.name), nice)
+    us = os.getpid()
+    former, group = os.getpriority(os.PRIO_PROCESS, us), _autogroup(us)
+    for pid in (*pids, us):
+        _weigh(pid, nice, nice)
+    return lambda: _weigh(us, former, group)
+
+
+def _autogroup(pid: int) -> int:
+    """Between sessions the kernel weighs autogroups, not threads: the nice value of a process's own, 0 without them."""
+    with suppress(OSError, ValueError):
+        return int(Path(f"/proc/{pid}/autogroup").read_text().split()[-1])
+    return 0
+
+
+def _weigh(pid: int, nice: int, group: int) -> None:
+    with suppress(OSError):
+        Path(f"/proc/{pid}/autogroup").write_text(str(group))
+    with suppress(OSError), os.scandir(f"/proc/{pid}/task") as threads:
+        for thread in threads:
+            with suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, int(thread.name), nice)
 
 
 def _memory_group(pid: int) -> str:
