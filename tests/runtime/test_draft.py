@@ -128,7 +128,7 @@ def test_a_long_life_of_growing_preemption_and_sharing() -> None:
                 free += [page for page in set(one.pages) - used if page not in free]
                 one.pages = []
     assert guessed > 300
-    assert not guessing.probs(living[0])
+    assert living[0].draft_probs is None
 
 
 def test_a_known_prefix_is_not_computed_again() -> None:
@@ -204,14 +204,14 @@ def test_guesses_follow_penalties_and_grammar() -> None:
 def test_drawn_guesses_have_their_distribution_and_leave_the_targets() -> None:
     tokens, draws = [1, 2, 3], 3_000
     s = Sampling(temperature=0.8, top_k=6, max_tokens=50)
-    guessing = DraftProposer(PagedModel(), pages=draws + 1, page_size=PAGE, sampled=True, budget=10**6)
+    guessing = DraftProposer(PagedModel(), pages=draws + 1, page_size=PAGE, budget=10**6)
     asked = [request(str(i), list(tokens), [i + 1], replace(s, seed=i)) for i in range(draws)]
     guessing.propose(asked, 1)
     guesses = [one.draft[0] for one in asked]
     along = {guess: torch.cat([says([0, *tokens]), says([0, *tokens, guess])]) for guess in range(V)}
     logits = torch.cat([along[guess] for guess in guesses])
     rows = [Row(one.sampling, tokens, 3) for one in asked]
-    drawn = verify_all(logits, rows, [one.draft for one in asked], [guessing.probs(one) for one in asked])
+    drawn = verify_all(logits, rows, [one.draft for one in asked], [one.draft_probs for one in asked])
     chosen = [found[0].token for found in drawn]
     assert_drawn_from(guesses, distribution(says(tokens), [Row(s, tokens, 3)])[0].numpy())
     assert_drawn_from(chosen, distribution(says([0, *tokens]), [Row(s, tokens, 3)])[0].numpy())

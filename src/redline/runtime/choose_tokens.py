@@ -43,7 +43,8 @@ class Chooser:
                 to_sample.append((first, sampled))
             elif place.draws:
                 row = self._row(sampled.request)
-                take(sampled, _sampler().verify(logits[first:last], row, place.chunk.draft, None))
+                probs = sampled.request.draft_probs
+                take(sampled, _sampler().verify(logits[first:last], row, place.chunk.draft, probs))
         if to_sample:
             at = torch.tensor([row for row, _ in to_sample])
             drawn = _sampler().sample(logits[at], [self._row(sampled.request) for _, sampled in to_sample])

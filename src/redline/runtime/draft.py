@@ -5,10 +5,10 @@ a page that the prefix cache hands to another request is good for the draft mode
 What it lacks (after a prefill, a preemption, or a while without guessing) it computes first, at most `budget` tokens
 per call; a request that is not caught up gets no guess yet.
 
-By default the guess is the draft's most likely token. `verify` then gives the text that no speculation would give, also
-where drawn with a seed. With `sampled`, guesses are drawn from the draft's distribution at the request's settings,
-`probs` has that distribution, and `verify` applies the rejection rule: more guesses stand at high temperatures, the
-distribution is exact, but the text of a seed depends on when there were guesses.
+Guesses are drawn from the draft's distribution at the request's settings, which `draft_probs` holds, and the sampler
+applies the rejection rule: the distribution of the text is exact, and at high temperatures more guesses stand than of
+the draft's most likely token. But such a text depends on when there were guesses. So where the answer is greedy, or the
+seed was asked for, the guess is the most likely token, which leaves the text as it is without speculation.
 """
 
 from __future__ import annotations
@@ -76,11 +76,10 @@ class DraftProposer:
         device: torch.device | str = "cpu",
         dtype: torch.dtype | None = None,
         budget: int = BUDGET,
-        sampled: bool = False,
     ) -> None:
         self._model, self._page_size, self._device = model, page_size, torch.device(device)
         self._kv = model.allocate_kv(pages, page_size, device, dtype)
-        self._budget, self._sampled = budget, sampled
+        self._budget = budget
         self._known: dict[str, _Known] = {}
         self._written: dict[int, int] = {}
         """Page to the key of the tokens whose KV it holds, where it is full."""
@@ -90,7 +89,7 @@ class DraftProposer:
         rooms: dict[str, int] = {}
         behind = []
         for request in requests:
-            request.draft = []
+            request.draft, request.draft_probs = [], None
             known = self._settle(request)
             known.probs = []
             held = len(request.pages) * self._page_size - len(request.tokens) + 1
@@ -104,13 +103,9 @@ class DraftProposer:
             going = [request for _, request in on]
             if going:
                 logits = self._forward([self._fed(request) for request in going])
-
-    def probs(self, request: Request) -> torch.Tensor | None:
-        """What the draft was drawn from, [k, V] float64; None when each guess stands for itself."""
-        known = self._known.get(request.id)
-        if known is None or not known.probs or not request.draft:
-            return None
-        return torch.stack(known.probs[: len(request.draft)])
+        for request in behind:
+            drawn_from, self._known[request.id].probs = self._known[request.id].probs, []
+            request.draft_probs = torch.stack(drawn_from) if drawn_from else None
 
     def release(self, request: Request) -> None:
         self._known.pop(request.id, None)
@@ -135,7 +130,7 @@ class DraftProposer:
 
     def _row(self, request: Request) -> Row:
         s = replace(request.sampling, logprobs=None, prompt_logprobs=None)
-        if not self._sampled:
+        if s.seeded:
             s = replace(s, temperature=0.0)
         return Row(s, request.tokens, request.prompt_len, request.matcher)
 
@@ -181,20 +176,26 @@ class DraftProposer:
             row = self._known[request.id].row
             row.draft = tuple(request.draft)
             rows.append(row)
-        if not self._sampled:
-            for request, drawn in zip(going, sample(logits, rows), strict=True):
+        likely = [i for i, row in enumerate(rows) if row.greedy]
+        if likely:
+            best = sample(logits[likely], [rows[i] for i in likely])
+            for i, drawn in zip(likely, best, strict=True):
                 if not drawn.fault:
-                    request.draft.append(drawn.token)
-            return
-        probs = distribution(logits, rows)
-        numbers = draws(
-            [row.sampling.seed for row in rows], [row.position for row in rows], Purpose.DRAFT, probs.device
-        )
+                    going[i].draft.append(drawn.token)
+        if len(likely) < len(rows):
+            self._draw(going, logits, [i for i, row in enumerate(rows) if not row.greedy], rows)
+
+    def _draw(self, going: list[Request], logits: torch.Tensor, at: list[int], rows: list[Row]) -> None:
+        """Of the requests `at`: what is drawn from is what is kept, in float32, which halves the memory."""
+        some = [rows[i] for i in at]
+        probs = distribution(logits[at], some).float()
+        seeds, positions = [row.sampling.seed for row in some], [row.position for row in some]
+        tokens = pick(probs, draws(seeds, positions, Purpose.DRAFT, probs.device)).tolist()
         useless = probs[:, 0].isnan().tolist()
-        for i, (request, token) in enumerate(zip(going, pick(probs, numbers).tolist(), strict=True)):
-            if not useless[i]:
-                request.draft.append(token)
-                self._known[request.id].probs.append(probs[i])
+        for place, i in enumerate(at):
+            if not useless[place]:
+                going[i].draft.append(tokens[place])
+                self._known[going[i].id].probs.append(probs[place])
 
     def _goes_on(self, request: Request, room: int) -> bool:
         """False when it has enough, got no guess this time, or the answer would end with the last one."""

@@ -201,7 +201,8 @@ class GpuRunner:
     def _verify(self, flight: Flight, layout: Layout, logits: torch.Tensor) -> None:
         if layout.drafts:
             rows = [self._row(chunk) for chunk in layout.drafts]
-            drawn = verify_all(logits.float(), rows, [chunk.draft for chunk in layout.drafts])
+            probs = [chunk.request.draft_probs for chunk in layout.drafts]
+            drawn = verify_all(logits.float(), rows, [chunk.draft for chunk in layout.drafts], probs)
             for chunk, tokens in zip(layout.drafts, drawn, strict=True):
                 flight.chosen[chunk.request] = tokens
                 # where the row stands is for the host to say: how many guesses stood is known to it alone

@@ -96,6 +96,7 @@ class SamplingParams:
             frequency_penalty=float(self.frequency_penalty),
             logit_bias=tuple(sorted((int(token), float(bias)) for token, bias in self.logit_bias.items())),
             seed=seed % 2**63,
+            seeded=self.seed is not None,
             stop_ids=ends,
             hold_ids=ends if self.min_tokens else frozenset(),
             logprobs=self.logprobs,

@@ -5,9 +5,12 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from redline.engines.hf_server.job import TokenLogprob as TokenLogprob
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Matcher(Protocol):
@@ -39,7 +42,8 @@ class Sampling:
     """How one answer is chosen. Values were checked by whoever made it.
 
     `temperature` 0 is greedy. `top_k` 0, `top_p` 1, `min_p` 0 and penalties 0 (1 for repetition) do nothing.
-    `seed` is always set: whoever gives none gets a random one, so every draw can be repeated. `stop_ids` end the answer
+    `seed` is always set: whoever gives none gets a random one, so every draw can be repeated. `seeded`: it was asked
+    for, so the text must be the one that it gives whatever a draft model guesses. `stop_ids` end the answer
     and include end-of-sequence unless that is ignored; `hold_ids` are kept away until `min_tokens`.
     """
 
@@ -54,6 +58,7 @@ class Sampling:
     frequency_penalty: float = 0.0
     logit_bias: tuple[tuple[int, float], ...] = ()
     seed: int = 0
+    seeded: bool = False
     stop_ids: frozenset[int] = frozenset()
     hold_ids: frozenset[int] = frozenset()
     logprobs: int | None = None
@@ -155,6 +160,8 @@ class Request:
     preempted: int = 0
     draft: list[int] = field(default_factory=list)
     """Guessed tokens that the next step may verify."""
+    draft_probs: torch.Tensor | None = None
+    """What they were drawn from, [guesses or more, V]; None where each guess stands for itself."""
     scheduled_ns: int = 0
     first_token_ns: int = 0
     salt: bytes = b""

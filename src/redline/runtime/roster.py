@@ -174,7 +174,7 @@ class Roster:
         self._let_go(victim)
         victim.status = Status.WAITING
         victim.computed = 0
-        victim.draft = []
+        victim.draft, victim.draft_probs = [], None
         victim.books.prompt_logprobs.clear()
         victim.preempted += 1
         self.counters.preemptions += 1

@@ -271,7 +271,7 @@ class Scheduler:
         kept, finish, error = self._append(request, got.tokens)
         if request.draft:
             self._count_draft(len(request.draft), len(got.tokens) - 1)
-            request.draft = []
+            request.draft, request.draft_probs = [], None
             request.computed = len(request.tokens) - 1
         if finish is not None:
             self.roster.leave(request, finish)

@@ -53,10 +53,6 @@ class AdaptiveProposer:
         if all(chunk.samples and chunk.length == 1 + len(chunk.draft) for chunk in step.chunks):
             self.controller.stepped(len(step.chunks), step.tokens, seconds)
 
-    def probs(self, request: Request) -> torch.Tensor | None:
-        probs = getattr(self.proposer, "probs", None)
-        return probs(request) if probs is not None else None
-
     def release(self, request: Request) -> None:
         self._settle(request.id)
         self.proposer.release(request)

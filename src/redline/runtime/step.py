@@ -93,8 +93,8 @@ class Runner(Protocol):
 class Proposer(Protocol):
     """Guesses tokens. `propose` sets `draft` of the requests given, all of which have nothing pending.
 
-    A proposer may have `stepped(step, seconds)`, which the loop calls after each collected step, and
-    `probs(request)`, [k, V] or None, what the draft was drawn from, which a runner hands to `sampler.verify`.
+    It sets `draft_probs`, too, where it drew the guesses. A proposer may have `stepped(step, seconds)`, which the loop
+    calls after each collected step.
     """
 
     def propose(self, requests: Sequence[Request], most: int) -> None: ...
