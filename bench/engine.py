@@ -124,8 +124,10 @@ def row_text(row: dict[str, Any]) -> str:
         f"[{repeats}]",
     )
     share = f"{100 * row['share']:.1f} %"
+    count, seconds = row.get("late", (0, 0.0))
+    late = [f"COMPILED WHILE SERVING: {count}, {seconds:.2f} s"] if count else []
     return "  ".join(
-        (*cells, f"{row['floor_ms']:.3f}", share, gpu, f"{row['tokens_s']:.0f}", f"{row['prefill_ms']:.1f}")
+        (*cells, f"{row['floor_ms']:.3f}", share, gpu, f"{row['tokens_s']:.0f}", f"{row['prefill_ms']:.1f}", *late)
     )
 
 

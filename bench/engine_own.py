@@ -40,6 +40,7 @@ def main() -> None:
     first = timed(loop, source, runner, 1, asked.prompt, 1)
     tell(first_answer_ms=round(first * 1000, 2), start_to_first_token_s=round(time.time() - STARTED, 2))
     for batch, prompt, tokens in loads(asked):
+        late = late_of(loop)
         timed(loop, source, runner, batch, prompt, 8)
         steps, prefills = [], []
         for _ in range(asked.repeats if prompt == asked.prompt else 1):
@@ -59,9 +60,16 @@ def main() -> None:
             tokens_s=batch / step * 1000,
             prefill_ms=statistics.median(prefills),
             context=context,
+            late=[now - before for before, now in zip(late, late_of(loop), strict=True)],
         )
     tell(wasted=loop.stats().wasted_tokens, failure=loop.failure or "none")
     loop.stop()
+
+
+def late_of(loop: EngineLoop) -> tuple[int, float]:
+    """Kernels compiled and graphs captured since the engine began to serve, and their seconds."""
+    stats = loop.stats()
+    return stats.late_compiles + stats.late_captures, stats.late_compile_s + stats.late_capture_s
 
 
 def start(shape: str, dtype: str, kernels: str, most: int, length: int, seed: int, kv: str = "auto") -> GpuRunner:

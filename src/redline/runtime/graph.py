@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from redline.runtime import late
 from redline.runtime.batch import Batch
 from redline.runtime.kernels import KV
 from redline.runtime.kernels.draw import Draw
@@ -107,6 +108,7 @@ class Decoder:
 def captured(work: Callable[[], object], pool: Any = None) -> torch.cuda.CUDAGraph:
     """A graph of what `work` launches. It is run once before: kernels compile, libraries pick and take workspaces,
     which a capture may not. `torch.cuda.graph` does the same and also empties caches each time, which takes longer."""
+    started = time.perf_counter()
     side = _capture_stream()
     side.wait_stream(torch.cuda.current_stream())
     graph = torch.cuda.CUDAGraph()
@@ -128,6 +130,7 @@ def captured(work: Callable[[], object], pool: Any = None) -> torch.cuda.CUDAGra
         if collecting:
             gc.enable()
     torch.cuda.current_stream().wait_stream(side)
+    late.captured(time.perf_counter() - started)
     return graph
 
 

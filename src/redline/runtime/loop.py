@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 from redline.clock import now_ns
 from redline.errors import EngineError
+from redline.runtime import late
 from redline.runtime.config import EngineConfig
 from redline.runtime.request import Finish, Output, Request
 from redline.runtime.roster import RequestRefused
@@ -89,6 +90,7 @@ class EngineLoop:
         # What is here now stays: weights, modules. A collection that walks all of it takes a tenth of a second, in the
         # middle of a step; one that only knows what came later takes a few milliseconds.
         gc.freeze()
+        late.serving()
         self._thread.start()
 
     def submit(self, request: Request) -> None:
@@ -137,6 +139,7 @@ class EngineLoop:
         counters = vars(scheduler.counters) | {"spec_accepted": list(scheduler.counters.spec_accepted)}
         return Stats(
             **counters,
+            **vars(late.COUNTED),
             running=roster.running,
             waiting=len(roster.waiting),
             in_flight=len(self._in_flight),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from redline.runtime.late import Late
+
 
 @dataclass(kw_only=True)
 class Counters:
@@ -35,7 +37,7 @@ class Counters:
 
 
 @dataclass(kw_only=True)
-class Stats(Counters):
+class Stats(Counters, Late):
     """A snapshot: the counters as they were, and gauges. `kv_usage` is the share of pages that requests hold."""
 
     running: int

@@ -9,7 +9,7 @@ from redline.runtime.stats import Stats
 STATS = Stats(
     running=3, waiting=2, in_flight=1, kv_usage=0.25, kv_pages=100, kv_pages_kept=4, page_size=16, max_seqs=8,
     max_batched_tokens=64, prompt_tokens=70, generation_tokens=30, prefix_queries=70, prefix_hits=16, preemptions=1,
-    spec_proposed=12, spec_accepted=[5, 2], faults=1,
+    spec_proposed=12, spec_accepted=[5, 2], faults=1, late_compiles=2, late_compile_s=1.25, late_captures=1,
 )  # fmt: skip
 
 
@@ -29,6 +29,8 @@ def test_the_observer_reads_all_that_it_knows_by_vllms_names() -> None:
         series = {**COUNTERS, **GAUGES}[name][0]
         assert page.total(series) == value, series
     assert set(expected) == {*COUNTERS, *GAUGES}
+    own = [page.total(f"redline:late_{name}_total") for name in ("compiles", "compile_seconds", "captures")]
+    assert own == [2, 1.25, 1]
     for families in TIMES.values():
         assert page.total(f"{families[0]}_count") == 1, families[0]
         assert page.total(f"{families[0]}_sum") == 0.25

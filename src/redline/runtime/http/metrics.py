@@ -104,6 +104,10 @@ def engine_rows(stats: Stats) -> Iterable[Row]:
         "redline:scheduled_tokens_total": ("Tokens computed in them", stats.scheduled_tokens),
         "redline:wasted_tokens_total": ("Tokens sampled for requests that had ended", stats.wasted_tokens),
         "redline:out_of_memory_total": ("Steps that did not fit", stats.out_of_memory),
+        "redline:late_compiles_total": ("Kernels compiled while serving", stats.late_compiles),
+        "redline:late_compile_seconds_total": ("Time that this took", stats.late_compile_s),
+        "redline:late_captures_total": ("CUDA graphs captured while serving", stats.late_captures),
+        "redline:late_capture_seconds_total": ("Time that this took", stats.late_capture_s),
     }
     for kind, rows in (("gauge", gauges), ("counter", counters)):
         for name, (text, value) in rows.items():
