@@ -82,7 +82,9 @@ def _draft(config: EngineConfig, runner: Runner, device: str, folder: Path) -> M
         weights, activations = choose_dtypes(config.dtype, shape.dtype)[:2]
     else:
         weights = activations = getattr(torch, shape.dtype if config.dtype == "auto" else config.dtype)
-    return load_model(
+    setup = getattr(runner, "setup", None)  # a GPU's
+    compiled = setup and setup.compiling(shape, activations, activations, shape.quantization is not None)
+    model = load_model(
         shape,
         folder,
         dtype=weights,
@@ -93,6 +95,9 @@ def _draft(config: EngineConfig, runner: Runner, device: str, folder: Path) -> M
         kernels=getattr(runner, "kernels", None) or TorchKernels(),
         positions=runner.limits.max_model_len,
     )
+    if compiled:
+        compiled()
+    return model
 
 
 def make_engine(loop: AnyLoop, config: EngineConfig) -> Engine:

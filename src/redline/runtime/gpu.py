@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from redline.runtime import late
 from redline.runtime.choose_tokens import take
 from redline.runtime.chunk_graphs import ChunkGraphs, ChunkStep
 from redline.runtime.config import EngineConfig
@@ -22,6 +23,7 @@ from redline.runtime.gpu_setup import Setup
 from redline.runtime.graph import Decoder, Graphs, buckets_upto
 from redline.runtime.kernels.tiers import without
 from redline.runtime.layout import Layout, batch_of, layout_of
+from redline.runtime.rehearsal import rehearse
 from redline.runtime.request import Request
 from redline.runtime.sampler import Drawn, Row, prompt_logprobs, sample, verify_all
 from redline.runtime.state import Mirror, Sender
@@ -50,6 +52,7 @@ class GpuRunner:
     run_ahead = 1
 
     def __init__(self, config: EngineConfig, progress: Callable[[str], None] = lambda _: None) -> None:
+        late.starting()
         setup = Setup(config, progress)
         self.setup, self.model, self.kernels = setup, setup.model, setup.kernels
         self.device, self.tables, self._limits = setup.device, setup.tables, setup.limits
@@ -58,14 +61,22 @@ class GpuRunner:
         self.graphs = Graphs(self.decoder)
         self.chunks = ChunkGraphs(self.decoder, setup.limits.max_batched_tokens, setup.limits.max_seqs)
         self._buckets = buckets_upto(setup.limits.max_seqs)
-        if setup.graphs:
-            with setup.phase("capture"):
-                self.graphs.capture(self._buckets, progress)
-                if not without("chunks"):
-                    self.chunks.capture(progress)
-        self._free: list[torch.Tensor] = []
+        self._free = [self._landing() for _ in range(self.run_ahead + 1)]
         self._broken = ""
         self._resolved: dict[str, str] = {}
+        self._left_out = ""
+        if setup.graphs:
+            self.capture()
+        if self.device.type == "cuda":
+            with setup.phase("rehearse"):
+                self._left_out = rehearse(self)
+
+    def capture(self) -> None:
+        """Decode steps and steps with prompts, as graphs."""
+        with self.setup.phase("capture"):
+            self.graphs.capture(self._buckets, self.setup.progress)
+            if not without("chunks"):
+                self.chunks.capture(self.setup.progress)
 
     @property
     def limits(self) -> Limits:
@@ -76,7 +87,7 @@ class GpuRunner:
             return self._resolved
         none = self.setup.why_no_graphs
         graphs = {"cuda_graphs": none or self.graphs.note, "cuda_graphs_of_prompts": none or self.chunks.note}
-        return self.setup.notes() | graphs
+        return self.setup.notes() | graphs | ({"rehearsal": self._left_out} if self._left_out else {})
 
     def close(self) -> None:
         """Gives the memory back: graphs, KV, and the weights where nobody else holds them."""
@@ -147,15 +158,14 @@ class GpuRunner:
         captured = self.chunks.fits(step.chunks, layout)
         if captured is not None:
             return self._prepared(step, layout, captured)
-        batch, rows = batch_of(step.chunks, layout, self.tables, self.sender)
+        batch, rows, at = batch_of(step.chunks, layout, self.tables, self.sender)
         hidden = layout.in_order(self.model.forward(batch, self.setup.kv))
         count = len(layout.plain)
         tokens = torch.empty(count, dtype=torch.int32, device=self.device)
         chosen = count + layout.drafted
         logits = self.kernels.linear(hidden[:chosen], self.model.head) if chosen else hidden
         if count:
-            at = torch.tensor([chunk.start + chunk.length for chunk in layout.plain], dtype=torch.int32)
-            self.setup.draw.draw(logits[:count], self.tables, rows, at.to(self.device), tokens)
+            self.setup.draw.draw(logits[:count], self.tables, rows, at, tokens)
         flight = self._chosen(step, layout, tokens, logits)
         self._tell_prompts(flight, layout, hidden[chosen:])
         return flight
@@ -176,16 +186,17 @@ class GpuRunner:
 
     def _flight(self, step: Step, plain: Sequence[Chunk], tokens: torch.Tensor) -> Flight:
         """Sends the device's choices on their way to the host."""
-        cuda = self.device.type == "cuda"
-        if not self._free:
-            self._free.append(torch.empty(self._limits.max_seqs, dtype=torch.int32, pin_memory=cuda))
-        here = self._free.pop()
+        here = self._free.pop() if self._free else self._landing()
         here[: len(plain)].copy_(tokens[: len(plain)], non_blocking=True)
         arrived = None
-        if cuda:
+        if self.device.type == "cuda":
             arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
             arrived.record()
         return Flight(step, plain, here, arrived)
+
+    def _landing(self) -> torch.Tensor:
+        """Where the device's choices arrive."""
+        return torch.empty(self._limits.max_seqs, dtype=torch.int32, pin_memory=self.device.type == "cuda")
 
     def _choose(self, flight: Flight, logits: torch.Tensor) -> None:
         """Rows that the host must choose for; waits for the device when there are any."""

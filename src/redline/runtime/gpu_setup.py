@@ -51,11 +51,12 @@ class Setup:
         self.graphs = cuda and not tier.why_no_graphs
         self._notes = dict(tier.notes)
         sequences = config.max_num_seqs or SEQUENCES
-        warmed = self._warm(sequences)
+        fp8 = config.quantization == "fp8" or self.shape.quantization is not None
+        compiled = self.compiling(self.shape, self.dtype, self.kv_dtype, fp8)
         with self.phase("weights"):
             self.model = self._load(longest)
         with self.phase("compile"):
-            warmed()
+            compiled()
         batched = max(config.max_num_batched_tokens or BATCHED_TOKENS, sequences)
         with self.phase("memory"):
             pages, longest = self._pages(sequences, batched, longest)
@@ -106,23 +107,22 @@ class Setup:
         _wait(self.device)
         return model
 
-    def _warm(self, sequences: int) -> Callable[[], None]:
-        """Begins to compile what the first prompt needs; the result waits for it."""
+    def compiling(self, shape: ModelConfig, dtype: torch.dtype, kv_dtype: torch.dtype, fp8: bool) -> Callable[[], None]:
+        """Begins to compile what prompts of a model need; the result waits for it."""
         if self.device.type != "cuda" or isinstance(self.kernels, TorchKernels):
             return lambda: None
         from redline.runtime.kernels.triton import TritonKernels
         from redline.runtime.kernels.warm import first_launches, run_all
 
         assert isinstance(self.kernels, TritonKernels)
-        fp8 = self.config.quantization == "fp8" or self.shape.quantization is not None
         calls = first_launches(
             self.kernels,
             self.draw,
-            self.shape,
+            shape,
             page_size=self.page_size,
-            sequences=sequences,
-            dtype=self.dtype,
-            kv_dtype=self.kv_dtype,
+            sequences=self.config.max_num_seqs or SEQUENCES,
+            dtype=dtype,
+            kv_dtype=kv_dtype,
             device=self.device,
             fp8=fp8,
         )

@@ -66,9 +66,11 @@ def prompt_places(chunk: Chunk) -> int:
     return max(0, min(chunk.length, request.prompt_len - 1 - chunk.start))
 
 
-def batch_of(chunks: Sequence[Chunk], layout: Layout, tables: Tables, sender: Sender) -> tuple[Batch, torch.Tensor]:
-    """The batch on the device, and the table rows of `layout.plain`, int32. Tokens that only the device knows come from
-    the tables, as do the pages: the tables must be up to date.
+def batch_of(
+    chunks: Sequence[Chunk], layout: Layout, tables: Tables, sender: Sender
+) -> tuple[Batch, torch.Tensor, torch.Tensor]:
+    """The batch on the device; of `layout.plain` the table rows and the positions of the tokens to come, int32. Tokens
+    that only the device knows come from the tables, as do the pages: the tables must be up to date.
     """
     tokens, count = sum(chunk.length for chunk in chunks), len(chunks)
     lengths = dict.fromkeys(("ids", "source", "positions", "slots"), tokens) | {"starts": count + 1}
@@ -77,6 +79,7 @@ def batch_of(chunks: Sequence[Chunk], layout: Layout, tables: Tables, sender: Se
     numbers_of(chunks, tables.page_size, part)
     part["places"] = np.array(sorted(layout.places), dtype=np.int32)
     part["plain"] = np.array([chunk.request.row for chunk in layout.plain], dtype=np.int32)
+    part["at"] = np.array([chunk.start + chunk.length for chunk in layout.plain], dtype=np.int32)
     sizes = [len(numbers) for numbers in part.values()]
     sent = dict(zip(part, torch.split(sender.send(np.concatenate(list(part.values()))), sizes), strict=True))
     batch = Batch(
@@ -92,7 +95,7 @@ def batch_of(chunks: Sequence[Chunk], layout: Layout, tables: Tables, sender: Se
         host_starts=part["starts"].tolist(),
         host_seq_lens=part["lens"].tolist(),
     )
-    return batch, sent["plain"].clone()
+    return batch, sent["plain"].clone(), sent["at"].clone()
 
 
 def numbers_of(chunks: Sequence[Chunk], page_size: int, part: dict[str, np.ndarray]) -> None:

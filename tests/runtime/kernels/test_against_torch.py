@@ -33,6 +33,10 @@ def test_compiled_for_hopper(tmp_path: Path) -> None:
     run("cases_compile.py", {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)})
 
 
+def test_nothing_is_compiled_while_serving(tmp_path: Path) -> None:
+    run("cases_variants.py", {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)})
+
+
 def run(cases: str, environment: dict[str, str]) -> None:
     # the interpreter's numpy warns of every inf - inf, which are what some cases are about
     options = [

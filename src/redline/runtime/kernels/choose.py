@@ -244,7 +244,8 @@ class Operation:
         way = self.ways[name]
         if way is not None:
             self.step.ways[self.what, few(self.tokens)] = way
-            self.step.kernels.products[self.key] = way
+            if self.tokens > 1:  # a single row is multiplied outside of decode steps only where a long prompt ends
+                self.step.kernels.products[self.key] = way
 
     def _code(self, name: str) -> object:
         return {"down": "o", "head": "qkv"}.get(self.what, self.what), few(self.tokens), name

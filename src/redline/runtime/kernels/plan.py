@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from redline.runtime.batch import Batch
+from redline.runtime.batch import TILE, Batch
 
 MOST_SPLITS = 64
 
@@ -26,7 +26,7 @@ def plan_of(batch: Batch, group: int, device: torch.device) -> Plan:
     if batch.decode_only:
         return Plan(rows, None, 16)
     longest = batch.max_query * group
-    block_m = 128 if longest >= 512 else 64 if longest > 32 else 32 if longest > 16 else 16
+    block_m = 128 if longest >= 512 else TILE
     if batch.host_starts is None:
         per = -(-longest // block_m)
         sequence = torch.arange(rows, device=device).repeat_interleave(per)
@@ -37,7 +37,12 @@ def plan_of(batch: Batch, group: int, device: torch.device) -> Plan:
     tiles = [(i, first) for i in range(decodes, rows) for first in range(0, lengths[i] * group, block_m)]
     # the tiles with the longest context first, so that none of them starts when the others are done
     tiles.sort(key=lambda tile: -tile[1])
-    return Plan(decodes, torch.tensor(tiles, dtype=torch.int32).reshape(-1, 2).to(device), block_m)
+    return Plan(decodes, _sent(torch.tensor(tiles, dtype=torch.int32).reshape(-1, 2), device), block_m)
+
+
+def _sent(numbers: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """On the device, without waiting for what runs there."""
+    return numbers.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else numbers
 
 
 def splits_for(programs: int, processors: int, longest: int) -> int:

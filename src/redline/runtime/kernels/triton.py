@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 import triton
+from triton import next_power_of_2
 
 from redline.runtime.batch import TILE, Batch
 from redline.runtime.kernels import KV
@@ -22,10 +23,6 @@ from redline.runtime.kernels.triton_linear import Around, Way
 from redline.runtime.linear import FP8, FP8_MAX, Fp8, Plain
 
 LOG2E = 1.4426950408889634
-
-
-def power_of_two(n: int) -> int:
-    return 1 << max(0, n - 1).bit_length()
 
 
 def few(tokens: int) -> int:
@@ -61,7 +58,7 @@ class TritonKernels:
         flat = x.reshape(-1, columns)
         rows = flat.shape[0]
         out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-        block = power_of_two(columns)
+        block = next_power_of_2(columns)
         per = max(1, 2048 // block)
         warps = 4 if block * per <= 4096 else 8
         if rows:
@@ -77,7 +74,7 @@ class TritonKernels:
         x, residual = x.contiguous(), residual.contiguous()
         columns = x.shape[-1]
         out = torch.empty_like(x)
-        block = power_of_two(columns)
+        block = next_power_of_2(columns)
         if x.numel():
             pointwise.add_rms_norm_kernel[(x.numel() // columns,)](
                 x, residual, weight, out, columns, eps, block, self.pdl,
@@ -92,12 +89,12 @@ class TritonKernels:
         kv_heads = k.shape[1]
         q, k, v = _heads_dense(q), _heads_dense(k), _heads_dense(v)
         out = torch.empty((tokens, q_heads, dim), dtype=q.dtype, device=q.device)
-        heads = min(16, power_of_two(q_heads + kv_heads))
+        heads = min(16, next_power_of_2(q_heads + kv_heads))
         if tokens:
             pointwise.rope_append_kernel[(tokens, triton.cdiv(q_heads + kv_heads, heads))](
                 q, k, v, cos_sin, batch.positions, batch.slots, out, kv[0], kv[1],
-                q.stride(0), k.stride(0), v.stride(0), kv[0].stride(1), q_heads, kv_heads, dim, power_of_two(dim // 2),
-                heads, self.pdl, num_warps=4, launch_pdl=self.pdl,
+                q.stride(0), k.stride(0), v.stride(0), kv[0].stride(1), q_heads, kv_heads, dim,
+                next_power_of_2(dim // 2), heads, self.pdl, num_warps=4, launch_pdl=self.pdl,
             )  # fmt: skip
         return out
 
@@ -108,7 +105,9 @@ class TritonKernels:
         kv_heads = kv[0].shape[2]
         plan = self._plan(batch, heads // kv_heads, q.device)
         if plan.decodes:
-            how = self.attending.get(plan.decodes, Attending())
+            # what was measured is for decodes alone: beside a prompt, a tile that only some numbers of rows have would
+            # be compiled when that number first comes
+            how = self.attending.get(plan.decodes, Attending()) if plan.tiles is None else Attending()
             usual = splits_for(plan.decodes * kv_heads, self.processors, batch.max_seq)
             how = how._replace(splits=how.splits or usual)
             self.attend(q, kv, batch, out, scale, window, plan._replace(tiles=None), how)
@@ -130,8 +129,8 @@ class TritonKernels:
     ) -> None:
         """One launch for the plan's tiles, or for its decodes when it has none, and one that joins the splits."""
         (tokens, heads, dim), kv_heads, tiles = q.shape, kv[0].shape[2], plan.tiles
-        block_m = plan.block_m if tiles is not None else max(16, power_of_two(heads // kv_heads))
-        block_d = max(16, power_of_two(dim))
+        block_m = plan.block_m if tiles is not None else max(16, next_power_of_2(heads // kv_heads))
+        block_d = max(16, next_power_of_2(dim))
         first, last = (0, plan.decodes) if tiles is None else (plan.decodes, tokens)
         splits = how.splits
         partial, logs = self._partial(last, heads, splits, dim, out)
@@ -145,7 +144,7 @@ class TritonKernels:
             launch_pdl=self.pdl,
         )  # fmt: skip
         if splits > 1 and last > first:
-            self._join(partial[first:], logs[first:], out[first:last], splits, dim)
+            self._join(partial, logs, out, (first, last), splits, dim)
 
     def decode_attention(
         self,
@@ -168,17 +167,17 @@ class TritonKernels:
         out = torch.empty((rows, kv_heads * group * dim), dtype=heads.dtype, device=heads.device)
         partial, logs = self._partial(rows, kv_heads * group, splits, dim, out)
         gains = norms or (out, out)
-        block_d = max(16, power_of_two(dim))
+        block_d = max(16, next_power_of_2(dim))
         decode_attention_kernel[(rows, kv_heads, splits)](
             heads, *gains, cos_sin, kv[0], kv[1], out, partial, logs, batch.seq_lens, batch.page_tables,
             scale * LOG2E, eps, heads.stride(0), kv[0].stride(1), batch.page_tables.stride(0), window or 0, splits,
             group, kv_heads, dim, kv[0].shape[1], norms is not None, splits > 1, window is not None,
-            "ieee" if heads.dtype == torch.float32 else "tf32", max(16, power_of_two(group)),
+            "ieee" if heads.dtype == torch.float32 else "tf32", max(16, next_power_of_2(group)),
             how.block_n if block_d <= 128 else 32, block_d, self.pdl,
             num_warps=how.warps, num_stages=how.stages, launch_pdl=self.pdl,
         )  # fmt: skip
         if splits > 1:
-            self._join(partial, logs, out, splits, dim)
+            self._join(partial, logs, out, (0, rows), splits, dim)
         return out
 
     def foreign(self, rows: int) -> bool:
@@ -194,10 +193,13 @@ class TritonKernels:
         partial = torch.empty((rows, heads, splits, dim), dtype=torch.float32, device=out.device)
         return partial, torch.empty((rows, heads, splits), dtype=torch.float32, device=out.device)
 
-    def _join(self, partial: torch.Tensor, logs: torch.Tensor, out: torch.Tensor, splits: int, dim: int) -> None:
-        rows, heads = logs.shape[:2]  # never from `out`, which may go on with rows of other launches
-        attention_kernels.join_splits_kernel[(rows * heads,)](
-            partial, logs, out, splits, dim, MOST_SPLITS, max(16, power_of_two(dim)), self.pdl,
+    def _join(
+        self, partial: torch.Tensor, logs: torch.Tensor, out: torch.Tensor, rows: tuple[int, int], splits: int, dim: int
+    ) -> None:
+        """Of rows [first, last). Their place is a number, not part of a pointer, whose alignment would vary with it."""
+        (first, last), heads = rows, logs.shape[1]
+        attention_kernels.join_splits_kernel[((last - first) * heads,)](
+            partial, logs, out, first * heads, splits, dim, MOST_SPLITS, max(16, next_power_of_2(dim)), self.pdl,
             num_warps=4, launch_pdl=self.pdl,
         )  # fmt: skip
 
@@ -212,7 +214,7 @@ class TritonKernels:
         x = x if x.stride(-1) == 1 else x.contiguous()
         rows, columns = x.shape[0], x.shape[-1] // 2
         out = torch.empty((rows, columns), dtype=x.dtype, device=x.device)
-        block = min(1024, power_of_two(columns))
+        block = min(1024, next_power_of_2(columns))
         if rows:
             pointwise.silu_mul_kernel[(rows, triton.cdiv(columns, block))](
                 x, out, x.stride(0), columns, block, self.pdl, num_warps=4, launch_pdl=self.pdl
@@ -238,7 +240,7 @@ class TritonKernels:
         out, scales = _float8(rows, columns, x.device)
         if rows:
             pointwise.quantize_rows_kernel[(rows,)](
-                x, out, scales, columns, FP8_MAX, power_of_two(columns), self.pdl,
+                x, out, scales, columns, FP8_MAX, next_power_of_2(columns), self.pdl,
                 num_warps=4 if columns <= 4096 else 8, launch_pdl=self.pdl,
             )  # fmt: skip
         return out, scales
@@ -251,7 +253,7 @@ class TritonKernels:
         out, scales = _float8(rows, columns, residual.device)
         pointwise.norm_quantize_kernel[(rows,)](
             residual if x is None else x, residual, weight, out, scales, columns, eps, FP8_MAX, x is not None,
-            power_of_two(columns), self.pdl, num_warps=4 if columns <= 2048 else 8, launch_pdl=self.pdl,
+            next_power_of_2(columns), self.pdl, num_warps=4 if columns <= 2048 else 8, launch_pdl=self.pdl,
         )  # fmt: skip
         return out, scales
 
@@ -260,7 +262,7 @@ class TritonKernels:
         rows, columns = x.shape[0], x.shape[1] // 2
         out, scales = _float8(rows, columns, x.device)
         pointwise.silu_quantize_kernel[(rows,)](
-            x, out, scales, columns, FP8_MAX, power_of_two(columns), self.pdl, num_warps=8, launch_pdl=self.pdl
+            x, out, scales, columns, FP8_MAX, next_power_of_2(columns), self.pdl, num_warps=8, launch_pdl=self.pdl
         )
         return out, scales
 

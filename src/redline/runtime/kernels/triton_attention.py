@@ -80,7 +80,7 @@ def store_rows(
         tl.store(out + head[:, None] * dim + d[None, :], acc.to(out.dtype.element_ty), mask=valid)
 
 
-@triton.jit(do_not_specialize=["window", "splits"])
+@triton.jit(do_not_specialize=["table_stride", "window", "splits"])
 def attention_kernel(
     q, k_pages, v_pages, out, partial, logs, tiles, starts, seq_lens, page_tables, scale, kv_stride, table_stride,
     window, splits,
@@ -123,15 +123,15 @@ def attention_kernel(
     store_rows(out, partial, logs, head, there, top, total, acc, split, splits, dim, split_up, block_d)
 
 
-@triton.jit(do_not_specialize=["splits"])
+@triton.jit(do_not_specialize=["first", "splits"])
 def join_splits_kernel(
-    partial, logs, out, splits, dim: tl.constexpr, block_s: tl.constexpr, block_d: tl.constexpr,
+    partial, logs, out, first, splits, dim: tl.constexpr, block_s: tl.constexpr, block_d: tl.constexpr,
     pdl: tl.constexpr = False,
 ):  # fmt: skip
-    """Program (token and head): the splits' values, each by its share of the whole weight."""
+    """Program (token and head, from `first` on): the splits' values, each by its share of the whole weight."""
     if pdl:
         wait()
-    row = tl.program_id(0).to(tl.int64)
+    row = first + tl.program_id(0).to(tl.int64)
     s = tl.arange(0, block_s)
     d = tl.arange(0, block_d)
     log = tl.load(logs + row * splits + s, mask=s < splits, other=float("-inf"))

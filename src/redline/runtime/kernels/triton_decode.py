@@ -7,7 +7,6 @@ import triton
 
 from redline.runtime.batch import Batch
 from redline.runtime.kernels import triton_draw as kernels
-from redline.runtime.kernels.triton import power_of_two
 from redline.runtime.state import Tables
 
 PART = 2048
@@ -34,8 +33,9 @@ class TritonDraw:
         count, vocab = logits.shape
         parts = triton.cdiv(vocab, PART)
         forced = torch.empty(count, dtype=torch.int32, device=logits.device)
-        best, mass = torch.empty((2, count, parts), dtype=torch.float32, device=logits.device)
-        choice, bad = torch.empty((2, count, parts), dtype=torch.int32, device=logits.device)
+        # four tensors: as parts of one, whether they are aligned would depend on the number of rows
+        best, mass = (torch.empty((count, parts), dtype=torch.float32, device=logits.device) for _ in range(2))
+        choice, bad = (torch.empty((count, parts), dtype=torch.int32, device=logits.device) for _ in range(2))
         kernels.filter_kernel[(count,)](
             logits, rows, at, tables.temperature, tables.top_k, tables.top_p, tables.min_p, tables.seed_low,
             tables.seed_high, forced, vocab, logits.stride(0), PART, WAYS, self.pdl,
@@ -48,5 +48,5 @@ class TritonDraw:
         kernels.choose_kernel[(count,)](
             logits, rows, at, tables.temperature, tables.seed_low, tables.seed_high, forced, best, choice, mass, bad,
             tables.token, tables.position, out, vocab, logits.stride(0), parts, tables.padding_row, PART,
-            power_of_two(parts), self.pdl, num_warps=4, launch_pdl=self.pdl,
+            triton.next_power_of_2(parts), self.pdl, num_warps=4, launch_pdl=self.pdl,
         )  # fmt: skip

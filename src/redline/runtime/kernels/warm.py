@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from redline.runtime.batch import Batch
+from redline.runtime.batch import TILE, Batch
 from redline.runtime.kernels.draw import Draw
 from redline.runtime.kernels.plan import Plan
 from redline.runtime.kernels.triton import Attending, TritonKernels
@@ -84,7 +84,7 @@ def first_launches(
     q, key, v = zeros(device, dtype, 2, h + 2 * k, d).split_with_sizes((h, k, k), 1)
     kv = zeros(device, kv_dtype, 2, page_size, k, d), zeros(device, kv_dtype, 2, page_size, k, d)
     batch = one_sequence(2, device)
-    for m, splits in ((m, splits) for m in (128, 64, 32) for splits in (2, 1)):
+    for m, splits in ((m, splits) for m in (128, TILE) for splits in (2, 1)):
         tokens = -(-m // (h // k))
         tiles = torch.zeros(1, 2, dtype=torch.int32, device=device)
         rows, out = zeros(device, dtype, tokens, h, d), zeros(device, dtype, tokens, h * d)
@@ -98,14 +98,21 @@ def first_launches(
             yield partial(kernels.attend, one, kv, one_sequence(1, device), out, 1.0, window, plan, how)
     logits = zeros(device, dtype, 2, model.vocab_size)
     at = torch.zeros(2, dtype=torch.int32, device=device)
-    yield partial(draw.draw, logits, Tables(sequences, 1, page_size, device), at, at, at.clone())
+    tables = Tables(sequences, 1, page_size, device)
+    yield partial(draw.draw, logits, tables, at, at, at.clone())
+    yield partial(draw.prepare, tables, at[:1], batch)
     yield partial(kernels.rope_append, q, key, v, zeros(device, torch.float32, 2, d), batch, kv)
     yield partial(kernels.rms_norm, hidden, gain, 1e-5)
     yield partial(kernels.add_rms_norm, hidden, hidden.clone(), gain, 1e-5)
+    if model.qk_norm:
+        yield partial(kernels.rms_norm, q, zeros(device, dtype, d), 1e-5)
     yield partial(kernels.silu_mul, both)
     if fp8:
         for columns in {model.hidden_size, model.intermediate_size, h * d}:
             yield partial(kernels.quantize_rows, zeros(device, dtype, 2, columns))
+        for added in (hidden, None):
+            yield partial(kernels.norm_quantize, added, hidden.clone(), gain, 1e-5)
+        yield partial(kernels.silu_quantize, both)
 
 
 def zeros(device: torch.device, dtype: torch.dtype, *shape: int) -> torch.Tensor:
