@@ -51,7 +51,7 @@ def ask(
 ) -> tuple[list[list[int]], float]:
     """(answers, share of the guesses that stood)"""
     limits = runner.limits
-    guessing = draft and DraftProposer(draft, pages=limits.pages, page_size=limits.page_size)
+    guessing = None if draft is None else DraftProposer(draft, pages=limits.pages, page_size=limits.page_size)
     config = EngineConfig(model=Path(), speculation=SpeculationConfig("draft", tokens=2, adaptive=False))
     loop = EngineLoop(runner, config=config, proposer=guessing)
     ended, answers = threading.Semaphore(0), [list[int]() for _ in range(requests)]

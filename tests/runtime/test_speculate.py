@@ -79,7 +79,6 @@ def test_it_guesses_as_wide_as_it_is_told_and_tells_what_stood() -> None:
     assert controller.heard == [("stood", 1, 1), ("stood", 3, 2), ("guessed", 2, 1, 2, 1.0)]
     assert one.draft == [5]
     assert inner.released == ["b"]
-    assert proposer.probs(one) is None
 
 
 def test_no_width_means_no_guess_and_no_work() -> None:

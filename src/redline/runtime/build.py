@@ -83,7 +83,7 @@ def _draft(config: EngineConfig, runner: Runner, device: str, folder: Path) -> M
     else:
         weights = activations = getattr(torch, shape.dtype if config.dtype == "auto" else config.dtype)
     setup = getattr(runner, "setup", None)  # a GPU's
-    compiled = setup and setup.compiling(shape, activations, activations, shape.quantization is not None)
+    compiled = setup and setup.compiling(shape, activations)
     model = load_model(
         shape,
         folder,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from redline.runtime.kernels.triton_step import DecodeStep
     from redline.runtime.model import Model
 
+Compiling = Callable[[], None]
 PAGE_SIZE = 32
 SEQUENCES = 256
 BATCHED_TOKENS = 8192
@@ -51,8 +52,7 @@ class Setup:
         self.graphs = cuda and not tier.why_no_graphs
         self._notes = dict(tier.notes)
         sequences = config.max_num_seqs or SEQUENCES
-        fp8 = config.quantization == "fp8" or self.shape.quantization is not None
-        compiled = self.compiling(self.shape, self.dtype, self.kv_dtype, fp8)
+        compiled = self.compiling(self.shape, self.dtype, self.kv_dtype)
         with self.phase("weights"):
             self.model = self._load(longest)
         with self.phase("compile"):
@@ -107,26 +107,30 @@ class Setup:
         _wait(self.device)
         return model
 
-    def compiling(self, shape: ModelConfig, dtype: torch.dtype, kv_dtype: torch.dtype, fp8: bool) -> Callable[[], None]:
-        """Begins to compile what prompts of a model need; the result waits for it."""
+    def compiling(self, shape: ModelConfig, dtype: torch.dtype, kv_dtype: torch.dtype | None = None) -> Compiling:
+        """Begins to compile what a model needs; the result waits for it. `kv_dtype` None: a draft model's."""
         if self.device.type != "cuda" or isinstance(self.kernels, TorchKernels):
             return lambda: None
         from redline.runtime.kernels.triton import TritonKernels
-        from redline.runtime.kernels.warm import first_launches, run_all
+        from redline.runtime.kernels.warm import Start, first_launches, run_all
 
         assert isinstance(self.kernels, TritonKernels)
-        calls = first_launches(
-            self.kernels,
-            self.draw,
-            shape,
+        stored = shape.quantization.layout if shape.quantization else ""
+        start = Start(
             page_size=self.page_size,
             sequences=self.config.max_num_seqs or SEQUENCES,
+            longest=_longest(self.config, shape) if kv_dtype else shape.max_position,
             dtype=dtype,
-            kv_dtype=kv_dtype,
+            kv_dtype=kv_dtype or dtype,
             device=self.device,
-            fp8=fp8,
+            fp8=stored == "fp8" or (self.config.quantization == "fp8" and kv_dtype is not None),
+            # as `triton_step.suits` will find when the weights are there
+            fused=bool(kv_dtype)
+            and stored in ("", "fp8")
+            and dtype != torch.float16
+            and not (without("step") or without("rope")),
         )
-        return run_all(self.device, list(calls))
+        return run_all(self.device, list(first_launches(self.kernels, self.draw, shape, start)))
 
     def _decode_step(self) -> DecodeStep | None:
         """Products with what stands around them, where the kernels and the weights are of the right kinds."""

@@ -21,7 +21,7 @@ from redline.runtime.kernels.triton import TritonKernels, few
 from redline.runtime.kernels.triton_decode import TritonDraw
 from redline.runtime.kernels.triton_linear import candidates
 from redline.runtime.kernels.triton_step import DecodeStep, suits
-from redline.runtime.kernels.warm import first_launches, keep_launchers_apart, one_sequence, run_all
+from redline.runtime.kernels.warm import Start, first_launches, keep_launchers_apart, one_sequence, run_all
 from redline.runtime.layout import Layout
 from redline.runtime.linear import FP8, Plain
 from redline.runtime.model import Model
@@ -154,8 +154,8 @@ def test_a_decode_step_is_the_models_forward_pass(rows: int, own: str, tmp_path:
 def test_first_launches_all_run() -> None:
     model = replace(read_config(TINY), num_layers=2, window=(None, 16), vocab_size=3000)
     cpu, seen = torch.device("cpu"), []
-    options = {"page_size": 16, "sequences": 4, "dtype": torch.float32, "kv_dtype": FP8, "device": cpu, "fp8": True}
-    for call in first_launches(TritonKernels(), TritonDraw(), model, **options):  # type: ignore[arg-type]
+    start = Start(16, 4, 64, torch.float32, FP8, cpu, fp8=True, fused=True)
+    for call in first_launches(TritonKernels(), TritonDraw(), model, start):
         seen.append(call)
         call()
     assert len(seen) >= 8 + 4 + 5

@@ -24,12 +24,12 @@ from redline.runtime.kernels import triton, triton_step
 from redline.runtime.kernels.choose import Call, Chooser
 from redline.runtime.kernels.triton import TritonKernels
 from redline.runtime.kernels.triton_step import DecodeStep, suits
-from redline.runtime.kernels.warm import first_launches
+from redline.runtime.kernels.warm import Start, first_launches
 from redline.runtime.linear import Fp8, Plain
 from redline.runtime.loop import EngineLoop
 from redline.runtime.ngram import NgramProposer
 from redline.runtime.request import Output, Request, Sampling
-from tests.runtime.kernels.launches import Launches, recorded, zeros_of
+from tests.runtime.kernels.launches import Launches, recorded
 
 SEQUENCES, BATCHED, LONGEST, PAGE, VOCAB = 300, 2048, 2048, 32, 300
 
@@ -91,30 +91,45 @@ def started(family: Family, folder: Path, launches: Launches, monkeypatch: pytes
     setup, kernels = runner.setup, runner.kernels
     assert isinstance(kernels, TritonKernels)
     kernels.pdl = setup.draw.pdl = True  # type: ignore[attr-defined]
-    monkeypatch.setattr(triton, "scaled_product", lambda x, s, w, dtype: zeros_of(x, w.weight.shape[0], dtype))
-    monkeypatch.setattr(triton_step, "scaled_product", triton.scaled_product)
+    libraries_are_quick(monkeypatch)
     on_a_gpu(runner, family.fp8)
     setup.kv = runner.decoder.kv = [(k.clone(), v.clone()) for k, v in setup.kv]
-    for call in first_launches(
-        kernels, setup.draw, setup.shape, page_size=PAGE, sequences=SEQUENCES, dtype=setup.dtype,
-        kv_dtype=setup.kv_dtype, device=setup.device, fp8=family.fp8,
-    ):  # fmt: skip
+    start = Start(PAGE, SEQUENCES, LONGEST, setup.dtype, setup.kv_dtype, setup.device, family.fp8, family.fused)
+    for call in first_launches(kernels, setup.draw, setup.shape, start):
         call()
     step = None
     if family.fused:
         assert suits(runner.model)
         step = DecodeStep(runner.model, kernels)
     setup.step = runner.decoder.step = step
+    monkeypatch.setattr(Chooser, "compile", lambda self, calls: [call() for call in calls])
     Chooser(kernels, runner.model, step, timer=later_is_faster(), budget_s=1e9).choose(
         setup.kv, buckets_upto(SEQUENCES), PAGE, runner.limits.pages, LONGEST
     )
+    together = set(launches.keys)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (0, 0))
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
     for module in (graph, chunk_graphs):
         monkeypatch.setattr(module, "captured", captured)
     runner.chunks = ChunkGraphs(runner.decoder, BATCHED, SEQUENCES)
     runner.capture()
+    assert launches.keys == together, "compiled one after the other, where it could have been beside others"
     return runner
+
+
+def libraries_are_quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their products are zeros, too."""
+
+    def scaled(x: torch.Tensor, scales: torch.Tensor, weight: Fp8, dtype: torch.dtype) -> torch.Tensor:
+        return torch.zeros(x.shape[0], weight.weight.shape[0], dtype=dtype)
+
+    def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        return torch.zeros(x.shape[0], weight.shape[0], dtype=x.dtype)
+
+    for module in (triton, triton_step):
+        monkeypatch.setattr(module, "scaled_product", scaled)
+    monkeypatch.setattr(torch.nn.functional, "linear", linear)
+    monkeypatch.setattr(torch, "mm", lambda x, y, out: out.zero_())
 
 
 def captured(work: Callable[[], object], pool: object = None) -> SimpleNamespace:
@@ -156,10 +171,8 @@ def test_a_draft_model_compiles_nothing_while_serving(tmp_path: Path, monkeypatc
         config = EngineConfig(model=tmp_path, dtype="bfloat16", device="cpu", kernels="triton", page_size=PAGE)
         setup = GpuRunner(replace(config, max_num_seqs=4, max_model_len=LONGEST, kv_cache_tokens=8192)).setup
         launches.keys.clear()
-        for call in first_launches(
-            setup.kernels, setup.draw, setup.shape, page_size=PAGE, sequences=4, dtype=setup.dtype,  # type: ignore[arg-type]
-            kv_dtype=setup.dtype, device=setup.device, fp8=False,
-        ):  # fmt: skip
+        start = Start(PAGE, 4, LONGEST, setup.dtype, setup.dtype, setup.device)
+        for call in first_launches(setup.kernels, setup.draw, setup.shape, start):  # type: ignore[arg-type]
             call()
         before = set(launches.keys)
         model = setup.model

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-import torch
 from triton.backends.compiler import GPUTarget
 from triton.compiler import make_backend
 from triton.runtime import jit
@@ -48,7 +47,3 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Launches]:
             ),
         )
         yield launches
-
-
-def zeros_of(x: torch.Tensor, out: int, dtype: torch.dtype) -> torch.Tensor:
-    return torch.zeros(x.shape[0], out, dtype=dtype)

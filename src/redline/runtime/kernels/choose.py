@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -18,20 +19,20 @@ from redline.runtime.batch import Batch
 from redline.runtime.graph import captured
 from redline.runtime.kernels import KV
 from redline.runtime.kernels.flashinfer import FlashInferKernels
-from redline.runtime.kernels.plan import MOST_SPLITS, Plan, splits_for
-from redline.runtime.kernels.triton import Attending, TritonKernels, few
+from redline.runtime.kernels.plan import Plan
+from redline.runtime.kernels.triton import MEASURED, Attending, TritonKernels, cuts_of, few
 from redline.runtime.kernels.triton_linear import Around, Way, candidates
 from redline.runtime.kernels.triton_step import DecodeStep, Residual
-from redline.runtime.kernels.warm import run_all
+from redline.runtime.kernels.warm import CONTEXT, run_all
 from redline.runtime.linear import Fp8, Plain, Weight
 
 if TYPE_CHECKING:
     from redline.runtime.model import Model
 
 Call = Callable[[int], object]
+AROUND = {"qkv": "plain", "o": "added", "gate_up": "gated", "down": "added", "head": "plain"}
+"""What stands around the products of a decode step; norms, which a way's name has, left out."""
 Timer = Callable[[Call, int], float]
-ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-CONTEXT = 1024
 LAYERS = 4
 SPAN = 256 << 20
 """Weights of so many layers, and so many bytes, are gone through in turn: more than a GPU's cache."""
@@ -83,17 +84,23 @@ class Chooser:
                     for tokens in representatives(buckets)
                     for what in ("qkv", "o", "gate_up", "down", "head")
                 ]
-            for rows in (size for size in ROWS if size in buckets):
+            for rows in (size for size in MEASURED if size in buckets):
                 asked += [self._attention(kv, rows, context, page_size, pages)]
             # ways that differ in numbers only, not in machine code, are compiled once
-            distinct = {one.code(name): call for one in asked for name, call in one.ways.items()}
-            if kv[0][0].is_cuda:
-                run_all(kv[0][0].device, [partial(call, 0) for call in distinct.values()])()
-                torch.cuda.synchronize()
+            distinct = {code: call for one in asked for code, call in one.elsewhere.items()}
+            distinct |= {one.code(name): call for one in asked for name, call in one.ways.items()}
+            self.compile([partial(call, 0) for call in distinct.values()])
             self._until = time.perf_counter() + self._budget
             for one in asked:
                 one.take(self.best(one.what, one.ways, one.calls))
             self._spread(buckets)
+
+    def compile(self, calls: Sequence[Callable[[], object]]) -> None:
+        """Side by side. Without a GPU nothing is compiled."""
+        device = self.model.embedding.device
+        if device.type == "cuda":
+            run_all(device, calls)()
+            torch.cuda.synchronize()
 
     def best(self, what: str, ways: dict[str, Call], count: int) -> str:
         """The fastest way's name; the first one's when time has run out. A way that fails is named and passed over."""
@@ -126,15 +133,17 @@ class Chooser:
         q = torch.randn(rows, c.num_heads, c.head_dim, device=device).to(self.model.dtype)
         out = torch.empty(rows, c.num_heads * c.head_dim, dtype=q.dtype, device=device)
         window, scale, plan = self.model.layers[0].window, self.model.scale, Plan(rows, None, 16)
-        own = {f"triton/{how.splits}x{how.block_n}w{how.warps}": how for how in self._cuts(rows, context)}
-
+        cuts = cuts_of(rows * c.num_kv_heads, rows, kernels.processors, context)
+        own = {f"triton/{how.splits}x{how.block_n}w{how.warps}": how for how in cuts}
+        layer = self.model.layers[0]
+        norms = None if layer.q_norm is None or layer.k_norm is None else (layer.q_norm, layer.k_norm)
         fused = self.step is not None and self.step.fuses_rope
         heads = torch.randn(rows, (c.num_heads + 2 * c.num_kv_heads) * c.head_dim, device=device).to(self.model.dtype)
 
         def attend(i: int, how: Attending) -> None:
             if fused:
                 one = kv[i % LAYERS % len(kv)]
-                kernels.decode_attention(heads, None, 0.0, self.model.cos_sin, batch, one, scale, window, how)
+                kernels.decode_attention(heads, norms, 0.0, self.model.cos_sin, batch, one, scale, window, how)
                 return
             kernels.attend(q, kv[i % LAYERS % len(kv)], batch, out, scale, window, plan, how)
 
@@ -148,20 +157,9 @@ class Chooser:
                 kernels.xqa_rows.add(rows)
 
         def code(name: str) -> object:
-            return own[name]._replace(splits=min(2, own[name].splits)) if name in own else name
+            return own[name].code if name in own else name
 
         return Question(f"attention ({rows} rows, context {context})", ways, LAYERS, take, code)
-
-    def _cuts(self, rows: int, context: int) -> list[Attending]:
-        """Splits around the usual number; with many rows, where a tile's shape matters most, other tiles too."""
-        usual = splits_for(rows * self.model.config.num_kv_heads, self.kernels.processors, context)
-        cuts = [
-            Attending(n)
-            for n in dict.fromkeys((usual, max(1, usual // 2), max(1, usual // 4), min(MOST_SPLITS, usual * 2)))
-        ]
-        if rows >= 16:
-            cuts += [Attending(usual, *tile) for tile in ((128, 4, 2), (32, 2, 4))]
-        return cuts
 
     def _spread(self, buckets: Sequence[int]) -> None:
         """Sizes that were not measured do as the next smaller one that was."""
@@ -177,13 +175,15 @@ class Chooser:
 
 class Question(NamedTuple):
     """Ways of doing one thing, the usual one first; `take` gets the name of the best. `calls`: so many in a row.
-    `code`: what a way's machine code depends on."""
+    `code`: what a way's machine code depends on. `elsewhere`: by such a code, what the best way will do in other steps
+    than those of decodes; to be compiled, not compared."""
 
     what: str
     ways: dict[str, Call]
     calls: int
     take: Callable[[str], None]
     code: Callable[[str], object]
+    elsewhere: Mapping[object, Call] = MappingProxyType({})
 
 
 def representatives(buckets: Sequence[int]) -> list[int]:
@@ -221,9 +221,12 @@ class Operation:
 
     def question(self) -> Question:
         calls: dict[str, Call] = {name: partial(self._run, way=way) for name, way in self.ways.items()}
-        return Question(
-            f"{self.what} ({self.tokens} tokens)", calls, max(LAYERS, len(self.weights)), self._take, self._code
-        )
+        own = {name: way for name, way in self.ways.items() if way is not None and self.tokens > 1}
+        elsewhere: dict[object, Call] = {
+            self._code(name, "plain"): partial(self._alone, way=way) for name, way in own.items()
+        }
+        what, count = f"{self.what} ({self.tokens} tokens)", max(LAYERS, len(self.weights))
+        return Question(what, calls, count, self._take, self._code, elsewhere)
 
     def _run(self, i: int, way: Way | None) -> None:
         step, stream, weight = self.step, Residual(self.hidden), self.weights[i % len(self.weights)]
@@ -247,8 +250,14 @@ class Operation:
             if self.tokens > 1:  # a single row is multiplied outside of decode steps only where a long prompt ends
                 self.step.kernels.products[self.key] = way
 
-    def _code(self, name: str) -> object:
-        return {"down": "o", "head": "qkv"}.get(self.what, self.what), few(self.tokens), name
+    def _alone(self, i: int, way: Way) -> None:
+        weight = self.weights[i % len(self.weights)]
+        assert isinstance(weight, Plain | Fp8)
+        self.step.kernels.alone(way, self.x, weight)
+
+    def _code(self, name: str, around: str = "") -> object:
+        tile, several, _ = name.partition("/")
+        return around or AROUND[self.what], few(self.tokens), tile, bool(several)
 
 
 def _enough(model: Model, name: str) -> list[Weight]:

@@ -38,6 +38,26 @@ class Attending(NamedTuple):
     warps: int = 4
     stages: int = 3
 
+    @property
+    def code(self) -> Attending:
+        """What the machine code depends on: not how many splits there are, but whether there are several."""
+        return self._replace(splits=min(2, self.splits))
+
+
+MEASURED = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+"""Rows of a decode batch for which ways of cutting are compared."""
+
+
+def cuts_of(programs: int, rows: int, processors: int, context: int) -> list[Attending]:
+    """Splits around the usual number; with many rows, where a tile's shape matters most, other tiles too. `programs`:
+    rows times kv heads."""
+    usual = splits_for(programs, processors, context)
+    splits = (usual, max(1, usual // 2), max(1, usual // 4), min(MOST_SPLITS, usual * 2))
+    cuts = [Attending(n) for n in dict.fromkeys(splits)]
+    if rows >= 16:
+        cuts += [Attending(usual, *tile) for tile in ((128, 4, 2), (32, 2, 4))]
+    return cuts
+
 
 class TritonKernels:
     """See `Kernels`. `processors`: multiprocessors of the GPU, which a decode step's programs must fill. `pdl`: kernels
@@ -224,15 +244,19 @@ class TritonKernels:
     def linear(self, x: torch.Tensor, weight: Any) -> torch.Tensor:
         if isinstance(weight, Plain | Fp8):
             way = self.products.get((few(x.shape[0]), *weight.weight.shape, weight.weight.dtype))
-            if way is not None and way.rounds:
-                rounded, scales = self.quantize_rows(x.contiguous())
-                return way.product(rounded, weight, Around(scales=scales, dtype=x.dtype, pdl=self.pdl))
             if way is not None:
-                return way.product(x.contiguous(), weight, Around(pdl=self.pdl))
+                return self.alone(way, x, weight)
             if isinstance(weight, Fp8) and weight.native and weight.bias is None:
                 return scaled_product(*self.quantize_rows(x.contiguous()), weight, x.dtype)
         result: torch.Tensor = weight.apply(x)
         return result
+
+    def alone(self, way: Way, x: torch.Tensor, weight: Plain | Fp8) -> torch.Tensor:
+        """A product with nothing around it."""
+        if way.rounds:
+            rounded, scales = self.quantize_rows(x.contiguous())
+            return way.product(rounded, weight, Around(scales=scales, dtype=x.dtype, pdl=self.pdl))
+        return way.product(x.contiguous(), weight, Around(pdl=self.pdl))
 
     def quantize_rows(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """[T, N] -> float8 [T, N] and float32 scales [T, 1]."""

@@ -6,11 +6,13 @@ Triton looks at (types, constants, which pointers and lengths are multiples of 1
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache, partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -18,15 +20,18 @@ from typing import TYPE_CHECKING
 import torch
 
 from redline.runtime.batch import TILE, Batch
+from redline.runtime.kernels import KV
 from redline.runtime.kernels.draw import Draw
 from redline.runtime.kernels.plan import Plan
-from redline.runtime.kernels.triton import Attending, TritonKernels
+from redline.runtime.kernels.triton import MEASURED, Attending, TritonKernels, cuts_of
 from redline.runtime.state import Tables
 
 if TYPE_CHECKING:
     from redline.runtime.architecture import ModelConfig
 
 WORKERS = 16
+CONTEXT = 1024
+"""Tokens before each row where ways of attending are compared."""
 _loading = threading.Lock()
 
 
@@ -65,51 +70,89 @@ def run_all(device: torch.device, calls: Iterable[Callable[[], object]]) -> Call
     return partial(pool.shutdown, wait=True)
 
 
-def first_launches(
-    kernels: TritonKernels,
-    draw: Draw,
-    model: ModelConfig,
-    *,
-    page_size: int,
-    sequences: int,
-    dtype: torch.dtype,
-    kv_dtype: torch.dtype,
-    device: torch.device,
-    fp8: bool,
-) -> Iterator[Callable[[], object]]:
-    """Of prompts and of the choice of tokens; decode steps are compiled where their ways are compared."""
-    h, k, d = model.num_heads, model.num_kv_heads, model.head_dim
-    hidden, gain = zeros(device, dtype, 2, model.hidden_size), zeros(device, dtype, model.hidden_size)
-    both = zeros(device, dtype, 2, 2 * model.intermediate_size)
-    q, key, v = zeros(device, dtype, 2, h + 2 * k, d).split_with_sizes((h, k, k), 1)
-    kv = zeros(device, kv_dtype, 2, page_size, k, d), zeros(device, kv_dtype, 2, page_size, k, d)
-    batch = one_sequence(2, device)
-    for m, splits in ((m, splits) for m in (128, TILE) for splits in (2, 1)):
-        tokens = -(-m // (h // k))
-        tiles = torch.zeros(1, 2, dtype=torch.int32, device=device)
-        rows, out = zeros(device, dtype, tokens, h, d), zeros(device, dtype, tokens, h * d)
-        plan, how = Plan(0, tiles, m), Attending(splits)
-        for window in {4 if one is not None else None for one in model.window}:
-            yield partial(kernels.attend, rows, kv, one_sequence(tokens, device), out, 1.0, window, plan, how)
-    for splits in (2, 1):  # decodes beside a prompt
-        for window in {4 if one is not None else None for one in model.window}:
-            one, out = zeros(device, dtype, 1, h, d), zeros(device, dtype, 1, h * d)
-            plan, how = Plan(1, None, 16), Attending(splits)
-            yield partial(kernels.attend, one, kv, one_sequence(1, device), out, 1.0, window, plan, how)
-    logits = zeros(device, dtype, 2, model.vocab_size)
-    at = torch.zeros(2, dtype=torch.int32, device=device)
-    tables = Tables(sequences, 1, page_size, device)
+@dataclass(frozen=True)
+class Start:
+    """What launches depend on, besides the model. `fused`: decode steps rotate, write and attend in one launch."""
+
+    page_size: int
+    sequences: int
+    longest: int
+    dtype: torch.dtype
+    kv_dtype: torch.dtype
+    device: torch.device
+    fp8: bool = False
+    fused: bool = False
+
+    def zeros(self, *shape: int) -> torch.Tensor:
+        return zeros(self.device, self.dtype, *shape)
+
+    def kv(self, model: ModelConfig) -> KV:
+        """Of two pages."""
+        shape = (2, self.page_size, model.num_kv_heads, model.head_dim)
+        return zeros(self.device, self.kv_dtype, *shape), zeros(self.device, self.kv_dtype, *shape)
+
+
+Launch = Callable[[], object]
+
+
+def first_launches(kernels: TritonKernels, draw: Draw, model: ModelConfig, start: Start) -> Iterator[Launch]:
+    """Of prompts, of the choice of tokens, and of decode attention, those that take the longest first. Products of
+    decode steps are compiled where they are compared."""
+    logits = start.zeros(2, model.vocab_size)
+    at = torch.zeros(2, dtype=torch.int32, device=start.device)
+    tables = Tables(start.sequences, 1, start.page_size, start.device)
     yield partial(draw.draw, logits, tables, at, at, at.clone())
-    yield partial(draw.prepare, tables, at[:1], batch)
-    yield partial(kernels.rope_append, q, key, v, zeros(device, torch.float32, 2, d), batch, kv)
+    yield from _attention(kernels, model, start)
+    if start.fused:
+        yield from _decodes(kernels, model, start)
+    yield partial(draw.prepare, tables, at[:1], one_sequence(1, start.device))
+    yield from _pointwise(kernels, model, start)
+
+
+def _windows(model: ModelConfig) -> set[int | None]:
+    return {4 if one is not None else None for one in model.window}
+
+
+def _attention(kernels: TritonKernels, model: ModelConfig, start: Start) -> Iterator[Launch]:
+    """Of prompts, and of decodes beside them."""
+    h, d, device, kv = model.num_heads, model.head_dim, start.device, start.kv(model)
+    plans = [(-(-m // (h // model.num_kv_heads)), m) for m in (128, TILE)]
+    for (tokens, m), splits in itertools.product([*plans, (1, 0)], (2, 1)):
+        rows, out = start.zeros(tokens, h, d), start.zeros(tokens, h * d)
+        tiles = torch.zeros(1, 2, dtype=torch.int32, device=device) if m else None
+        plan, how = Plan(0, tiles, m) if m else Plan(1, None, 16), Attending(splits)
+        for window in _windows(model):
+            yield partial(kernels.attend, rows, kv, one_sequence(tokens, device), out, 1.0, window, plan, how)
+
+
+def _decodes(kernels: TritonKernels, model: ModelConfig, start: Start) -> Iterator[Launch]:
+    """Of decode attention, all ways that will be compared."""
+    k, d, device, kv = model.num_kv_heads, model.head_dim, start.device, start.kv(model)
+    norms = (start.zeros(d), start.zeros(d)) if model.qk_norm else None
+    heads, cos_sin = start.zeros(1, (model.num_heads + 2 * k) * d), zeros(device, torch.float32, 2, d)
+    context = min(CONTEXT, start.longest)
+    sizes = [rows for rows in MEASURED if rows <= start.sequences]
+    cuts = [cut.code for rows in sizes for cut in cuts_of(rows * k, rows, kernels.processors, context)]
+    for how, window in itertools.product(dict.fromkeys(cuts), _windows(model)):
+        batch = one_sequence(1, device)
+        yield partial(kernels.decode_attention, heads, norms, 1e-5, cos_sin, batch, kv, 1.0, window, how)
+
+
+def _pointwise(kernels: TritonKernels, model: ModelConfig, start: Start) -> Iterator[Launch]:
+    h, k, d = model.num_heads, model.num_kv_heads, model.head_dim
+    hidden, gain = start.zeros(2, model.hidden_size), start.zeros(model.hidden_size)
+    both = start.zeros(2, 2 * model.intermediate_size)
+    q, key, v = start.zeros(2, h + 2 * k, d).split_with_sizes((h, k, k), 1)
+    batch, cos_sin = one_sequence(2, start.device), zeros(start.device, torch.float32, 2, d)
+    yield partial(kernels.rope_append, q, key, v, cos_sin, batch, start.kv(model))
     yield partial(kernels.rms_norm, hidden, gain, 1e-5)
     yield partial(kernels.add_rms_norm, hidden, hidden.clone(), gain, 1e-5)
     if model.qk_norm:
-        yield partial(kernels.rms_norm, q, zeros(device, dtype, d), 1e-5)
+        yield partial(kernels.rms_norm, q, start.zeros(d), 1e-5)
     yield partial(kernels.silu_mul, both)
-    if fp8:
+    if start.fp8:
         for columns in {model.hidden_size, model.intermediate_size, h * d}:
-            yield partial(kernels.quantize_rows, zeros(device, dtype, 2, columns))
+            yield partial(kernels.quantize_rows, start.zeros(2, columns))
         for added in (hidden, None):
             yield partial(kernels.norm_quantize, added, hidden.clone(), gain, 1e-5)
         yield partial(kernels.silu_quantize, both)
