@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
@@ -64,7 +65,7 @@ def main(commands: int, events: int) -> int:
         if message[0] == "stop":
             break
         served.obey(*message)
-    # The server asked for it, or is gone. A step that hangs is not waited for.
+    # The server asked for it, or is gone. A step that hangs is waited for as long as `stop` does.
     loop.stop()
     sys.stdout.flush()
     os._exit(0)
@@ -81,6 +82,9 @@ class Served:
         # a large schema takes a while to compile, and a trace to write: neither may hold up other commands
         self._compiling = ThreadPoolExecutor(1, thread_name_prefix="redline-grammar")
         self._tracing = ThreadPoolExecutor(1, thread_name_prefix="redline-profile")
+        self._lock = threading.Lock()
+        self._coming: dict[str, bool] = {}
+        """Requests whose grammar is being compiled, and whether they were aborted meanwhile."""
         self._tracer = Tracer("redline", partial(annotate_steps, loop))
         loop.on_step_end = self.flush
 
@@ -90,31 +94,47 @@ class Served:
             if constraint is None:
                 self._submit(rest[0], None)
             else:
+                self._coming[rest[0]["id"]] = False
                 self._compiling.submit(self._constrain, rest[0], constraint)
         elif what == "abort":
-            self.loop.abort(rest[0])
+            self._abort(rest[0])
         elif what == "profile":
             self._tracing.submit(self._profile, *rest)
 
+    def _abort(self, request: str) -> None:
+        with self._lock:
+            if request in self._coming:
+                self._coming[request] = True
+            else:
+                self.loop.abort(request)
+
     def _constrain(self, fields: dict[str, Any], constraint: Constraint) -> None:
+        request = fields["id"]
+        matcher: Matcher | None = None
+        failed = ""
         try:
             if self._compile is None:
                 raise RuntimeError("structured outputs need llguidance")
-            matcher: Matcher = self._compile(constraint)()
+            matcher = None if self._coming[request] else self._compile(constraint)()
         except Exception as error:  # the server compiled the same; whatever differs here ends this request alone
-            self._refuse(fields["id"], str(error))
-            return
-        self._submit(fields, matcher)
+            failed = str(error)
+        with self._lock:  # an abort comes before this, or finds the request in the loop
+            aborted = self._coming.pop(request)
+            if not aborted and not failed:
+                self._submit(fields, matcher)
+        if aborted or failed:
+            self._end(request, Finish.ABORT if aborted else Finish.ERROR, "" if aborted else failed)
 
     def _submit(self, fields: dict[str, Any], matcher: Matcher | None) -> None:
         request = Request(**fields, sink=lambda output: self._tell(request, output), matcher=matcher)
         try:
             self.loop.submit(request)
         except RedlineError as error:
-            self._refuse(request.id, str(error))
+            self._end(request.id, Finish.ERROR, str(error))
 
-    def _refuse(self, request: str, why: str) -> None:
-        output = tuple(Output((), Finish.ERROR, error=why))
+    def _end(self, request: str, finish: Finish, why: str) -> None:
+        """Of a request that the loop never had."""
+        output = tuple(Output((), finish, error=why))
         self.events.send("step", self.loop.progress, [(request, output, 0, 0, 0)], None, "")
 
     def _tell(self, request: Request, output: Output) -> None:
