@@ -26,10 +26,11 @@ def main() -> int:
     for shape in asked.shapes.split(","):
         for dtype in asked.dtypes.split(","):
             length = asked.prompt + asked.tokens + 128
-            runner = start(shape, dtype, asked.kernels, 64, length, asked.seed)
+            sizes = [int(size) for size in asked.batch.split(",")]
+            runner = start(shape, dtype, asked.kernels, max(sizes), length, asked.seed, asked.kv)
             loop = EngineLoop(runner, config=EngineConfig(model=Path()))
             loop.start()
-            for batch in (1, 64):
+            for batch in sizes:
                 timed(loop, random.Random(batch), runner, batch, asked.prompt, asked.tokens)
                 print(f"\n== {shape} {dtype} B={batch}, context {asked.prompt + asked.tokens}", flush=True)
                 table(runner, batch)
