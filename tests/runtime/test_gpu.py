@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from redline.errors import EnvironmentFault, Unsupported, UsageError
-from redline.runtime.config import EngineConfig
+from redline.runtime.config import EngineConfig, SpeculationConfig
 from redline.runtime.gpu import GpuRunner, is_device_fault
 from redline.runtime.request import Request, Sampling
 from redline.runtime.sampler import Row, prompt_logprobs, verify
@@ -167,3 +167,19 @@ def test_what_cannot_be_is_refused(config: EngineConfig) -> None:
     if not torch.cuda.is_available():
         with pytest.raises(EnvironmentFault, match="no GPU"):
             GpuRunner(replace(config, device="cuda"))
+
+
+def test_a_draft_models_share_of_the_memory_is_kept_for_it(
+    config: EngineConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup = GpuRunner(config).setup
+    weights = setup.model.nbytes
+    room = 400 * 8 * setup.shape.kv_bytes(4)
+    monkeypatch.setattr(setup, "device", torch.device("cuda"))
+    monkeypatch.setattr(setup, "_left_for_kv", lambda *_: weights + room)
+    setup.config = replace(config, kv_cache_tokens=0)
+    alone, _ = setup._pages(4, 24, 64)
+    setup.config = replace(setup.config, speculation=SpeculationConfig("draft", draft_model=config.model))
+    beside, _ = setup._pages(4, 24, 64)
+    assert alone > 400
+    assert 195 <= beside <= 200  # half of the room is the draft model's, which is as large here as the model itself

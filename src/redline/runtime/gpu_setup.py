@@ -158,9 +158,10 @@ class Setup:
 
     def _pages(self, sequences: int, batched: int, longest: int) -> tuple[int, int]:
         """Pages, page 0 included, and the longest sequence that they hold."""
-        per_page = self.shape.kv_bytes(self.kv_dtype.itemsize) * self.page_size
+        weights, per_token = self._draft_bytes()
+        per_page = (self.shape.kv_bytes(self.kv_dtype.itemsize) + per_token) * self.page_size
         if self.device.type == "cuda":
-            left = self._left_for_kv(sequences, batched, longest)
+            left = self._left_for_kv(sequences, batched, longest) - weights
         else:
             left = 1 << 62 if self.config.kv_cache_tokens else 1024 * per_page
         wanted = self.config.kv_cache_tokens
@@ -177,6 +178,14 @@ class Setup:
                 fix="lower --max-model-len",
             )
         return pages + 1, min(longest, pages * self.page_size)
+
+    def _draft_bytes(self) -> tuple[int, int]:
+        """What a draft model will take: its weights, and its KV of one token, on pages of the same number."""
+        spec = self.config.speculation
+        if spec is None or spec.draft_model is None:
+            return 0, 0
+        shape = read_config(spec.draft_model)
+        return shape.parameters * self.dtype.itemsize, shape.kv_bytes(self.dtype.itemsize)
 
     def _left_for_kv(self, sequences: int, batched: int, longest: int) -> int:
         """Bytes of the configured share that weights, a full step and the graphs leave."""
