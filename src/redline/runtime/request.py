@@ -5,12 +5,9 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from redline.engines.hf_server.job import TokenLogprob as TokenLogprob
-
-if TYPE_CHECKING:
-    import torch
 
 
 class Matcher(Protocol):
@@ -160,8 +157,8 @@ class Request:
     preempted: int = 0
     draft: list[int] = field(default_factory=list)
     """Guessed tokens that the next step may verify."""
-    draft_probs: torch.Tensor | None = None
-    """What they were drawn from, [guesses or more, V]; None where each guess stands for itself."""
+    draft_probs: Any = None
+    """What they were drawn from, a tensor [guesses or more, V]; None where each guess stands for itself."""
     scheduled_ns: int = 0
     first_token_ns: int = 0
     salt: bytes = b""
