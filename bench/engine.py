@@ -4,7 +4,7 @@
                            [--engines redline,vllm,transformers] [--repeats 3] [--out results.json]
                            [--long 4096,8192,16384] [--kv fp8]
     python bench/engine.py --check            each kernel, the logits and the graphs against references
-    python bench/engine.py --profile          kernels of a decode step per --batch, their times and the gaps between them
+    python bench/engine.py --profile          kernels of decode steps of --batch, their times, the gaps between them
     python bench/engine.py --cases            speculation, a shared prefix, run-ahead's waste: redline only
 
 REDLINE_WITHOUT=step,rope,pdl switches parts of a step off: runtime/kernels/tiers.py.
