@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from redline.cli.node import application
-from redline.errors import ApplyFailed, ChangedSince, JournalFault, RedlineError, UsageError
+from redline.errors import ApplyFailed, ChangedSince, JournalFault, NodeBusy, RedlineError, UsageError
 from tests.node.folder_box import folder_box, state_hash
 
 SWAPPINESS = "proc/sys/vm/swappiness"
@@ -46,6 +46,16 @@ def test_there_and_back(root: Path) -> None:
     assert state_hash(root) == was
     assert "has changed nothing here" in node(root, "verify")
     assert "nothing to revert" in node(root, "revert", "--all")
+
+
+def test_a_transaction_that_was_cut_short_is_told_also_where_nothing_is_left_to_change(root: Path) -> None:
+    """A boot applies files that were written before the cut: values are right then, and the transaction is open."""
+    node(root, "apply", *HERE)
+    (journal,) = (root / "var/lib/redline/node").glob("*.jsonl")
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines[:-1]))  # without its end
+    assert "was cut short" in node(root, "apply", *HERE, said=NodeBusy)
+    assert "nothing to change" in node(root, "apply", *HERE, "--dry-run")
 
 
 def test_as_json(root: Path) -> None:

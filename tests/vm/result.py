@@ -69,7 +69,7 @@ def render(facts: dict[str, Any], outcomes: dict[str, tuple[str, float]]) -> str
 def _row(facts: dict[str, Any], one: Any) -> str:
     audit = ", ".join(facts.get("audit", {}).get(one.id, []))
     held = facts.get("verify", {}).get(one.path) or facts.get("verify", {}).get("update-grub", "")
-    after = facts.get("after", {}).get(one.path, "")
+    after = facts.get("after", {}).get(one.id, "")
     return f"| {one.id} | `{one.by}` | {one.broken} | {audit} | {after} | {held} |"
 
 

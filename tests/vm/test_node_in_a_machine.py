@@ -167,7 +167,7 @@ def test_exported_profile_is_verified_by_tuned(box: Box) -> None:
     box.run("sed -i '/^.bootloader/,/^$/d' /etc/tuned/redline/tuned.conf && tuned-adm profile redline", timeout_s=600)
     said = box.run("tuned-adm verify; tail -n 40 /var/log/tuned/tuned.log", ok=(0, 1))
     box.note("tuned-adm verify", said.splitlines()[0])
-    assert "Verification succeeded" in said.splitlines()[0], said
+    assert " succeeded" in said.splitlines()[0], said  # TuneD 2.20 spells it "Verfication"
     live_as_applied(box, "export tuned")
     box.run(f"cp -p /root/tuned-main.conf {main}; rm -r /etc/tuned/redline; tuned-adm profile fights", timeout_s=600)
     box.run("systemctl restart tuned", timeout_s=600)

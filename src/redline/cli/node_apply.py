@@ -69,6 +69,8 @@ def command(
             from redline.cli.show import print_json
 
             print_json(made.to_json())
+        if not dry_run:
+            applying.refuse_cut_short(where)  # also where its boot already gave the box what is asked for
         return
     _ask(made, yes)
     _show(_apply(sys, made, where, confirm_within, probe or ()), as_json)

@@ -120,14 +120,20 @@ def resume(sys: Sys, state_dir: Path = STATE_DIR, txn: str = "last") -> Transact
         return carry_out(sys, journal)
 
 
-def refuse_beside(state_dir: Path) -> None:
-    """NodeBusy while an earlier transaction is open: on top of it nobody could tell whose value is whose."""
+def refuse_cut_short(state_dir: Path) -> None:
+    """NodeBusy while an earlier transaction is neither done nor undone."""
     for earlier in transactions(state_dir):
         if earlier.status == "unfinished":
             raise NodeBusy(
                 f"transaction {earlier.txn} was cut short",
                 fix=f"redline node revert {earlier.txn} takes it back, redline node apply --resume goes on with it",
             )
+
+
+def refuse_beside(state_dir: Path) -> None:
+    """NodeBusy while an earlier transaction is open: on top of it nobody could tell whose value is whose."""
+    refuse_cut_short(state_dir)
+    for earlier in transactions(state_dir):
         if earlier.status == "unconfirmed":
             raise NodeBusy(
                 f"transaction {earlier.txn} waits to be confirmed",
