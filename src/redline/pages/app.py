@@ -18,9 +18,9 @@ from starlette.types import Scope
 
 from redline.errors import RedlineError, UsageError
 from redline.pages import compare, files, live, point, request, run, runs, sql, telemetry
-from redline.pages.desk import STATIC, Desk
+from redline.pages.desk import Desk
 from redline.pages.guard import Access, Guard
-from redline.pages.style import stylesheet
+from redline.pages.style import STATIC, script, stylesheet
 
 Page = Callable[[Desk, Request], Response]
 
@@ -87,6 +87,7 @@ def build(db: Path, access: Access | None = None) -> Starlette:
             Route("/sql", ask, methods=["POST"]),
             *(Route(path, shown(page), methods=["GET"]) for path, page in PAGES.items()),
             Route("/static/{version}/style.css", _style),
+            Route("/static/{version}/pages.js", _script),
             Mount("/static", _Files(directory=STATIC)),
         ],
         middleware=[Middleware(Guard, access=access or Access())],
@@ -96,6 +97,10 @@ def build(db: Path, access: Access | None = None) -> Starlette:
 
 def _style(request: Request) -> Response:
     return Response(stylesheet(), media_type="text/css", headers={"cache-control": FOREVER})
+
+
+def _script(request: Request) -> Response:
+    return Response(script(), media_type="text/javascript", headers={"cache-control": FOREVER})
 
 
 async def _body(request: Request) -> bytes:

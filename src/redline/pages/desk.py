@@ -19,11 +19,11 @@ from starlette.responses import HTMLResponse, Response
 from redline import __version__
 from redline.errors import EnvironmentFault, RedlineError, StoreFault, StoreTooNew, UsageError
 from redline.pages.library import Library
+from redline.pages.style import STATIC, script, stylesheet
 from redline.report.numbers import STATE_MARK, band, data_size, number
 from redline.store.browse import Browser
 
 HERE = Path(__file__).parent
-STATIC = HERE / "static"
 
 
 @dataclass
@@ -46,6 +46,7 @@ class Desk:
         digest = hashlib.sha256(__version__.encode())
         for path in sorted(STATIC.iterdir()):
             digest.update(path.read_bytes())
+        digest.update((stylesheet() + script()).encode())
         return digest.hexdigest()[:12]
 
     @cached_property

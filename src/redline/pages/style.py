@@ -1,13 +1,13 @@
-"""The stylesheet: the report's own, in its colours, and what pages have beyond a report."""
+"""Stylesheet and script: the report's own, and what pages have beyond a report."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from redline.pages import desk
 from redline.report import palette
 
-REPORT_CSS = Path(palette.__file__).parent / "page" / "report.css"
+STATIC = Path(__file__).parent / "static"
+REPORT = Path(palette.__file__).parent / "page"
 _DARK = "--paper:#101419;--soft:#1f252d;--good:#3ddc97;--bad:#ff8a80;--warn:#f2c14e;--brand:#ff5c63;--shadow:none;"
 
 
@@ -16,7 +16,15 @@ def stylesheet() -> str:
     light, dark = ("".join(f"{name}:{pair[i]};" for name, pair in palette.variables().items()) for i in (0, 1))
     dark = f"{{color-scheme:dark;{dark}{_DARK}}}"
     return (
-        f":root{{color-scheme:light;{light}--brand:#d5202a}}\n{REPORT_CSS.read_text(encoding='utf-8')}\n"
+        f":root{{color-scheme:light;{light}--brand:#d5202a}}\n{_text(REPORT / 'report.css')}\n"
         f"@media (prefers-color-scheme:dark){{:root:not([data-theme=light]){dark}}}\n:root[data-theme=dark]{dark}\n"
-        f"{(desk.STATIC / 'pages.css').read_text(encoding='utf-8')}"
+        f"{_text(STATIC / 'pages.css')}"
     )
+
+
+def script() -> str:
+    return _text(REPORT / "copy.js") + _text(STATIC / "pages.js")
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")

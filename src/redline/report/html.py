@@ -53,7 +53,7 @@ def render_html(report: Report, drawn: Sequence[Chart] | None = None) -> str:
     pictures, remark = _pictures(report, drawn)
     return environment.get_template("report.html.j2").render(
         style=Markup((_PAGE / "report.css").read_text(encoding="utf-8")),
-        script=Markup((_PAGE / "report.js").read_text(encoding="utf-8")),
+        script=Markup("".join((_PAGE / name).read_text(encoding="utf-8") for name in ("copy.js", "report.js"))),
         light=_declared(0),
         dark=_declared(1),
         charts_remark=remark,

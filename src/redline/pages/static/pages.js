@@ -72,22 +72,6 @@
     all("[data-sql]", from).forEach(function (button) { button.addEventListener("click", prove); });
   }
 
-  function copying(block) {
-    var text = block.textContent, button = document.createElement("button");
-    button.type = "button";
-    button.textContent = "copy";
-    button.addEventListener("click", function () {
-      var area = document.createElement("textarea");
-      area.value = text;
-      document.body.appendChild(area);
-      area.select();
-      document.execCommand("copy");
-      area.remove();
-      button.textContent = "copied";
-      setTimeout(function () { button.textContent = "copy"; }, 1500);
-    });
-    block.appendChild(button);
-  }
   function highlight(event) {
     var button = event.currentTarget, on = button.getAttribute("aria-pressed") !== "true";
     all("button", button.parentNode).forEach(function (other) { other.setAttribute("aria-pressed", String(on && other === button)); });

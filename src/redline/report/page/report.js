@@ -39,21 +39,5 @@
     });
   });
 
-  document.querySelectorAll("pre.copy").forEach(function (block) {
-    var text = block.textContent;
-    var button = document.createElement("button");
-    button.type = "button";
-    button.textContent = "copy";
-    button.addEventListener("click", function () {
-      var area = document.createElement("textarea");
-      area.value = text;
-      document.body.appendChild(area);
-      area.select();
-      document.execCommand("copy");
-      area.remove();
-      button.textContent = "copied";
-      setTimeout(function () { button.textContent = "copy"; }, 1500);
-    });
-    block.appendChild(button);
-  });
+  document.querySelectorAll("pre.copy").forEach(copying);
 })();
