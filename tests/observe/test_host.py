@@ -54,6 +54,14 @@ def test_engine_box_and_client() -> None:
     assert max(times) == min(times), "one tick, one instant"
 
 
+def test_a_list_of_the_kernel_is_read_beyond_its_first_page() -> None:
+    files = Kept("/proc/self")
+    for _ in range(2):  # the second time the file is open already
+        assert files.read("maps").count("\n") == pytest.approx(Path("/proc/self/maps").read_text().count("\n"), abs=20)
+        assert len(files.read("maps")) > 8192, "or it would prove nothing"
+    files.close()
+
+
 def test_units_are_in_the_names() -> None:
     ends = {
         "B": "_bytes", "s": "_s", "share": "_share", "cores": "_cores", "ms": "_ms", "1/s": "_per_s",

@@ -11,6 +11,8 @@ from redline.observe.sample import NO_LABELS, Sample
 from redline.sampled import SAMPLED
 
 _LARGEST = 1 << 18
+_FULL = 2048
+"""Bytes from which on a read may have ended because the next line did not fit: no line is longer than half a page."""
 
 
 class Reading:
@@ -55,7 +57,6 @@ class Kept:
     def __init__(self, root: str = "/proc") -> None:
         self._root = root
         self._open: dict[str, int | None] = {}
-        self._size: dict[str, int] = {}
 
     def read(self, name: str) -> str:
         """Content; '' when there is no such file, or it is gone or not ours to read."""
@@ -68,12 +69,12 @@ class Kept:
             self._open[name] = handle
         if handle is None:
             return ""
-        size = self._size.get(name, 4096)
         try:
-            content = os.pread(handle, size, 0)
-            while len(content) == size and size < _LARGEST:  # a busy box has longer ones than it had at first
-                self._size[name] = size = size * 4
-                content = os.pread(handle, size, 0)
+            content = part = os.pread(handle, _LARGEST, 0)
+            # Of a list (vmstat, diskstats, net/dev) the kernel gives no more than fits a page, however much is asked for.
+            while len(part) >= _FULL:
+                part = os.pread(handle, _LARGEST, len(content))
+                content += part
         except OSError:
             self.forget(name)
             return ""
