@@ -19,10 +19,11 @@ LASTS_NS = 1_000_000_000
 
 
 class KernelFaults:
-    """Use as a context manager. Lines from before it are not read."""
+    """Use as a context manager. Lines from before it are not read. `notes` are complete after it."""
 
     def __init__(self, log: KernelLog, keep: Callable[[list[Event]], None]) -> None:
         self._log, self._keep = log, keep
+        self.notes: list[str] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="redline-kmsg", daemon=True)
 
@@ -43,10 +44,12 @@ class KernelFaults:
         self._log.close()
 
     def _loop(self) -> None:
-        with suppress(OSError):
+        try:
             while not self._stop.wait(EVERY_S):
                 self._read()
             self._read()
+        except Exception as error:  # the run is worth more than its events
+            self.notes.append(f"the kernel log was not watched to the end: {type(error).__name__}: {error}")
 
     def _read(self) -> None:
         events = [event_of(xid) for xid in self._log.read()]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
+from redline.clock import now_ns
 from redline.errors import Skipped
 
 KMSG = Path("/dev/kmsg")
@@ -65,11 +66,16 @@ class Xid:
 
 
 class KernelLog:
-    """From the oldest line that the kernel still has; each line once."""
+    """From the oldest line that the kernel still has; each line once.
+
+    The kernel's clock of the log is not disciplined by NTP: after weeks it may be minutes from CLOCK_MONOTONIC. A line
+    that was not there at the look before was written since, whatever its own time says.
+    """
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._rest = b""
+        self._looked_ns = 0
 
     @classmethod
     def open(cls, path: Path = KMSG) -> Self | Skipped:
@@ -84,13 +90,13 @@ class KernelLog:
 
     def to_end(self) -> None:
         """What is there already is not read. OSError when that cannot be."""
+        self._looked_ns = now_ns()
         os.lseek(self._fd, 0, os.SEEK_END)
 
     def read(self) -> list[Xid]:
         """The new ones. OSError when the log cannot be read any more."""
         found: list[Xid] = []
-        # the kernel's clock of the log is that of time.monotonic to within its own drift
-        offset_s, taken = time.time() - time.monotonic(), 0
+        began_ns, taken = now_ns(), 0
         while taken < _MOST:
             try:
                 chunk = os.read(self._fd, _BYTES)
@@ -104,16 +110,19 @@ class KernelLog:
                 break
             taken += len(chunk)
             *lines, self._rest = (self._rest + chunk).split(b"\n")
-            found += [xid for line in lines if (xid := _xid(line, offset_s))]
+            found += [xid for line in lines if (xid := _xid(line, self._looked_ns))]
+        else:
+            return found  # there is more, from before this look
+        self._looked_ns = began_ns
         return found
 
 
-def _xid(line: bytes, offset_s: float) -> Xid | None:
+def _xid(line: bytes, since_ns: int) -> Xid | None:
     head, _, text = line.decode("utf-8", "replace").partition(";")
     match = _LINE.search(text)
     fields = head.split(",")
     if match is None or len(fields) < 3 or not fields[2].isdigit():
         return None
-    at_us = int(fields[2])
-    wall_s, simulated = at_us / 1e6 + offset_s, "SIMULATED" in text
-    return Xid(int(match[2]), match[1], wall_s, simulated, at_us * 1000, text.strip())
+    at_ns = min(max(int(fields[2]) * 1000, since_ns), now_ns())
+    wall_s, simulated = at_ns / 1e9 + time.time() - time.monotonic(), "SIMULATED" in text
+    return Xid(int(match[2]), match[1], wall_s, simulated, at_ns, text.strip())

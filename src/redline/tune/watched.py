@@ -60,20 +60,21 @@ def kernel_watch(
     def keep(events: list[Event]) -> None:
         store.add_events(trial, events)
 
-    trace = None
+    watching: list[KernelFaults | KernelTrace] = []
     with ExitStack() as stack:
         log, opened = KernelFaults.open(keep), open_trace(pids, keep, port=port)
         told["notes"] += [str(one) for one in (log, opened) if isinstance(one, Skipped)]
         if isinstance(log, KernelFaults):
             told["kinds"].append("xid")
-            stack.enter_context(log)
+            watching.append(stack.enter_context(log))
         if isinstance(opened, KernelTrace):
-            trace = stack.enter_context(opened)
-            told["kinds"] += trace.kinds
+            watching.append(stack.enter_context(opened))
+            told["kinds"] += opened.kinds
         yield told
-    if trace is not None:
-        told["counts"], told["cpu_s"] = dict(trace.counts), trace.cpu_s
-        told["notes"] += trace.notes
+    for one in watching:
+        told["notes"] += one.notes
+    if isinstance(opened, KernelTrace):
+        told["counts"], told["cpu_s"] = dict(opened.counts), opened.cpu_s
 
 
 def port_of(url: str) -> int:
