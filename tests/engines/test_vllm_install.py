@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 from redline.engines import vllm_install
 from redline.engines.vllm import VllmEngine
-from redline.engines.vllm_install import find, flag_table
+from redline.engines.vllm_install import find, flag_table, missing_for_spans
 from redline.errors import EnvironmentFault, Unsupported, UsageError
 from redline.spec.model import ModelSpec
 from tests.engines.fake_vllm import fake, spec
@@ -70,3 +71,16 @@ def test_not_installed_is_skipped_with_a_way_out(monkeypatch: pytest.MonkeyPatch
         VllmEngine().version(spec())
     with pytest.raises(EnvironmentFault, match="no Python interpreter at /no/such"):
         VllmEngine().available(spec("/no/such"))
+
+
+def test_spans_need_both_exporters_since_vllm_imports_both(tmp_path: Path) -> None:
+    for name in ("sdk", "exporter/otlp/proto/http", "semconv_ai"):
+        folder = tmp_path / "opentelemetry" / name
+        folder.mkdir(parents=True)
+        (folder / "__init__.py").touch()
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH="{tmp_path}" exec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    assert missing_for_spans(str(python)) == "opentelemetry.exporter.otlp.proto.grpc"
+    (tmp_path / "opentelemetry/exporter/otlp/proto/grpc").mkdir()
+    assert missing_for_spans(str(python)) == ""

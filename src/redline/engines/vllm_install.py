@@ -40,7 +40,11 @@ for name in sys.argv[1:]:
         print(name)
         break
 """
-_SPAN_MODULES = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http", "opentelemetry.semconv_ai")
+_SPAN_MODULES = (
+    *("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http", "opentelemetry.exporter.otlp.proto.grpc"),
+    "opentelemetry.semconv_ai",
+)
+"""It imports both ways of sending, whichever it is told to use."""
 
 
 @dataclass(frozen=True)

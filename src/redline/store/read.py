@@ -113,8 +113,8 @@ class Reader:
     def spans(self, trial_id: int, trace_prefix: str = "") -> list[SpanRow]:
         """Spans of the engine whose trace begins like this, in the order of time."""
         sql = """SELECT trace_id, span_id, parent_id, name, service, began_ns, ended_ns, attributes FROM span
-            WHERE trial_id = ? AND substr(trace_id, 1, ?) = ? ORDER BY began_ns, id"""
-        rows = self._rows(sql, (trial_id, len(trace_prefix), trace_prefix))
+            WHERE trial_id = ? AND trace_id BETWEEN ? AND ? ORDER BY began_ns, id"""
+        rows = self._rows(sql, (trial_id, trace_prefix, f"{trace_prefix}g"))  # behind every hex digit; by the index
         return [SpanRow(**dict(row) | {"attributes": orjson.loads(row["attributes"])}) for row in rows]
 
     def _run(self, row: sqlite3.Row) -> RunRow:
