@@ -14,8 +14,8 @@ from typing import Any
 from redline.clock import now_ns
 from redline.engines.http import try_fetch
 from redline.errors import Skipped
-from redline.observe.meanings import COUNTERS, GAUGES, TIMES
-from redline.observe.metrics import first_of, quantile, samples
+from redline.observe.meanings import COUNTERS, TIMES
+from redline.observe.metrics import first_of, gauge_of, quantile, samples
 from redline.observe.prometheus import Page, Parser
 from redline.observe.reading import Rates, Reading
 from redline.observe.sample import Sample
@@ -84,7 +84,7 @@ class MetricsSampler:
 
     def _mapped(self, page: Page, into: Reading) -> None:
         for meaning, name in _GAUGES.items():
-            into.put(name, first_of(page, GAUGES[meaning]))
+            into.put(name, gauge_of(page, meaning))
         resets, now = self._rates.resets, {}
         for meaning, names in COUNTERS.items():
             now[meaning] = first_of(page, names)

@@ -72,7 +72,8 @@ GAUGES: dict[str, tuple[str, ...]] = {
         "redline_hf:kv_cache_usage_perc",
     ),
 }
-"""`kv_usage` is a share, 0 to 1."""
+SHARES = ("kv_usage",)
+"""Gauges that are a share, 0 to 1: those of several engines do not add up."""
 
 TIMES: dict[str, tuple[str, ...]] = {
     "queue": (

@@ -19,7 +19,7 @@ import orjson
 
 from redline.clock import now_ns
 from redline.engines.http import try_fetch
-from redline.observe.meanings import COUNTERS, GAUGES, TIMES
+from redline.observe.meanings import COUNTERS, GAUGES, SHARES, TIMES
 from redline.observe.prometheus import Page, parse
 from redline.observe.sample import Sample, Tick
 
@@ -115,7 +115,7 @@ class ServerWatch:
             counters = [first_of(page, COUNTERS[name]) for name in ("prompt_tokens", "generation_tokens")]
             counted = sum(value or 0.0 for value in counters)
             first = counted if first is None else first
-            running, seconds = first_of(page, GAUGES["running"]), time.monotonic() - began
+            running, seconds = gauge_of(page, "running"), time.monotonic() - began
             if (counted == last and not running) or seconds > SETTLE_S:
                 return _Rest(page, running, None if counters[1] is None else counted - first, seconds)
             last = counted
@@ -126,15 +126,14 @@ class ServerWatch:
             began, began_ns = time.monotonic(), now_ns()
             page = self._scrape()
             if page is not None:
-                running = first_of(page, GAUGES["running"])
+                running = gauge_of(page, "running")
                 with self._lock:
                     if running is not None:
-                        flight = running + (first_of(page, GAUGES["waiting"]) or 0.0)
+                        flight = running + (gauge_of(page, "waiting") or 0.0)
                         self._flights.append((began_ns, now_ns(), flight))
-                    for name, names in GAUGES.items():
-                        value = first_of(page, names)
-                        if value is not None:
-                            self._gauges[name].append(value)
+                    for name, values in self._gauges.items():
+                        if (value := gauge_of(page, name)) is not None:
+                            values.append(value)
                 self.keep(samples(page, now_ns()))
             took = time.monotonic() - began
             self._stop.wait(max(self.interval_s - took, took / MAX_DUTY - took))
@@ -279,6 +278,13 @@ def _series(before: Page, after: Page) -> dict[str, list[float | None]]:
 
 def first_of(page: Page, names: tuple[str, ...]) -> float | None:
     return next((value for name in names if (value := page.total(name)) is not None), None)
+
+
+def gauge_of(page: Page, meaning: str) -> float | None:
+    """Of all engines of the page: requests add up, of shares it is the mean."""
+    if meaning in SHARES:
+        return next((value for name in GAUGES[meaning] if (value := page.mean(name)) is not None), None)
+    return first_of(page, GAUGES[meaning])
 
 
 def _span(values: list[float]) -> dict[str, float]:

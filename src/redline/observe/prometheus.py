@@ -61,8 +61,16 @@ class Page:
 
     def total(self, name: str) -> float | None:
         """Sum over all labels (engines, ranks, models); None when there is no such series."""
-        values = [one.value for one in self._named.get(name, ()) if not math.isnan(one.value)]
+        values = self._values(name)
         return sum(values) if values else None
+
+    def mean(self, name: str) -> float | None:
+        """Of a share that each engine has: mean over all labels; None when there is no such series."""
+        values = self._values(name)
+        return sum(values) / len(values) if values else None
+
+    def _values(self, name: str) -> list[float]:
+        return [one.value for one in self._named.get(name, ()) if not math.isnan(one.value)]
 
     def buckets(self, family: str) -> dict[float, float]:
         """Cumulative counts of a histogram by upper bound, over all labels."""
