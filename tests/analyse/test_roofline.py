@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from redline.analyse.architecture import Architecture, architecture
-from redline.analyse.precision import computed_in, precision
+from redline.analyse.precision import cards_of, computed_in, precision
 from redline.analyse.roofline import (
     Limits,
     Precision,
@@ -184,3 +184,65 @@ def test_the_text_part_of_a_multimodal_config() -> None:
 def test_bytes_from_what_an_engine_says(flags: dict[str, object], expected: Precision, kind: str) -> None:
     assert precision(flags, "bfloat16") == expected
     assert computed_in(flags, "bfloat16") == kind
+
+
+W8A8 = {"weights": {"num_bits": 8, "type": "float"}, "input_activations": {"num_bits": 8, "type": "float"}}
+W4A16 = {"weights": {"num_bits": 4, "type": "int"}, "input_activations": None}
+
+
+@pytest.mark.parametrize(
+    ("method", "told", "expected", "kind"),
+    [
+        ("gptq_marlin", {"quant_method": "gptq", "bits": 8}, Precision(1, 2, 2), "bfloat16"),
+        ("awq_marlin", {"quant_method": "awq", "bits": 4}, Precision(0.5, 2, 2), "bfloat16"),
+        ("compressed-tensors", {"config_groups": {"group_0": W4A16}}, Precision(0.5, 2, 2), "bfloat16"),
+        ("compressed-tensors", {"config_groups": {"group_0": W8A8}}, Precision(1, 2, 2), "fp8"),
+        (
+            "compressed-tensors",
+            {"config_groups": {"group_0": W8A8}, "kv_cache_scheme": {"num_bits": 8, "type": "float"}},
+            Precision(1, 1, 2), "fp8",
+        ),
+        ("modelopt", {"quant_method": "modelopt", "quant_algo": "FP8"}, Precision(1, 2, 2), "fp8"),
+        ("modelopt_fp4", {"quant_method": "modelopt", "quant_algo": "NVFP4"}, Precision(0.5, 2, 2), "bfloat16"),
+        ("fp8", {"quant_method": "fp8", "weight_block_size": [128, 128]}, Precision(1, 2, 2), "fp8"),
+        ("mxfp4", {"quant_method": "mxfp4"}, Precision(0.5, 2, 2), "bfloat16"),
+        ("none", {"quant_method": "bitsandbytes", "load_in_4bit": True}, Precision(0.5, 2, 2), "bfloat16"),
+    ],
+)  # fmt: skip
+def test_bytes_from_what_the_checkpoint_says(
+    method: str, told: dict[str, Any], expected: Precision, kind: str
+) -> None:
+    """compressed-tensors names no number of bits, gptq is 4 or 8."""
+    config = {"quantization_config": told}
+    assert precision({"quantization": method, "kv-cache-dtype": "auto"}, "bfloat16", config) == expected
+    assert computed_in({"quantization": method}, "bfloat16", config) == kind
+
+
+def test_a_cache_of_deepseeks_own_layout_is_not_taken_for_the_plain_type() -> None:
+    found = architecture(DEEPSEEK_V3)
+    assert found is not None
+    stored = precision({"kv-cache-dtype": "fp8_ds_mla"}, "bfloat16")
+    assert kv_bytes_per_token(found, stored) == pytest.approx(61 * 656)
+
+
+def test_several_cards_share_a_step() -> None:
+    assert cards_of({"tensor_parallel_size": 4, "data-parallel-size": "2", "pipeline-parallel-size": "2"}) == (4, 4)
+    assert cards_of({"tensor-parallel-size": "2", "device": "cpu"}) == (1, 1)
+    assert cards_of({}) == (1, 1)
+    seventy = shape("llama-3-70b")
+    one = decode(seventy, BF16, 8, 4096).floor_s(H200)
+    assert decode(seventy.over(4), BF16, 8, 4096).floor_s(H200.times(4)) == pytest.approx(one / 4)
+    # 8 KV heads: beyond 8 cards each holds one that others hold too; all of MLA's latent is on every card
+    assert kv_bytes_per_token(seventy.over(16), BF16) == 2 * 327_680
+    deepseek = architecture(DEEPSEEK_V3)
+    assert deepseek is not None
+    assert kv_bytes_per_token(deepseek.over(8), BF16) == 8 * 70_272
+
+
+def test_windows_that_a_config_leaves_to_the_code() -> None:
+    """google/gemma-2-9b says nothing but `sliding_window`: every second of its 42 layers has it."""
+    gemma2 = {**GEMMA_LIKE, "model_type": "gemma2", "num_hidden_layers": 42}
+    del gemma2["sliding_window_pattern"]
+    found = architecture(gemma2)
+    assert found is not None
+    assert found.windowed == 21

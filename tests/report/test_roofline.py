@@ -86,3 +86,10 @@ def test_the_lines_of_the_command() -> None:
     assert "measure again" not in text
     busy = Ceilings(CARD, "", "2", 1.0, 1.0, {"bf16": 1.0}, {"read": 0.35})
     assert "measure again when idle" in "\n".join(ceilings_lines(busy))
+
+
+def test_cards_of_several_kinds_are_said(tmp_path: Path) -> None:
+    gpu = {"driver": "580", "devices": [{"name": "NVIDIA H200"}, {"name": "NVIDIA L4"}]}
+    made = section(report(tmp_path, gpu=gpu))
+    assert made is not None
+    assert any("several kinds (NVIDIA H200, NVIDIA L4)" in note for note in made.notes)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 UNGATED = ("gpt2", "opt", "gpt_neox", "phi", "bloom", "falcon", "gpt_bigcode", "starcoder2")
 """Families whose feed-forward part has two matrices, not three."""
+PATTERNS = {"gemma2": 2, "gemma3_text": 6, "cohere2": 4}
+"""Every so many layers of a family one has no window, where its config.json leaves that to the code."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class Architecture:
     windowed: int = 0
     latent: int = 0
     latent_rank: int = 0
+    kv_copies: float = 1.0
+    """How often the cards together hold and read the KV cache."""
     layer_fixed_state: int = 0
     """Layers with linear attention or state spaces, whose state does not grow."""
 
@@ -85,9 +89,14 @@ class Architecture:
         )
 
     @property
-    def kv_elements(self) -> int:
+    def kv_elements(self) -> float:
         """Elements of KV cache per token of one layer."""
-        return self.latent or self.kv_heads * (self.head + self.value_head)
+        return (self.latent or self.kv_heads * (self.head + self.value_head)) * self.kv_copies
+
+    def over(self, cards: int) -> Architecture:
+        """Tensor parallel: every card has KV heads of its own, more of them than there are only as copies; MLA's latent
+        is the same for all heads, so each card has it whole."""
+        return replace(self, kv_copies=float(cards) if self.latent else max(1.0, cards / self.kv_heads))
 
     def seen(self, context: float) -> float:
         """Tokens read from the cache for one new token, summed over the layers."""
@@ -195,7 +204,7 @@ def _window(config: Mapping[str, Any], layers: int) -> tuple[int, int]:
     kinds = config.get("layer_types")
     if isinstance(kinds, list):
         return window, sum("sliding" in str(kind) for kind in kinds)
-    pattern = int(config.get("sliding_window_pattern") or 0)
+    pattern = int(config.get("sliding_window_pattern") or PATTERNS.get(str(config.get("model_type")), 0))
     if pattern > 1:  # every so many layers one sees everything
         return window, layers - layers // pattern
     below = config.get("max_window_layers")

@@ -38,6 +38,10 @@ class Limits:
     read: float
     flops: float
 
+    def times(self, cards: int) -> Limits:
+        """Of so many cards together."""
+        return Limits(self.read * cards, self.flops * cards)
+
     @property
     def ridge(self) -> float:
         """FLOPs per byte at which reading and computing take equally long."""

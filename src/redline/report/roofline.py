@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from redline.analyse.architecture import Architecture, architecture
-from redline.analyse.precision import computed_in, precision
+from redline.analyse.precision import cards_of, computed_in, precision
 from redline.analyse.roofline import (
     Limits,
     Precision,
@@ -65,11 +65,17 @@ class Roof:
     precision: Precision
     dtype: str
     ceilings: Ceilings | None
+    cards: int = 1
+    groups: int = 1
+    """Of so many cards, each with its part of the batch."""
 
     @property
     def limits(self) -> Limits | None:
+        """Of the cards that share a step."""
         found = self.ceilings.flops_of(self.dtype) if self.ceilings is not None else None
-        return Limits(self.ceilings.read, found[0]) if self.ceilings is not None and found is not None else None
+        if self.ceilings is None or found is None:
+            return None
+        return Limits(self.ceilings.read, found[0]).times(self.cards)
 
 
 def roofline_section(reader: Reader, rows: Sequence[RunRow], models: Sequence[ModelReport]) -> Section | None:
@@ -83,6 +89,7 @@ def roofline_section(reader: Reader, rows: Sequence[RunRow], models: Sequence[Mo
             who = whose(models, model.name, engine.label)
             table += [_row(who, one) for one in placed(engine, roof)]
             notes += [f"{who}: {text}" for text in flips(roof)]
+            notes += [f"{who}: {text}" for text in _cards(roof, rows)]
             if roof.limits is None:
                 notes.append(f"{who}: {_missing(roof)}")
     if not table:
@@ -96,6 +103,17 @@ def _missing(roof: Roof) -> str:
     if roof.ceilings is None:
         return f"the ceilings of this card are {NOT_MEASURED}"
     return f"there is no ceiling for {roof.dtype}: {roof.ceilings.skipped or NOT_MEASURED}"
+
+
+def _cards(roof: Roof, rows: Sequence[RunRow]) -> Iterator[str]:
+    """What is to be known where there is more than one card."""
+    if roof.cards > 1:
+        yield f"the ceilings of {roof.cards} cards together: what they have to tell each other is not in the floor"
+    if roof.groups > 1:
+        yield f"each of {roof.groups} groups of cards has its part of the batch"
+    kinds = {str(one.get("name")) for row in rows for one in (row.provenance.get("gpu") or {}).get("devices") or ()}
+    if len(kinds) > 1:
+        yield f"the box has cards of several kinds ({', '.join(sorted(kinds))}), and the ceilings are those of the first"
 
 
 def _row(who: str, one: Placed) -> tuple[str, ...]:
@@ -121,7 +139,9 @@ def roof_of(model: ModelReport, engine: EngineReport, rows: Sequence[RunRow] | S
     stored = str(config.get("dtype") or config.get("torch_dtype") or "bfloat16")
     dtype = spec.dtype if spec.dtype != "auto" else stored
     flags: dict[str, Any] = {**engine.asked, **engine.flags}
-    return Roof(shape, precision(flags, dtype), computed_in(flags, dtype), ceilings_for(row.provenance))
+    cards, groups = cards_of(flags)
+    stored_precision, product = precision(flags, dtype, config), computed_in(flags, dtype, config)
+    return Roof(shape.over(cards), stored_precision, product, ceilings_for(row.provenance), cards, groups)
 
 
 def ceilings_for(provenance: Mapping[str, Any]) -> Ceilings | None:
@@ -161,7 +181,7 @@ def placed(engine: EngineReport, roof: Roof) -> Iterator[Placed]:
                 continue
             batch, context, step_s = found
             limits = roof.limits
-            cost = decode(roof.shape, roof.precision, batch, context)
+            cost = decode(roof.shape, roof.precision, max(1.0, batch / roof.groups), context)
             stand = standing(cost, limits, step_s) if limits is not None else None
             yield Placed(engine.label, load_label(load), batch, context, step_s, stand)
 

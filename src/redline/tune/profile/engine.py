@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from redline.analyse.architecture import Architecture
-from redline.analyse.precision import computed_in, precision
+from redline.analyse.precision import cards_of, computed_in, precision
 from redline.analyse.profile.breakdown import Breakdown, analyse_trace
 from redline.analyse.profile.record import EngineProfile, KvMemory, PhaseProfile
 from redline.analyse.profile.spans import Spans
@@ -54,6 +54,8 @@ class Job:
     dtype: str = "bfloat16"
     ceilings: Ceilings | None = None
     limits: Limits | None = None
+    groups: int = 1
+    """Of cards, each with its part of the batch."""
     trace_dir: Path | None = None
     keep_traces: bool = True
     wrap: tuple[str, ...] = ()
@@ -158,9 +160,13 @@ def room(job: Job) -> int:
 def resolved(job: Job, flags: Mapping[str, str]) -> Job:
     """With the precision, and the ceilings for it, that the engine says that it runs with."""
     words = {**job.spec.flags, **flags}
-    found = job.ceilings.flops_of(computed_in(words, job.dtype)) if job.ceilings is not None else None
-    limits = Limits(job.ceilings.read, found[0]) if job.ceilings is not None and found else None
-    return replace(job, precision=precision(words, job.dtype), limits=limits)
+    cards, groups = cards_of(words)
+    kind = computed_in(words, job.dtype, job.config)
+    found = job.ceilings.flops_of(kind) if job.ceilings is not None else None
+    limits = Limits(job.ceilings.read, found[0]).times(cards) if job.ceilings is not None and found else None
+    shape = job.architecture.over(cards) if job.architecture is not None else None
+    stored = precision(words, job.dtype, job.config)
+    return replace(job, precision=stored, limits=limits, architecture=shape, groups=groups)
 
 
 def _about(empty: EngineProfile, server: Server) -> EngineProfile:
@@ -247,9 +253,10 @@ def _steps_of_prefill(reading: Reading, repeats: int) -> float:
 def _cost(job: Job, phase: str, point: Point, found: Recorded) -> StepCost | None:
     if job.architecture is None:
         return None
+    batch = max(1.0, point.batch / job.groups)
     if phase == "prefill":
-        return prefill(job.architecture, job.precision, point.batch, point.context)
-    return decode(job.architecture, job.precision, point.batch, found.tokens_timed)
+        return prefill(job.architecture, job.precision, batch, point.context)
+    return decode(job.architecture, job.precision, batch, found.tokens_timed)
 
 
 def _reading(job: Job, phase: str, point: Point, found: Recorded) -> Reading:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 from redline.analyse.architecture import Architecture
+from redline.analyse.precision import cards_of
 from redline.analyse.profile.record import KvMemory
 from redline.analyse.roofline import Precision, kv_bytes
 from redline.engines.endpoint import Endpoint
@@ -66,9 +67,10 @@ class Memory:
 
     def _cache_bytes(self) -> float | None:
         flags = {name.replace("_", "-"): value for name, value in self._endpoint.flags.items()}
+        cards, _ = cards_of(flags)  # each has a cache of this size
         for name, factor in (("kv-bytes", 1.0), ("kv-cache-memory-bytes", 1.0), ("kv-cache-gib", 2.0**30)):
             try:
-                return float(flags[name]) * factor
+                return float(flags[name]) * factor * cards
             except (KeyError, ValueError):
                 continue
         space = self._endpoint.added.get("VLLM_CPU_KVCACHE_SPACE")
