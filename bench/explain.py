@@ -1,10 +1,11 @@
 """Plants causes beside real runs and says what `redline explain` made of them.
 
-    python bench/explain.py [--only stopped,hogged,…] [--duration 30] [--db FILE] [--json FILE]
+    python bench/explain.py [--only stopped,hogged,…] [--duration 30] [--out FOLDER]
 
 Each case is one run of redline's engine on the bundled model with something planted at random times, and one without.
 "planted" is the share of lost time in the planted windows beyond the rate outside of them: what a perfect explanation
-would name. As root; what this box cannot do is skipped with words.
+would name. As root; what this box cannot do is skipped with words. --out gets `explain.db`, and `explain.json` anew after
+each case.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -29,7 +31,7 @@ import redline
 from redline.analyse.explain.explanation import Explanation
 from redline.analyse.explain.score import attributable
 from redline.engines.endpoint import Endpoint
-from redline.errors import Skipped
+from redline.errors import RedlineError, Skipped
 from redline.report.explain.read import PointExplained
 from redline.spec.overrides import experiment_from
 from redline.testing.plants import Hogged, Plant, Squeezed, Stopped, Stormed, alone, calmed
@@ -105,10 +107,10 @@ def planted(name: str, duration: float) -> Iterator[tuple[Planting, dict[str, An
         yield skipped or ((lambda at: Squeezed(at.pids)), {**flags, "engine_env": env})
     elif name == "stormed":
         with tempfile.TemporaryDirectory(dir=os.environ.get("REDLINE_DISK", ".")) as folder:
-            program = Path(__file__).with_name("explain_audited.py")
+            audited = Path(__file__).with_name("audited")
             env = [
                 f"redline.REDLINE_AUDIT_LOG={folder}/audit.log",
-                f"redline.PYTHONPATH={program.parent}/audited:{os.environ.get('PYTHONPATH', '')}",
+                f"redline.PYTHONPATH={audited}:{os.environ.get('PYTHONPATH', '')}",
             ]
             yield (lambda at: Stormed(Path(folder))), {**flags, "engine_env": env}
     elif name == "lossy":
@@ -139,17 +141,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(FAMILIES))
     parser.add_argument("--duration", type=float, default=30.0)
-    parser.add_argument("--db", type=Path, default=Path("redline-results/explain.db"))
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("redline-results/explain"), metavar="FOLDER")
     args = parser.parse_args()
+    if unknown := set(args.only.split(",")) - set(FAMILIES):
+        parser.error(f"--only: there is no {sorted(unknown)[0]!r}; there are {', '.join(FAMILIES)}")
+    args.out.mkdir(parents=True, exist_ok=True)
     rows = []
     for name in args.only.split(","):
         began = time.monotonic()
-        with planted(name, args.duration) as how:
-            if isinstance(how, Skipped):
-                print(f"{name}: {how}")
-                continue
-            row = told(name, *run_case(*how, args.db))
+        try:
+            with planted(name, args.duration) as how:
+                if isinstance(how, Skipped):
+                    print(f"{name}: {how}")
+                    continue
+                row = told(name, *run_case(*how, args.out / "explain.db"))
+        except (RedlineError, RuntimeError, subprocess.CalledProcessError) as error:  # the other cases are worth theirs
+            print(f"{name}: failed: {error}", flush=True)
+            continue
         rows.append(row)
         print(
             f"{name}: lost {row['lost_share']:.1%}, planted {row['planted']:.0%}, found {row['found']:.0%}, "
@@ -157,8 +165,7 @@ def main() -> None:
             f"{time.monotonic() - began:.0f} s",
             flush=True,
         )
-        if args.json:
-            args.json.write_text(json.dumps(rows, indent=2))
+        (args.out / "explain.json").write_text(json.dumps(rows, indent=2))
 
 
 if __name__ == "__main__":

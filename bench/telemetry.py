@@ -1,7 +1,7 @@
 """What sampling does to the inter-token latency (ITL) of a served model, and what it costs.
 
     python bench/telemetry.py [--model bundled:tiny] [--engine redline] [--clients 4] [--rounds 12] [--seconds 6]
-                              [--output-tokens 64] [--arms off,again,apart,thread] [--flag NAME=VALUE] [--json FILE]
+                              [--output-tokens 64] [--arms off,again,apart,thread] [--flag NAME=VALUE] [--out FOLDER]
 
 One engine stays up. A round is one segment of load for every arm, in an order of its own:
 
@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 
 from redline.engines.engine import Server
+from redline.errors import RedlineError
 from redline.load.prompts import PromptSource, prompt_source
 from redline.load.record import RequestRecord
 from redline.load.run import run_point
@@ -53,10 +54,16 @@ Values = dict[str, dict[str, list[float]]]
 
 def main() -> int:
     asked = arguments()
-    arms = [arm for arm in asked.arms.split(",") if arm in ARMS]
-    if "off" not in arms:
-        sys.exit(f"the arm `off` is what the others are compared with; there are {', '.join(ARMS)}")
-    experiment = experiment_of(asked)
+    try:
+        print(measured(asked, asked.arms.split(",")))
+    except RedlineError as error:
+        sys.exit(f"{error}\n{getattr(error, 'log_tail', '')}")
+    return 0
+
+
+def measured(asked: argparse.Namespace, arms: list[str]) -> str:
+    """The table, after the last round."""
+    experiment, text = experiment_of(asked), ""
     values: Values = defaultdict(lambda: defaultdict(list))
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -71,11 +78,18 @@ def main() -> int:
                 for stat, value in bench.segment(arm, number + 1).items():
                     values[arm][stat].append(value)
             print(f"{number + 1} of {asked.rounds} rounds, load average {os.getloadavg()[0]:.1f}", file=sys.stderr)
-        told = results(values, arms)
-    show(told, experiment)
-    if asked.json:
-        asked.json.write_text(json.dumps(told, indent=1))
-    return 0
+            text = write(results(values, arms), experiment, asked.out)
+    return text
+
+
+def write(told: dict[str, Any], experiment: Experiment, folder: Path | None) -> str:
+    """The table; into `folder` after every round, so that a run that is cut off leaves what it had."""
+    text = "\n".join(table(told, experiment))
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "telemetry.md").write_text(text + "\n")
+        (folder / "telemetry.json").write_text(json.dumps(told, indent=1))
+    return text
 
 
 class Bench:
@@ -100,7 +114,7 @@ class Bench:
             )  # fmt: skip
         gaps = [np.diff(one.chunk_ns) / 1e6 for one in records if not one.warmup and len(one.chunk_ns) > 1]
         if not gaps:
-            sys.exit("no request was answered: see the engine's log")
+            sys.exit(f"no request was answered\n{self.server.log_tail()}")
         every = np.concatenate(gaps)
         return {stat: float(np.percentile(every, level)) for stat, level in STATS.items()} | cost
 
@@ -150,6 +164,7 @@ def experiment_of(asked: argparse.Namespace) -> Experiment:
         {
             "model": [asked.model], "engines": [asked.engine], "python": asked.python,
             "engine_flag": [f"{asked.engine}.{flag}" for flag in asked.flag],
+            "engine_env": [f"{asked.engine}.{one}" for one in asked.env],
             "prompt_tokens": asked.prompt_tokens, "output_tokens": asked.output_tokens,
             "concurrency": str(asked.clients), "duration": asked.seconds, "drain": 1.0,
             "warmup_requests": asked.clients, "calibrate": 0.0,
@@ -170,41 +185,45 @@ def results(values: Values, arms: list[str]) -> dict[str, Any]:
     return told
 
 
-def ratio(own: list[float], off: list[float]) -> list[float]:
-    """[ratio, low, high]: mean over rounds of the logarithm, bootstrapped."""
+def ratio(own: list[float], off: list[float]) -> list[float] | None:
+    """[ratio, low, high]: mean over rounds of the logarithm, bootstrapped. None where a gap is 0: tokens that come
+    together have no ratio."""
+    if min(*own, *off) <= 0:
+        return None
     logs = np.log(np.array(own) / np.array(off))
     means = np.random.default_rng(1).choice(logs, (10_000, len(logs))).mean(axis=1)
     return [float(np.exp(value)) for value in (logs.mean(), *np.percentile(means, [2.5, 97.5]))]
 
 
-def show(told: dict[str, Any], experiment: Experiment) -> None:
+def table(told: dict[str, Any], experiment: Experiment) -> Iterator[str]:
     load = experiment.load
-    print(
+    yield (
         f"{experiment.models[0].served_name} on {experiment.engines[0].label}, {load.concurrency[0]} clients, "
-        f"{load.duration_s:g} s a segment\n"
+        f"{load.duration_s:g} s a segment, {told['off']['rounds']} rounds\n"
     )
-    print("| arm | ITL p50 ms | ÷ off | ITL p99 ms | ÷ off | samplers, % of a core | in all | looks a second |")
-    print("|---|---|---|---|---|---|---|---|")
+    yield "| arm | ITL p50 ms | ÷ off | ITL p99 ms | ÷ off | samplers, % of a core | in all | looks a second |"
+    yield "|---|---|---|---|---|---|---|---|"
     for arm, one in told.items():
         cells = []
         for stat in STATS:
             shown = one["ratio"].get(stat)
-            cells += [f"{one['itl_ms'][stat]:.3f}", "{:.3f} [{:.3f}–{:.3f}]".format(*shown) if shown else "1"]
+            against = "{:.3f} [{:.3f}–{:.3f}]".format(*shown) if shown else "1" if arm == "off" else "–"
+            cells += [f"{one['itl_ms'][stat]:.3f}", against]
         paces = ", ".join(
             f"{name.removesuffix('_per_s')} {value:.1f}" for name, value in one.items() if "_per_s" in name
         )
         costs = [f"{one[name]:.2f}" if name in one else "–" for name in ("samplers_cpu", "all_cpu")]
-        print("| " + " | ".join([arm, *cells, *costs, paces or "–"]) + " |")
-    print(verdict(told))
+        yield "| " + " | ".join([arm, *cells, *costs, paces or "–"]) + " |"
+    yield verdict(told)
 
 
 def verdict(told: dict[str, Any]) -> str:
     """Whether the samplers move ITL by more than two equal arms differ by."""
-    if "again" not in told or "apart" not in told:
+    again, apart = (told.get(arm, {}).get("ratio", {}).get("p50") for arm in ("again", "apart"))
+    if again is None or apart is None:
         return ""
-    low, high = told["again"]["ratio"]["p50"][1:]
-    sees = max(abs(low - 1), abs(high - 1))
-    value, below, above = told["apart"]["ratio"]["p50"]
+    sees = max(abs(edge - 1) for edge in again[1:])
+    value, below, above = apart
     moved = below > 1 and value - 1 > sees
     return (
         f"\nTwo equal arms differ by up to {sees:.1%}; sampling apart moves the median ITL by {value - 1:+.1%} "
@@ -218,14 +237,22 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--engine", default="redline")
     parser.add_argument("--python", default=None, help="interpreter or virtual environment that has the engine")
     parser.add_argument("--flag", action="append", default=[], metavar="NAME=VALUE", help="of the engine; repeatable")
+    parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="of the engine; repeatable")
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--seconds", type=float, default=6.0)
     parser.add_argument("--prompt-tokens", default="32")
     parser.add_argument("--output-tokens", default="64")
     parser.add_argument("--arms", default=",".join(ARMS))
-    parser.add_argument("--json", type=Path, default=None)
-    return parser.parse_args()
+    parser.add_argument("--out", type=Path, default=None, metavar="FOLDER", help="telemetry.md and .json, every round")
+    asked = parser.parse_args()
+    if unknown := set(asked.arms.split(",")) - set(ARMS):
+        parser.error(f"--arms: there is no {sorted(unknown)[0]!r}; there are {', '.join(ARMS)}")
+    if "off" not in asked.arms.split(","):
+        parser.error("--arms: `off` is what the others are compared with")
+    if asked.rounds < 1:
+        parser.error("--rounds: at least one")
+    return asked
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ class Kept:
             return ""
         try:
             content = part = os.pread(handle, _LARGEST, 0)
-            # Of a list (vmstat, diskstats, net/dev) the kernel gives no more than fits a page, however much is asked for.
+            # Of a list (vmstat, diskstats, net/dev) the kernel gives what fits a page, however much is asked for.
             while len(part) >= _FULL:
                 part = os.pread(handle, _LARGEST, len(content))
                 content += part

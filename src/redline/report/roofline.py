@@ -113,7 +113,7 @@ def _cards(roof: Roof, rows: Sequence[RunRow]) -> Iterator[str]:
         yield f"each of {roof.groups} groups of cards has its part of the batch"
     kinds = {str(one.get("name")) for row in rows for one in (row.provenance.get("gpu") or {}).get("devices") or ()}
     if len(kinds) > 1:
-        yield f"the box has cards of several kinds ({', '.join(sorted(kinds))}), and the ceilings are those of the first"
+        yield f"the box has cards of several kinds ({', '.join(sorted(kinds))}); the ceilings are those of the first"
 
 
 def _row(who: str, one: Placed) -> tuple[str, ...]:

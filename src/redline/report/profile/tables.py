@@ -62,7 +62,9 @@ def where_sections(profile: Profile) -> list[Section]:
         heads = ("ms", *(engine.label for engine, _ in pairs))
         made.append(Section("where", f"Where a step goes: {what(pairs[0][1])}", heads, rows, (), True))
     if made:
-        made[-1] = replace(made[-1], notes=tuple(_where_notes(profile)))
+        made[-1] = replace(made[-1], notes=(*_where_notes(profile), *_engine_notes(profile)))
+    else:
+        made.append(Section("where", "Nothing was recorded", (), (), tuple(_engine_notes(profile)), True))
     return made
 
 
@@ -97,6 +99,9 @@ def _where_notes(profile: Profile) -> Iterator[str]:
             "On a CPU, kernels are torch's operators on the engine's thread, launches those that no other contains, and"
             " gaps what lies between them: Python, the engine, the profiler, which slows a small model a great deal."
         )
+
+
+def _engine_notes(profile: Profile) -> Iterator[str]:
     for engine in profile.engines:
         yield from sorted({f"{engine.label}: {note}" for one in engine.phases for note in one.notes})
         yield from (f"{engine.label}: {text}" for text in (engine.skipped, engine.failed) if text)
