@@ -4,8 +4,8 @@
 
 Each case is one run of redline's engine on the bundled model with something planted at random times, and one without.
 "planted" is the share of lost time in the planted windows beyond the rate outside of them: what a perfect explanation
-would name. As root; what this box cannot do is skipped with words. --out gets `explain.db`, and `explain.json` anew after
-each case.
+would name. As root; what this box cannot do is skipped with words. --out gets `explain.db`, and after each
+case `explain.json`.
 """
 
 from __future__ import annotations

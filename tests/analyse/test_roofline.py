@@ -209,9 +209,7 @@ W4A16 = {"weights": {"num_bits": 4, "type": "int"}, "input_activations": None}
         ("none", {"quant_method": "bitsandbytes", "load_in_4bit": True}, Precision(0.5, 2, 2), "bfloat16"),
     ],
 )  # fmt: skip
-def test_bytes_from_what_the_checkpoint_says(
-    method: str, told: dict[str, Any], expected: Precision, kind: str
-) -> None:
+def test_bytes_from_what_the_checkpoint_says(method: str, told: dict[str, Any], expected: Precision, kind: str) -> None:
     """compressed-tensors names no number of bits, gptq is 4 or 8."""
     config = {"quantization_config": told}
     assert precision({"quantization": method, "kv-cache-dtype": "auto"}, "bfloat16", config) == expected

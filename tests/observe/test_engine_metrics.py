@@ -136,7 +136,8 @@ def test_a_parser_that_knows_the_page_reads_it_like_one_that_does_not() -> None:
 def test_of_several_engines_requests_add_up_and_shares_do_not() -> None:
     """A data-parallel vLLM has a series of each gauge for each engine."""
     text = "".join(
-        f'vllm:num_requests_running{{engine="{rank}"}} {rank + 1}\nvllm:kv_cache_usage_perc{{engine="{rank}"}} {share}\n'
+        f'vllm:num_requests_running{{engine="{rank}"}} {rank + 1}\n'
+        f'vllm:kv_cache_usage_perc{{engine="{rank}"}} {share}\n'
         for rank, share in enumerate((0.9, 0.5))
     )
     (found,), _ = looks(text)
