@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +39,20 @@ def node_ceilings(
     if not 0 < seconds <= 60:
         raise UsageError(f"{seconds:g} seconds make no measurement", fix="--seconds 0.5")
     told = _run(interpreter(python), device, seconds, progress)
-    box = facts()
-    if told["device"] == "cpu":
-        box = {**box, "gpu": {}}
-    card, driver = card_of(box)
-    found = _ceilings(told, card or str(told.get("name") or "unknown"), driver)
+    card, driver = measured_card(told, facts())
+    found = _ceilings(told, card, driver)
     return found, keep(found, cache)
+
+
+def measured_card(told: Mapping[str, Any], box: Mapping[str, Any]) -> tuple[str, str]:
+    """(card, driver) that the numbers are of. CUDA's first GPU is its fastest, NVML's the one on the lowest bus: on a
+    box with several kinds the name that torch gives decides. A MIG instance goes by the name of its card."""
+    if told["device"] == "cpu":
+        return card_of({**box, "gpu": {}})
+    card, driver = card_of(box)
+    name = str(told.get("name") or "unknown")
+    known = {str(one.get("name")) for one in (box.get("gpu") or {}).get("devices") or ()}
+    return (name if name in known or not card else card), driver
 
 
 def _run(python: str, device: str, seconds: float, progress: Callable[[str], None]) -> dict[str, Any]:
@@ -71,12 +80,15 @@ def _run(python: str, device: str, seconds: float, progress: Callable[[str], Non
     try:
         told: dict[str, Any] = orjson.loads(out.strip().splitlines()[-1])
     except (IndexError, orjson.JSONDecodeError):
-        raise _broken(python, said) from None
+        raise _broken(python, said, process.returncode) from None
     return told
 
 
-def _broken(python: str, said: list[str]) -> EnvironmentFault:
+def _broken(python: str, said: list[str], code: int) -> EnvironmentFault:
     tail = [line for line in said if not line.startswith(SAYS)][-3:]
+    if code == -signal.SIGKILL:
+        at = next((line.removeprefix(SAYS) for line in reversed(said) if line.startswith(SAYS)), "starting")
+        tail.append(f"it was killed, after {PATIENCE_S:.0f} s at the latest, at: {at}")
     if any("No module named 'torch'" in line for line in tail):
         return EnvironmentFault(
             f"torch is not installed in {python}", fix="pip install 'redline[engine]', or --python one that has it"

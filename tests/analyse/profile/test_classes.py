@@ -118,7 +118,7 @@ NAMES = {
         "_gumbel_sample_kernel",
         "filter_kernel",
         "choose_kernel",
-        "void at::native::(anonymous namespace)::cunn_SoftMaxForward<4, float, at::native::LogSoftMaxForwardEpilogue>(P)",
+        "void at::native::cunn_SoftMaxForward<4, float, at::native::LogSoftMaxForwardEpilogue>(P)",
         "void flashinfer::sampling::TopKTopPSamplingFromProbKernel<1024>(P)",
         "_topk_topp_kernel",
         "rejection_greedy_sample_kernel",
