@@ -25,7 +25,7 @@ from redline.spec.engine import EngineSpec
 from redline.spec.model import ModelSpec
 from redline.store.ceilings import Ceilings
 from redline.tune.profile.memory import Memory
-from redline.tune.profile.nsys import exported
+from redline.tune.profile.nsys import exported, nsys_wrap
 from redline.tune.profile.phases import Driver, Point, Recorded
 from redline.tune.profile.read import Reading, read_any
 from redline.tune.profile.recorder import Recorder
@@ -58,7 +58,14 @@ class Job:
     """Of cards, each with its part of the batch."""
     trace_dir: Path | None = None
     keep_traces: bool = True
-    wrap: tuple[str, ...] = ()
+    nsys: bool = False
+    server: int = 0
+    """Which of the servers that one engine needs."""
+
+    @property
+    def reports(self) -> Path:
+        """Where nsys writes what it records of this server."""
+        return self.folder / f"nsys-{self.server}"
 
 
 Say = Callable[[str], None]
@@ -72,6 +79,7 @@ class Driven:
     point: Point
     found: Recorded
     memory: KvMemory | None = None
+    server: int = 0
 
 
 def run_engine(job: Job, say: Say) -> tuple[EngineProfile, list[Reading]]:
@@ -89,7 +97,7 @@ def run_engine(job: Job, say: Say) -> tuple[EngineProfile, list[Reading]]:
                 about = _about(empty, server)
                 job = resolved(job, about.flags)
                 for one in _phases(resolved(part, about.flags), server, say):
-                    driven.append(one)
+                    driven.append(replace(one, server=part.server))
     except (Unsupported, EnvironmentFault, EngineError) as error:
         text = ". ".join(part for part in (error.what, error.why, error.fix) if part)
         about = replace(about, skipped=text) if isinstance(error, Unsupported) else replace(about, failed=text)
@@ -97,7 +105,7 @@ def run_engine(job: Job, say: Say) -> tuple[EngineProfile, list[Reading]]:
             (job.folder / "failed.log").write_text(error.log_tail)
     # only now: nothing that is taken apart here runs beside the engine
     say("reading the traces")
-    pairs = [_phase(job, one) for one in (_from_outside(job, driven) if job.wrap else driven)]
+    pairs = [_phase(job, one) for one in (_from_outside(job, driven) if job.nsys else driven)]
     memory = tuple(one.memory for one in driven if one.memory is not None)
     return replace(about, phases=tuple(phase for phase, _ in pairs), memory=memory), [each for _, each in pairs]
 
@@ -109,22 +117,25 @@ def _servers(job: Job) -> list[Job]:
     sizes = sorted({batch for _, batch, _ in job.wanted})
     if job.spec.kind != "transformers" or batching != "static" or len(sizes) == 1:
         return [job]
-    return [replace(job, wanted=tuple(one for one in job.wanted if one[1] == size)) for size in sizes]
+    return [
+        replace(job, server=place, wanted=tuple(one for one in job.wanted if one[1] == size))
+        for place, size in enumerate(sizes)
+    ]
 
 
 def _from_outside(job: Job, driven: list[Driven]) -> list[Driven]:
-    """The reports that nsys wrote, one for each range: the first is of warming up."""
-    reports = exported(job.folder)[1:]
+    """With the reports that nsys wrote, one for each range of a server: the first is of warming up."""
+    left = {place: exported(replace(job, server=place).reports)[1:] for place in {one.server for one in driven}}
     return [
-        replace(one, found=replace(one.found, trace=reports[place] if place < len(reports) else None))
-        for place, one in enumerate(driven)
+        replace(one, found=replace(one.found, trace=left[one.server].pop(0) if left[one.server] else None))
+        for one in driven
     ]
 
 
 @contextmanager
 def started(job: Job, say: Say) -> Iterator[Server]:
     longest, most = _longest(job), max(batch for _, batch, _ in job.wanted)
-    wanted = Wanted(traces(job), most, longest + room(job), outer=bool(job.wrap))
+    wanted = Wanted(traces(job), most, longest + room(job), outer=job.nsys)
     spec = profiled(job.engine, job.spec, wanted)
     job.folder.mkdir(parents=True, exist_ok=True)
     if spec.kind == "url":
@@ -132,7 +143,11 @@ def started(job: Job, say: Say) -> Iterator[Server]:
             yield server
         return
     wanted.folder.mkdir(parents=True, exist_ok=True)
-    with serve(job.model, spec, artifacts=job.folder, progress=say, wrap=job.wrap) as server:
+    wrap: tuple[str, ...] = ()
+    if job.nsys:
+        job.reports.mkdir(parents=True, exist_ok=True)
+        wrap = nsys_wrap(job.reports)
+    with serve(job.model, spec, artifacts=job.folder, progress=say, wrap=wrap) as server:
         yield server
 
 
@@ -264,7 +279,7 @@ def _reading(job: Job, phase: str, point: Point, found: Recorded) -> Reading:
     label = f"{job.spec.label} · {phase} · batch {point.batch} · context {point.context}"
     if found.trace is None:
         return Reading(label, None, None, "recorded by an outer profiler; see its report")
-    kept = job.folder / f"{name}.trace.json{'.gz' if found.trace.suffix == '.gz' else ''}"
+    kept = job.folder / (name + {".gz": ".trace.json.gz", ".sqlite": ".sqlite"}.get(found.trace.suffix, ".trace.json"))
     try:
         columns = read_any(found.trace)
         analysed = analyse_trace(spans_of(columns))

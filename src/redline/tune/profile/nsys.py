@@ -7,29 +7,27 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from redline.errors import EnvironmentFault, Skipped
+from redline.errors import EnvironmentFault
 
 EXPORT_S = 300.0
 NAME = "nsys"
 
 
-def nsys_missing() -> Skipped | None:
-    if shutil.which("nsys"):
-        return None
-    return Skipped(
-        "nsys (Nsight Systems) is not installed",
-        "NVIDIA's package nsight-systems-cli; without it the engine's own torch profiler is used",
-    )
+def require_nsys() -> None:
+    """EnvironmentFault without it."""
+    if shutil.which("nsys") is None:
+        raise EnvironmentFault(
+            "nsys (Nsight Systems) is not installed",
+            fix="install NVIDIA's package nsight-systems-cli, or leave --with nsys out: the engine's own torch profiler"
+            " is used then",
+        )
 
 
 def nsys_wrap(folder: Path) -> tuple[str, ...]:
-    """What stands in front of the engine's command. Each /start_profile … /stop_profile becomes a report of its own."""
-    program = shutil.which("nsys")
-    if program is None:
-        skipped = nsys_missing()
-        raise EnvironmentFault(skipped.reason if skipped else "nsys is gone", fix="leave --with nsys out")
+    """What stands in front of the command of an engine that is profiled into `folder`, which one server has for itself.
+    Each /start_profile … /stop_profile becomes a report of its own."""
     return (
-        program,
+        "nsys",
         "profile",
         "--output",
         str(folder.absolute() / NAME),
@@ -45,17 +43,19 @@ def nsys_wrap(folder: Path) -> tuple[str, ...]:
     )
 
 
-def exported(folder: Path) -> list[Path]:
-    """Every report of the folder as SQLite, in the order of the ranges."""
-    made = []
-    for report in sorted(folder.glob(f"{NAME}*.nsys-rep"), key=_number):
-        target = report.with_suffix(".sqlite")
-        command = ["nsys", "export", "--type", "sqlite", "--force-overwrite=true", "--output", str(target), str(report)]
+def exported(folder: Path) -> list[Path | None]:
+    """Every report of the folder as SQLite, in the order of the ranges; None for one that nsys does not export."""
+    return [_exported(report) for report in sorted(folder.glob(f"{NAME}*.nsys-rep"), key=_number)]
+
+
+def _exported(report: Path) -> Path | None:
+    target = report.with_suffix(".sqlite")
+    command = ["nsys", "export", "--type", "sqlite", "--force-overwrite=true", "--output", str(target), str(report)]
+    try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=EXPORT_S, check=False)
-        if done.returncode:
-            raise EnvironmentFault(f"nsys cannot export {report.name}", why=done.stderr.strip()[-400:])
-        made.append(target)
-    return made
+    except (subprocess.TimeoutExpired, OSError):
+        return None
+    return target if done.returncode == 0 else None
 
 
 def _number(path: Path) -> int:

@@ -22,7 +22,7 @@ from redline.spec.resolve import ensure_available
 from redline.store.ceilings import Ceilings, card_of, ceilings_of
 from redline.tune.preflight import adapter
 from redline.tune.profile.engine import Job, room, run_engine, spans_of
-from redline.tune.profile.nsys import nsys_wrap
+from redline.tune.profile.nsys import require_nsys
 from redline.tune.profile.read import Progress, Reading, read_any
 
 PHASES = ("decode", "prefill")
@@ -88,6 +88,8 @@ def profile(
     result.
     """
     options = options or Options()
+    if options.nsys:
+        require_nsys()
     found = ensure_available(model)
     card, driver = card_of(facts())
     ceilings = ceilings_of(card, driver)
@@ -135,7 +137,7 @@ def _job(
         ceilings=ceilings,
         trace_dir=options.trace_dir,
         keep_traces=options.keep_traces,
-        wrap=nsys_wrap(folder) if options.nsys else (),
+        nsys=options.nsys,
     )
 
 
