@@ -98,6 +98,10 @@ def test_from_the_runs_to_a_request(chromium: Any, served: tuple[str, Path], wid
     page.get_by_role("link", name="aaaa").click()
     page.locator("#findings table.numbers").first.wait_for()
     assert page.locator("#findings figure.chart svg path").count() > 8
+    load = page.locator("#findings figure.chart svg").first
+    assert load.locator("circle").count() == 4
+    assert load.locator("g[clip-path] circle").count() == 0, "a load point at the edge is half cut off"
+    assert "4 clients" in load.locator("text.axis").all_text_contents()
     visit.check()
     page.locator("#points a.row").first.click()
     prove = page.locator("[data-sql]").first

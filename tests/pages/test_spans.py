@@ -50,7 +50,11 @@ def test_events_of_its_life() -> None:
     reader = Traced()
     (event,) = events_of(cast(Browser, reader), FOUND)
     assert reader.asked == [(7, DUE, FOUND.record.finished_ns)]
-    assert (event.name, event.by, event.ms) == ("reclaim", "cat", 3.0)
+    assert (event.name, event.by, event.ms) == ("direct reclaim of memory", "cat", 3.0)
+    row = SimpleNamespace(kind="run_queue", began_ns=DUE, ended_ns=DUE + MS, who="cat", text="tid 5 CPU 1")
+    reader.events = lambda trial_id, from_ns, to_ns: [row]  # type: ignore[method-assign]
+    (event,) = events_of(cast(Browser, reader), FOUND)
+    assert event.name == "engine had no CPU: tid 5 CPU 1"
 
 
 def test_without_a_trace_there_is_none(filled: Path) -> None:

@@ -55,7 +55,8 @@ def _over_load(model: ModelReport, report: Report, metric: str, title: str, unit
             )  # fmt: skip
     values = [point.load[1] for point in points]
     return {
-        "title": title, "unit": unit, "x": {"title": load_unit([p.load for p in points]), "log": _wide(values)},
+        "title": title, "unit": unit,
+        "x": {"title": load_unit([p.load for p in points]), "log": _wide(values), "loads": True},
         "zero": single, "log": not single and _wide([y for one in series for y in one["y"]], 30), "series": series,
         "note": "band: 95 % interval · hollow: not valid" + ("" if single else " · solid p50, dashed p99"),
     }  # fmt: skip

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from redline.analyse.explain.causes import CAUSES
 from redline.report.evidence import box_rows
 from redline.store.browse import Browser, Whereabouts
+from redline.store.rows import EventRow
 from redline.units import NS_PER_MS
 
 MOST, MOST_EVENTS = 200, 15
@@ -46,7 +48,13 @@ def events_of(reader: Browser, found: Whereabouts) -> list[Span]:
     rows = reader.events(found.trial_id, found.record.intended_ns, _end(found))
     longest = sorted(rows, key=lambda row: row.began_ns - row.ended_ns)[:MOST_EVENTS]
     longest.sort(key=lambda row: row.began_ns)
-    return [_placed(found, row.text or row.kind, row.who, row.began_ns, row.ended_ns) for row in longest]
+    return [_placed(found, _what(row), row.who, row.began_ns, row.ended_ns) for row in longest]
+
+
+def _what(row: EventRow) -> str:
+    """As `redline explain` calls it, and the details."""
+    cause = next((cause.text for cause in CAUSES if row.kind in cause.events), row.kind)
+    return f"{cause}: {row.text}" if row.text else cause
 
 
 def _end(found: Whereabouts) -> int:

@@ -231,6 +231,8 @@ def _missing(row: RunRow) -> list[str]:
         return []  # a search says itself why it ended
     if is_proof(row) or row.served:
         return []  # its section says how many rounds of each setting count
+    if row.status == "running":
+        return []  # what is not measured yet may still be, and the banner says so
     engines = [str(one.get("name") or one.get("kind")) for one in row.experiment.get("engines", [])]
     models = [_served_name(one) for one in row.experiment.get("models", [])]
     loads = _loads(row.experiment.get("load") or {})

@@ -47,7 +47,10 @@ def roofline(
     low = min(0.25, *(row["intensity"] / 2 for row in placed))
     high = max(limits.ridge * 8, *(row["intensity"] * 2 for row in placed))
     x = alt.X("intensity:Q", title="FLOPs per byte", scale=alt.Scale(type="log", domain=[low, high], nice=False))
-    y = alt.Y("tflops:Q", title="TFLOP/s", scale=alt.Scale(type="log", nice=False), axis=alt.Axis(format="~g"))
+    least = min(limits.read * low / 1e12, *(row["tflops"] for row in placed))
+    most = max(limits.flops / 1e12, *(row["tflops"] for row in placed))
+    heights = alt.Scale(type="log", domain=[least / 1.5, most * 1.5], nice=False)
+    y = alt.Y("tflops:Q", title="TFLOP/s", scale=heights, axis=alt.Axis(format="~g"))
     chart = alt.layer(*_roof(limits, low, high, x, y), *_dots(placed, colours, x, y))
     contexts = [dot.context for dot in dots if dot.phase == "decode"]
     return Drawing(
@@ -106,7 +109,7 @@ def roof_notes(
     """How to read it, and where decoding turns from memory-bound to compute-bound."""
     flip = linear_flip(model, precision, limits)
     first = f"reading {limits.read / 1e12:.3g} TB/s, {dtype} {limits.flops / 1e12:.3g} TFLOP/s: the ridge is at"
-    notes = [f"{first} {limits.ridge:,.0f} FLOPs per byte; labels are batch × context"]
+    notes = [f"{first} {limits.ridge:,.0f} FLOPs per byte"]
     text = "matrix products of a decode step are compute-bound from batch"
     notes.append(
         f"{text} {flip:,} on" if flip is not None else "matrix products of a decode step never are compute-bound"
@@ -115,7 +118,7 @@ def roof_notes(
         whole = whole_flip(model, precision, limits, context)
         where = f"from batch {whole:,} on" if whole is not None else "at no batch: the KV cache grows with the batch"
         notes.append(f"the whole step at context {context:,}: {where}")
-    return notes
+    return [*notes, "labels are batch × context"]
 
 
 def drawings(model: ModelReport, report: Report) -> list[Drawing]:

@@ -101,7 +101,9 @@ window.redline = window.redline || {};
     if (spec.log) { y0 /= 1.25; y1 *= 1.25; } else {
       if (spec.zero && y0 > 0) y0 = 0;
       if (y0 === y1) { y1 = y0 + (Math.abs(y0) || 1); }
-      y1 += (y1 - y0) * 0.06;
+      var room = (y1 - y0) * 0.06;
+      if (!spec.zero) y0 = y0 < 0 ? y0 - room : Math.max(y0 - room, 0);
+      y1 += room;
       if (spec.most) y1 = spec.most;
     }
     if (x0 === x1) { x0 -= 0.5; x1 += 0.5; }
@@ -134,12 +136,14 @@ window.redline = window.redline || {};
       make("line", {x1: LEFT, x2: right, y1: y, y2: y, "class": "grid"}, svg);
       make("text", {x: LEFT - 7, y: y + 3.5, "text-anchor": "end", "class": "axis"}, svg).textContent = tick(value);
     });
-    var loads = spec.x.log && spec.series.length ? Array.from(new Set([].concat.apply([], spec.series.map(function (s) { return Array.from(s.x); })))) : [];
-    var places = loads.length && loads.length < 9 && spec.series[0].dots ? loads : ticks(d[0], d[1], spec.x.log, Math.max(2, Math.round(width / 85)));
+    var loads = spec.x.loads ? Array.from(new Set([].concat.apply([], spec.series.map(function (s) { return Array.from(s.x); })))) : [];
+    var places = loads.length && loads.length < 9 ? loads : ticks(d[0], d[1], spec.x.log, Math.max(2, Math.round(width / 85)));
+    places.sort(function (a, b) { return a - b; });
     var title = make("text", {x: right, y: height - 7, "text-anchor": "end", "class": "axis"}, svg);
-    title.textContent = spec.x.title;
+    // the highest load stands at the edge, where the unit is too
+    title.textContent = places === loads && loads.length > 1 && !spec.x.log ? tick(places.pop()) + " " + spec.x.title : spec.x.title;
     var last = -99, free = right - (title.getBBox ? title.getBBox().width : 0) - 8;
-    places.sort(function (a, b) { return a - b; }).forEach(function (value) {
+    places.forEach(function (value) {
       var x = self.px(value), text = tick(value), half = 3 * text.length;
       if (x - half < last + 10 || x + half > free) return;
       last = x + half;
@@ -192,8 +196,9 @@ window.redline = window.redline || {};
     if (s.dots && width < 500)
       for (i = 0; i < s.x.length; i++) {
         if (s.y[i] === null || s.x[i] < d[0] || s.x[i] > d[1] || (this.spec.log && s.y[i] <= 0)) continue;
+        if (s.y[i] < d[2] || s.y[i] > d[3]) continue;
         var hollow = s.hollow && s.hollow[i];
-        make("circle", {cx: self.px(s.x[i]), cy: self.py(s.y[i]), r: s.stems || s.x.length > 40 ? 2 : 3.2, fill: hollow ? "var(--card)" : colour, stroke: colour, "stroke-width": hollow ? 1.6 : 0}, parent);
+        make("circle", {cx: self.px(s.x[i]), cy: self.py(s.y[i]), r: s.stems || s.x.length > 40 ? 2 : 3.2, fill: hollow ? "var(--card)" : colour, stroke: colour, "stroke-width": hollow ? 1.6 : 0}, this.svg);
       }
   };
 
