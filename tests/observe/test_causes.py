@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from redline.observe import causes
 from redline.observe.causes import CauseSampler, groups_of, limit_hits, tcp_count, throttled_s
 from redline.observe.reading import Kept
 from redline.sampled import SAMPLED
@@ -72,3 +73,17 @@ def test_both_kinds_of_cgroup(
     cpu, memory = groups_of(7, tmp_path / "cgroup", str(tmp_path / "proc"))
     assert (throttled_s(cpu) if cpu else None) == throttled
     assert (limit_hits(memory) if memory else None) == hits
+
+
+def test_a_quota_that_holds_many_cpus_is_used_up_all_of_the_time_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = iter((0.0, 64.0))
+    monkeypatch.setattr(causes, "groups_of", lambda *_: (tmp_path, None))
+    monkeypatch.setattr(causes, "throttled_s", lambda _: next(told))
+    sampler = CauseSampler([os.getpid()])
+    sampler.read()
+    time.sleep(0.05)
+    found = {one.name: one.value for one in sampler.read()}
+    sampler.close()
+    assert found["cause.throttled_share"] == 1.0

@@ -98,6 +98,20 @@ def test_a_point_without_an_end_counts_as_interrupted(tmp_path: Path) -> None:
     assert not report.models[0].engines[0].points["closed", 2.0][0].complete
 
 
+def test_a_run_that_goes_on_misses_nothing_yet(tmp_path: Path) -> None:
+    path = tmp_path / "r.db"
+    spec = experiment([SLOW], clients=(2,))
+    with Store.open(path) as store:
+        run_id = store.begin_run(spec, {}, [])
+        trial = store.begin_trial(run_id, model="target", spec=spec.engines[0], repeat=0)
+        store.begin_point(trial, spec.load.points[0])
+        store.flush()
+        with Reader.open(path) as reader:
+            report = load_report(reader, [run_id])
+    assert "still going on" in report.banners[0]
+    assert report.missing == ()
+
+
 def test_nothing_measured_at_all(tmp_path: Path) -> None:
     path = tmp_path / "r.db"
     with Store.open(path) as store:

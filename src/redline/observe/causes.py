@@ -88,8 +88,9 @@ class CauseSampler:
         self._waiting(into, self._queue, self._tree, "cause.run_queue_share")
         quota, limit = self._group
         if quota is not None:
-            throttled = throttled_s(quota)
-            into.put("cause.throttled_share", self._rates.per_s("throttled", into.t_ns, throttled))
+            throttled = self._rates.per_s("throttled", into.t_ns, throttled_s(quota))
+            # the kernel adds up the CPUs that the group may not use meanwhile
+            into.put("cause.throttled_share", None if throttled is None else min(throttled, 1.0))
         if limit is not None:
             into.put("cause.memory_limit_hits_per_s", self._rates.per_s("limit", into.t_ns, limit_hits(limit)))
 

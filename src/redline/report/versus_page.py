@@ -11,6 +11,7 @@ _PAGE = """<!doctype html>
 <title>{{ title }}</title><style>
 :root { color-scheme: light dark; font: 15px/1.5 system-ui, sans-serif }
 body { max-width: 72rem; margin: 2rem auto; padding: 0 1rem }
+svg { overflow: visible }
 .wide { overflow-x: auto } table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 th, td { text-align: left; padding: .25rem .8rem .25rem 0; border-bottom: 1px solid #8884; vertical-align: top }
 .note { opacity: .75; margin: .2rem 0 }
