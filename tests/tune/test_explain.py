@@ -23,7 +23,8 @@ from redline.testing.plants import Hogged, Plant, Stopped, calmed
 from redline.tune.events import Events
 
 CORE = min(os.sched_getaffinity(0))
-SECONDS = 10.0
+SECONDS = 15.0
+"""A lag of some buckets between a cause and what is lost makes as many shifts overlap better than none."""
 
 
 class Planting(Events):
