@@ -4,7 +4,9 @@ import concurrent.futures
 import re
 import time
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,9 +14,10 @@ import redline
 from redline.analyse.latency import latencies_of
 from redline.analyse.slo import met
 from redline.clock import now_ns
-from redline.cluster import run_metrics
+from redline.cluster import box_metrics, run_metrics
 from redline.cluster.exporter import Exporter, prometheus
-from redline.errors import EnvironmentFault, PortInUse, UsageError
+from redline.errors import EnvironmentFault, PortInUse, Skipped, UsageError
+from redline.observe.gpu import GpuSampler
 from redline.observe.prometheus import Page, parse
 from redline.observe.sample import Sample
 from redline.spec.load import LoadPoint
@@ -122,6 +125,22 @@ def test_gpus_and_xids(tmp_path: Path) -> None:
     assert reasons["1", "thermal (hardware)"] == reasons["0", "power-cap"] == 1
     assert reasons["0", "idle"] == 0
     assert [one.label("kind") for one in found.series if one.name == "redline_gpu_xid_total"] == ["hardware"]
+
+
+def test_a_driver_that_is_loaded_later_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(box_metrics, "AGAIN_NS", 0)
+    real, tries = GpuSampler.open, []
+
+    def opened(pids: Sequence[int], library: Any = None) -> GpuSampler | Skipped:
+        tries.append(1)
+        return Skipped("no driver yet", "load it") if len(tries) == 1 else real(pids, library)
+
+    monkeypatch.setattr(GpuSampler, "open", opened)
+    collector = box_metrics.GpuCollector(FakeNvml(1))
+    told = [next(iter(collector.collect())).samples[0].value for _ in range(3)]
+    collector.close()
+    assert told == [0, 1, 1]
+    assert len(tries) == 2
 
 
 def test_scrapes_at_the_same_time_count_once(tmp_path: Path) -> None:

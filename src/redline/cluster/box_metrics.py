@@ -18,6 +18,8 @@ from redline.observe.kernel_log import KMSG, KernelLog, Xid
 from redline.observe.sample import Sample
 
 STALE_NS = 5 * 10**9
+AGAIN_NS = 30 * 10**9
+"""After so long a driver that was not there is asked for again: it may be loaded later than the exporter starts."""
 
 
 class GpuCollector:
@@ -26,12 +28,14 @@ class GpuCollector:
     def __init__(self, library: Any = None) -> None:
         self._library = library
         self._sampler: GpuSampler | Skipped | None = None
+        self._again_ns = 0
         self._last: dict[tuple[str, tuple[str, ...]], Sample] = {}
 
     @property
     def skipped(self) -> Skipped | None:
-        if self._sampler is None:
+        if not isinstance(self._sampler, GpuSampler) and now_ns() >= self._again_ns:
             self._sampler = GpuSampler.open((), self._library)
+            self._again_ns = now_ns() + AGAIN_NS
         return self._sampler if isinstance(self._sampler, Skipped) else None
 
     def collect(self) -> Iterator[Metric]:
