@@ -110,6 +110,40 @@ def test_experts_latents_and_active_parameters() -> None:
     assert many.linear.bytes > 6 * one.linear.bytes  # weights read grow with the batch: the experts that it hits
 
 
+@pytest.mark.parametrize(
+    ("config", "parameters", "active"),
+    [
+        (
+            {"model_type": "gpt_oss", "hidden_size": 2880, "num_hidden_layers": 36, "vocab_size": 201088, "head_dim": 64,
+             "num_attention_heads": 64, "num_key_value_heads": 8, "intermediate_size": 2880, "num_local_experts": 128,
+             "num_experts_per_tok": 4},
+            116.8e9, 5.1e9,
+        ),
+        (
+            {"model_type": "llama4_text", "hidden_size": 5120, "num_hidden_layers": 48, "vocab_size": 202048,
+             "head_dim": 128, "num_attention_heads": 40, "num_key_value_heads": 8, "intermediate_size": 8192,
+             "intermediate_size_mlp": 16384, "num_local_experts": 16, "num_experts_per_tok": 1,
+             "interleave_moe_layer_step": 1},
+            107.8e9, 16.1e9,
+        ),
+        (
+            {"model_type": "llama4_text", "hidden_size": 5120, "num_hidden_layers": 48, "vocab_size": 202048,
+             "head_dim": 128, "num_attention_heads": 40, "num_key_value_heads": 8, "intermediate_size": 8192,
+             "intermediate_size_mlp": 16384, "num_local_experts": 128, "num_experts_per_tok": 1,
+             "interleave_moe_layer_step": 2},
+            400.7e9, 16.1e9,
+        ),
+    ],
+    ids=["gpt-oss-120b", "Llama 4 Scout", "Llama 4 Maverick"],
+)  # fmt: skip
+def test_parameters_as_published(config: dict[str, Any], parameters: float, active: float) -> None:
+    """Llama 4's without its vision part; active ones with the head and without the embedding."""
+    found = architecture(config)
+    assert found is not None
+    assert found.parameters == pytest.approx(parameters, rel=0.01)
+    assert found.active_body + found.head_parameters == pytest.approx(active, rel=0.01)
+
+
 def test_a_sliding_window_ends_the_growth() -> None:
     found = architecture(GEMMA_LIKE)
     assert found is not None

@@ -156,11 +156,11 @@ def _architecture(config: Mapping[str, Any]) -> Architecture:
         value_head=int(config.get("v_head_dim") or head) if latent else head,
         attention_parameters=attention,
         dense_layers=_dense_layers(config, layers) if experts else layers,
-        dense_parameters=matrices * hidden * inter,
+        dense_parameters=matrices * hidden * int(config.get("intermediate_size_mlp") or inter),
         experts=experts,
         experts_per_token=int(_first(config, "num_experts_per_tok", "experts_per_token") or 1) if experts else 0,
         expert_parameters=matrices * hidden * width,
-        shared_parameters=_shared(config, hidden, experts, matrices, width) if experts else 0,
+        shared_parameters=hidden * experts + matrices * hidden * _shared_width(config, width) if experts else 0,
         head_parameters=vocab * hidden,
         embedding_parameters=0 if tied else vocab * hidden,
         window=window,
@@ -185,15 +185,15 @@ def _dense_layers(config: Mapping[str, Any], layers: int) -> int:
     """Layers of a model with experts that have none."""
     first = int(config.get("first_k_dense_replace") or 0)
     only = config.get("mlp_only_layers") or []
-    step = int(config.get("decoder_sparse_step") or config.get("moe_layer_freq") or 1)
+    step = int(_first(config, "decoder_sparse_step", "moe_layer_freq", "interleave_moe_layer_step") or 1)
     sparse = [i for i in range(first, layers) if i not in only and (step == 1 or (i + 1) % step == 0)]
     return layers - len(sparse)
 
 
-def _shared(config: Mapping[str, Any], hidden: int, experts: int, matrices: int, width: int) -> int:
-    count = int(config.get("n_shared_experts") or 0)
-    own = int(config.get("shared_expert_intermediate_size") or 0)
-    return hidden * experts + matrices * hidden * (own or count * width)
+def _shared_width(config: Mapping[str, Any], width: int) -> int:
+    """Of the experts that every token passes; Llama 4 has one, which its config.json does not name."""
+    count = int(config.get("n_shared_experts") or str(config.get("model_type")).startswith("llama4"))
+    return int(config.get("shared_expert_intermediate_size") or 0) or count * width
 
 
 def _window(config: Mapping[str, Any], layers: int) -> tuple[int, int]:
