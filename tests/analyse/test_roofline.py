@@ -114,9 +114,9 @@ def test_experts_latents_and_active_parameters() -> None:
     ("config", "parameters", "active"),
     [
         (
-            {"model_type": "gpt_oss", "hidden_size": 2880, "num_hidden_layers": 36, "vocab_size": 201088, "head_dim": 64,
-             "num_attention_heads": 64, "num_key_value_heads": 8, "intermediate_size": 2880, "num_local_experts": 128,
-             "num_experts_per_tok": 4},
+            {"model_type": "gpt_oss", "hidden_size": 2880, "num_hidden_layers": 36, "vocab_size": 201088,
+             "head_dim": 64, "num_attention_heads": 64, "num_key_value_heads": 8, "intermediate_size": 2880,
+             "num_local_experts": 128, "num_experts_per_tok": 4},
             116.8e9, 5.1e9,
         ),
         (

@@ -98,3 +98,14 @@ def test_a_gpu_that_is_lost_is_asked_again() -> None:
 def test_no_gpu_is_skipped() -> None:
     opened = GpuSampler.open([], FakeNvml(start=FakeNvml.NVMLError_LibraryNotFound))
     assert isinstance(opened, Skipped)
+
+
+def test_compute_instances_of_one_mig_instance_are_one_series() -> None:
+    numbers = {"mig0": 1, "mig1": 1, "mig2": 5}
+    samples = read(
+        [], DeviceGetMigMode=lambda handle: (1, 1), DeviceGetMaxMigDeviceCount=lambda handle: 4,
+        DeviceGetMigDeviceHandleByIndex=lambda handle, place: f"mig{place}" if place < 3 else None,
+        DeviceGetGpuInstanceId=lambda handle: numbers[handle],
+    )  # fmt: skip
+    used = [one.labels for one in samples if one.name == "gpu.memory_used_bytes"]
+    assert used == [{"gpu": "0"}, {"gpu": "0", "mig": "1"}, {"gpu": "0", "mig": "5"}]

@@ -12,7 +12,9 @@ from redline.errors import EnvironmentFault, UsageError
 from redline.store.ceilings import ceilings_of
 from redline.tune.ceilings import measured_card, node_ceilings
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
+import torch
+
 from redline.runtime import ceilings_probe  # it imports torch
 
 

@@ -78,14 +78,15 @@ class GpuSampler:
         mode = self._nvml.ask("DeviceGetMigMode", handle)
         if not mode or not mode[0]:
             return []
-        found = []
+        found: dict[int, Device] = {}
         for place in range(self._nvml.ask("DeviceGetMaxMigDeviceCount", handle) or 0):
             instance = self._nvml.ask("DeviceGetMigDeviceHandleByIndex", handle, place)
             number = None if instance is None else self._nvml.ask("DeviceGetGpuInstanceId", instance)
-            if number is not None:
-                ask = Asking(self._nvml.library, f"{who}, MIG instance {number}", self.notes)
-                found.append(Device(instance, {**labels, "mig": str(number)}, ask, parent=handle, instance=number))
-        return found
+            if number is None or number in found:  # compute instances of one GPU instance share its memory and counters
+                continue
+            ask = Asking(self._nvml.library, f"{who}, MIG instance {number}", self.notes)
+            found[number] = Device(instance, {**labels, "mig": str(number)}, ask, parent=handle, instance=number)
+        return list(found.values())
 
     def read(self) -> list[Sample]:
         slow = time.monotonic() >= self._slow_at
