@@ -25,7 +25,8 @@ UDEV_FILE = "/etc/udev/rules.d/90-redline.rules"
 """The files that redline itself writes."""
 
 _FOLDERS = ("/etc", "/run", "/usr/local/lib", "/usr/lib")
-_TAKEN_AGAIN = ("/etc/", "/run/")
+TAKEN_AGAIN = ("/etc/", "/run/")
+"""Where TuneD looks for files of sysctl.d after its profile."""
 _DAEMONS_THAT_WRITE_ALWAYS = {
     "irqbalance": "irqbalance moves it again every ten seconds",
     "power-profiles-daemon": "power-profiles-daemon sets it with every change of profile",
@@ -49,7 +50,7 @@ def overriding(sys: Sys, tunable: Tunable, place: Place, value: str, want: Want)
         if daemon == "tuned" and (found := tuned_value(sys, tunable.persist_key)):
             set_value, path = found
             why = f"TuneD's profile sets {set_value} ({path})"
-            if is_met(set_value, want) or (_taken_again(sys, tunable) and line and line[1].startswith(_TAKEN_AGAIN)):
+            if is_met(set_value, want) or (_taken_again(sys, tunable) and line and line[1].startswith(TAKEN_AGAIN)):
                 continue
             if _taken_again(sys, tunable):
                 return Override(path, f"{why}; a file of sysctl.d has the last word", met)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from redline.node.change import Change, value_of
+from redline.node.daemons import tuned_yields
 from redline.node.export.declared import HEAD, write_unless
+from redline.node.persisted import TAKEN_AGAIN, sysctl_line
 from redline.node.plan import Plan
+from redline.node.sys import Sys
 
 _SYSCTL = "/proc/sys/"
+_MAIN = "reapply_sysctl = 0 in /etc/tuned/tuned-main.conf"
 
 
 def tuned(plan: Plan) -> str:
@@ -18,7 +22,9 @@ def tuned(plan: Plan) -> str:
     arguments = dict.fromkeys(word for change in plan.changes for word in change.arguments)
     sections = {
         "main": ["summary=A box for inference"],
-        "sysctl": sysctl,
+        "sysctl": [f"# files of sysctl.d are taken again after these, and win, unless {_MAIN}", *sysctl]
+        if sysctl
+        else [],
         "sysfs": sysfs,
         "bootloader": [f"cmdline_redline=+{' '.join(arguments)}"] if arguments else [],
     }
@@ -26,6 +32,23 @@ def tuned(plan: Plan) -> str:
     left = [change.path for change in plan.changes if change.kind == "file" and not _is_told_above(change)]
     more = "".join(f"# not a matter of TuneD's: {path}\n" for path in left)
     return f"# {HEAD}\n{text}" + (f"\n{more}" if more else "")
+
+
+def beaten(sys: Sys, plan: Plan) -> list[str]:
+    """Which files of this box would win over the profile that `tuned` makes."""
+    if not tuned_yields(sys):
+        return []
+    winners: dict[str, list[str]] = {}
+    for change in plan.changes:
+        if change.kind == "attribute" and change.path.startswith(_SYSCTL):
+            value, path = sysctl_line(sys, _sysctl(change)) or ("", "")
+            if path.startswith(TAKEN_AGAIN) and value.split() != _value(change).split():
+                winners.setdefault(path, []).append(_sysctl(change))
+    return [
+        f"{path} has the last word on {', '.join(names)}: TuneD takes it again after its profile; "
+        f"{_MAIN}, or take these lines out"
+        for path, names in winners.items()
+    ]
 
 
 def _is_told_above(change: Change) -> bool:
