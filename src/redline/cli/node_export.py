@@ -55,8 +55,7 @@ def command(
     from redline.cli.node_options import planned, tell_unasked
     from redline.cli.show import print_json, stderr
     from redline.node.export.drivers import choose
-    from redline.node.export.forms import driver_notes, export, here, notes, wants_drivers
-    from redline.node.export.system import beaten
+    from redline.node.export.forms import export, remarks, wants_drivers
     from redline.node.snapshot import replayed
 
     if file is not None:
@@ -67,8 +66,7 @@ def command(
         plan = planned(sys, profile, only, skip, no_persist)
         wanted = wants_drivers(sys, form) or bool(component) if drivers is None else drivers
         choice = choose(branch, component or ()) if wanted else None
-        told = [*notes(plan), *(driver_notes(choice, here(sys)) if choice else [])]
-        told += beaten(sys, plan) if form == "tuned" else []
+        told = remarks(sys, plan, form, choice)
     text = export(plan, form, output, choice)
     if as_json:
         print_json({"form": form, "file": str(output) if output else None, "text": text, "notes": told})

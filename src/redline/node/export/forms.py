@@ -13,7 +13,7 @@ from redline.node.export.bash import bash
 from redline.node.export.bootstrap import bootstrap
 from redline.node.export.declared import ansible, cloud_init, compose
 from redline.node.export.drivers import Choice, Release, release_of
-from redline.node.export.system import systemd, tuned
+from redline.node.export.system import beaten, systemd, tuned
 from redline.node.persist.form import HEAD as APPLIED
 from redline.node.plan import Plan
 from redline.node.sys import Sys, text
@@ -55,6 +55,12 @@ def _headed(change: Change) -> Change:
     if change.after is None:
         return change
     return replace(change, after=change.after.replace(APPLIED.encode(), b"# Written by `redline node export`.\n"))
+
+
+def remarks(sys: Sys, plan: Plan, form: str, drivers: Choice | None = None) -> list[str]:
+    """All that a person has to know beside the text."""
+    said = [*notes(plan), *(driver_notes(drivers, here(sys)) if drivers else [])]
+    return said + (beaten(sys, plan) if form == "tuned" else [])
 
 
 def notes(plan: Plan) -> list[str]:
