@@ -41,6 +41,22 @@ def small_checkpoint(folder: Path) -> None:
     LlamaForCausalLM(config).save_pretrained(folder)  # type: ignore[no-untyped-call]
 
 
+def small_config(folder: Path) -> EngineConfig:
+    """Of `small_checkpoint`, made in `folder`; few enough pages and rows that requests wait for them."""
+    small_checkpoint(folder)
+    return EngineConfig(
+        model=folder,
+        dtype="float32",
+        device="cpu",
+        kernels="torch",
+        page_size=8,
+        kv_cache_tokens=400,
+        max_num_seqs=4,
+        max_num_batched_tokens=24,
+        max_model_len=64,
+    )
+
+
 def _cases() -> list[Case]:
     source = random.Random(1)
     ways: tuple[dict[str, object], ...] = (

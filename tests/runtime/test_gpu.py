@@ -16,26 +16,15 @@ from redline.runtime.gpu import GpuRunner, is_device_fault
 from redline.runtime.request import Request, Sampling
 from redline.runtime.sampler import Row, prompt_logprobs, verify
 from redline.runtime.step import Chunk, RunnerBroken, RunnerOutOfMemory, Step
-from tests.runtime.answers import CASES, answers, right_answers, small_checkpoint
+from tests.runtime.answers import CASES, answers, right_answers, small_config
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineConfig]:
     folder = tmp_path_factory.mktemp("model")
-    small_checkpoint(folder)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield EngineConfig(
-        model=folder,
-        dtype="float32",
-        device="cpu",
-        kernels="torch",
-        page_size=8,
-        kv_cache_tokens=400,
-        max_num_seqs=4,
-        max_num_batched_tokens=24,
-        max_model_len=64,
-    )
+    yield small_config(folder)
     torch.set_num_threads(threads)
 
 

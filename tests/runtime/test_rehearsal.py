@@ -7,31 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from redline.runtime.config import EngineConfig
 from redline.runtime.gpu import GpuRunner
 from redline.runtime.kernels.triton import few
 from redline.runtime.rehearsal import rehearse, steps
 from redline.runtime.step import Limits
-from tests.runtime.answers import CASES, answers, right_answers, small_checkpoint
-
-
-def config_of(folder: Path) -> EngineConfig:
-    small_checkpoint(folder)
-    return EngineConfig(
-        model=folder,
-        dtype="float32",
-        device="cpu",
-        kernels="torch",
-        page_size=8,
-        kv_cache_tokens=400,
-        max_num_seqs=4,
-        max_num_batched_tokens=24,
-        max_model_len=64,
-    )
+from tests.runtime.answers import CASES, answers, right_answers, small_config
 
 
 def test_answers_after_it_are_the_right_ones(tmp_path: Path) -> None:
-    config = config_of(tmp_path)
+    config = small_config(tmp_path)
     runner = GpuRunner(config)
     assert rehearse(runner) == ""
     assert all(known.request is None for known in runner.mirror.rows)
@@ -40,7 +24,7 @@ def test_answers_after_it_are_the_right_ones(tmp_path: Path) -> None:
 
 
 def test_what_does_not_fit_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    runner = GpuRunner(config_of(tmp_path))
+    runner = GpuRunner(small_config(tmp_path))
 
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
