@@ -56,7 +56,7 @@ def put_back(sys: Sys, step: Step) -> None:
     """The former state, exactly. SysFault when the box refuses, ApplyFailed when it gives something else."""
     before = step.former
     if step.change.kind == "attribute":
-        before = _without_theirs(sys, step)
+        before = _with_theirs(sys, step)
         _write_all(sys, restoring_writes({path: one.content or b"" for path, one in before.items()}))
         now = images(sys, step.change)
         for path, one in before.items():
@@ -68,14 +68,14 @@ def put_back(sys: Sys, step: Step) -> None:
         _put_file(sys, path, one)
 
 
-def _without_theirs(sys: Sys, step: Step) -> Images:
-    """The former state, but for a value that the kernel reckoned then and that somebody has set since."""
+def _with_theirs(sys: Sys, step: Step) -> Images:
+    """The former state, but for a value that the kernel reckoned then and that somebody, a boot say, has set since: it
+    stays, and the write that makes the kernel reckon anew does not change it."""
     path = RECKONED.get(step.change.path, "")
     if path not in step.former or step.after is None or path not in step.after:
         return step.former
-    if image(sys, path, "attribute").same(step.after[path]):
-        return step.former
-    return {each: one for each, one in step.former.items() if each != path}
+    now = image(sys, path, "attribute")
+    return step.former if now.same(step.after[path]) else {**step.former, path: now}
 
 
 def _write_all(sys: Sys, writes: list[tuple[str, bytes]]) -> None:
