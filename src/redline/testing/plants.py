@@ -25,6 +25,7 @@ from redline.clock import now_ns
 from redline.errors import Skipped
 
 MEMORY_V1 = Path("/sys/fs/cgroup/memory")
+_AUTOGROUP = "/proc/{pid}/autogroup"
 _BUSY = "(while :; do :; done) </dev/null >/dev/null 2>&1 & echo $!"
 
 
@@ -231,15 +232,17 @@ def calmed(pids: Sequence[int], nice: int = -15) -> Callable[[], None]:
 
 
 def _autogroup(pid: int) -> int:
-    """Between sessions the kernel weighs autogroups, not threads: the nice value of a process's own, 0 without them."""
+    """Between sessions the kernel weighs autogroups, not threads: the nice value of a process's own. 0 where there are
+    none, and for a process that is in none: its file is there, and empty."""
     with suppress(OSError, ValueError):
-        return int(Path(f"/proc/{pid}/autogroup").read_text().split()[-1])
+        words = Path(_AUTOGROUP.format(pid=pid)).read_text().split()
+        return int(words[-1]) if words else 0
     return 0
 
 
 def _weigh(pid: int, nice: int, group: int) -> None:
     with suppress(OSError):
-        Path(f"/proc/{pid}/autogroup").write_text(str(group))
+        Path(_AUTOGROUP.format(pid=pid)).write_text(str(group))
     with suppress(OSError), os.scandir(f"/proc/{pid}/task") as threads:
         for thread in threads:
             with suppress(OSError):
