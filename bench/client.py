@@ -1,6 +1,6 @@
 """How good an instrument the load generator is: its CPU per chunk, and its error against a server that knows the truth.
 
-    python bench/client.py --streams 10,100,500,1000 --rounds 3 [--out docs/results/load-client.md]
+    python bench/client.py --streams 10,100,500,1000 --rounds 3 [--interpreted] [--out docs/results/load-client.md]
 
 The paced server keeps the true send time of every chunk and the kernel's arrival stamp of every request. The load
 worker has one core of its own when there are two or more; server and parent share the others. Each stream is stamped
@@ -73,7 +73,9 @@ class Row:
     tier: str
 
 
-def measure(server: PacedServer, loop: str, streams: int, seconds: float, stall_ms: float = 0.0) -> Row:
+def measure(
+    server: PacedServer, loop: str, streams: int, seconds: float, stall_ms: float = 0.0, *, compiled: bool = True
+) -> Row:
     cores = sorted(os.sched_getaffinity(0))
     head = request_head(server.base_url, "/completions", api_key=None, stream=True)
     body = orjson.dumps({"model": "paced", "prompt": "hello", "max_tokens": TOKENS, "stream": True})
@@ -86,6 +88,7 @@ def measure(server: PacedServer, loop: str, streams: int, seconds: float, stall_
         phase = Phase(Arrivals.CLOSED, clients=streams, requests=count, preconnect=True)
     server.truth(clear=True)
     target = replace(resolve(server.base_url), stall_every_ms=500.0 if stall_ms else 0.0, stall_ms=stall_ms)
+    target = replace(target, compiled=compiled)
     with Stamper(target, "auto") as stamper, LoadWorker(stamper.eased(target, closed=loop == "closed")) as worker:
         assert worker.process is not None
         if len(cores) > 1:
@@ -226,6 +229,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=8.0, help="per measurement")
     parser.add_argument("--rounds", type=int, default=3, help="rows are medians over the rounds")
     parser.add_argument("--stall-ms", type=float, default=0.0, help="freeze the client so long every 500 ms")
+    parser.add_argument("--interpreted", action="store_true", help="read by Python, as without a C compiler")
     parser.add_argument("--json", action="store_true", help="every round as JSON")
     parser.add_argument("--out", type=Path, help="also write the table there")
     options = parser.parse_args()
@@ -241,7 +245,11 @@ def main() -> None:
             for streams in (int(item) for item in options.streams.split(",")):
                 rounds = []
                 for _ in range(options.rounds):
-                    rounds.append(measure(server, loop, streams, options.seconds, options.stall_ms))
+                    rounds.append(
+                        measure(
+                            server, loop, streams, options.seconds, options.stall_ms, compiled=not options.interpreted
+                        )
+                    )
                     print(".", end="", flush=True, file=sys.stderr)
                 every += rounds
                 rows.append(median_row(rounds))

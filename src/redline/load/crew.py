@@ -59,6 +59,8 @@ class LoadWorker:
         self.ready = False
         self.open_files = 0
         self.short_slice = False
+        self.interpreted = ""
+        """Why it reads answers in Python; '' when compiled C does."""
         self.process: subprocess.Popen[bytes] | None = None
         self._send(pack_json(Kind.TARGET, asdict(target)))
         if in_thread:
@@ -131,6 +133,7 @@ class LoadWorker:
             elif kind is Kind.READY:
                 about = orjson.loads(payload)
                 self.ready, self.open_files, self.short_slice = True, about["open_files"], about["short_slice"]
+                self.interpreted = about["interpreted"]
             elif kind is Kind.FAULT:
                 raise RedlineError(
                     f"the {self.name} failed", why=orjson.loads(payload)["traceback"], fix="this is a bug: report it"
@@ -200,6 +203,10 @@ class Crew:
     def open_files(self) -> int:
         """Descriptors that all workers together may have."""
         return sum(worker.open_files for worker in self.workers)
+
+    @property
+    def interpreted(self) -> str:
+        return next((worker.interpreted for worker in self.workers if worker.interpreted), "")
 
     @property
     def short_slice(self) -> bool:

@@ -78,6 +78,8 @@ class Target:
     stamps of their own: else answers that are read together share one."""
     linger_most_ns: int = 0
     """Where streams are slow, up to this seldom."""
+    compiled: bool = True
+    """Read by compiled C where there is a compiler; False shows what Python costs."""
     timestamps: bool = True
     """Ask the kernel for receive stamps; False shows what a user-space client would report."""
     stall_every_ms: float = 0.0

@@ -1,7 +1,6 @@
 """The load worker's loop: one epoll set, one timer, any number of connections, and never a blocking call.
 
-Reading a piece costs one recvmsg and three list appends; the kernel's stamp comes with it. Answers are neither parsed
-nor looked at until they are over.
+The kernel's stamp comes with every piece that is read. Answers are neither parsed nor looked at until they are over.
 """
 
 from __future__ import annotations
@@ -31,17 +30,16 @@ from redline.load.frames import (
 from redline.load.health import Health
 from redline.load.idle import IDLE_REUSE_NS, Idle, lead_ns
 from redline.load.lag import plant_stalls
-from redline.load.linger import ROUND_TRIP_NS, Linger
+from redline.load.linger import Linger
 from redline.load.manners import Manners, Pieces
 from redline.load.outbox import Outbox
 from redline.load.phase import PhaseRun
+from redline.load.receive import best
+from redline.load.reception import Reception
 from redline.load.stamps import StampClock
 from redline.load.timer import Agenda
 from redline.load.tls import Tls
 from redline.load.wire import (
-    ANCILLARY_BYTES,
-    LAST_CHUNK,
-    READ_BYTES,
     Connection,
     Framing,
     State,
@@ -51,8 +49,8 @@ from redline.load.wire import (
 )
 
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
-_CHUNKED, _RECEIVING = Framing.CHUNKED, State.RECEIVING  # an enum's members cost a search each time
-_BATCH = 16  # events between two looks at the clock: a fifth of a millisecond of work
+_RECEIVING = State.RECEIVING  # an enum's members cost a search each time
+_ENTRUSTED = 1 << 32  # from here on, it is the poller that tells
 _HOUSEKEEPING_NS = 100_000_000
 _FROZEN_NS = 1_000_000_000
 _RETRY_IDLE_NS = 500_000_000
@@ -76,15 +74,17 @@ class LoadLoop:
         self._on_control = on_control
         self._phase: PhaseRun | None = None
         self._epoll = select.epoll()
+        self._poller, self.interpreted = best(self._epoll, compiled=target.compiled)
         self.agenda = Agenda()
-        self._manners = Manners(self.agenda, self._listen, self._finish)
+        self._manners = Manners(self.agenda, self._listen, self.finish)
         self._conns: dict[int, Connection] = {}
         self._opening = 0
         self._linger = Linger(target)
         self._idle = Idle(self._drop, lambda: self._open(-1, NOBODY, b"", 0))
         self._tls = ssl.create_default_context() if target.tls_name else None
         self._clock = StampClock(target.timestamps)
-        self._health = Health(self.tick, self._clock, outbox, self.agenda)
+        self._reception = Reception(self._clock, self._linger, self._poller, self._manners.slows, self)
+        self._health = Health(self.tick, self._clock, outbox, self.agenda, self._poller.held)
         self._epoll.register(control.fileno(), _IN)
         self._epoll.register(self.agenda.timer.fd, _IN)
         self.agenda.at(now_ns() + _HOUSEKEEPING_NS, self._housekeeping, now_ns() + _HOUSEKEEPING_NS)
@@ -92,21 +92,25 @@ class LoadLoop:
 
     def run(self) -> None:
         """Until the parent is gone (ConnectionResetError or BrokenPipeError)."""
-        poll, conns, finished, linger = self._epoll.poll, self._conns, self._finished, self._linger
+        poller, conns, finished, linger, reception = (
+            self._poller, self._conns, self._finished, self._linger, self._reception,
+        )  # fmt: skip
         control, all_read = self._control.fileno(), True
         while True:
             self.agenda.run_due()
             if all_read and linger.ns and self.active and not finished and not self._opening:
                 self.agenda.rest(linger.ns)
                 self.agenda.run_due()  # what is due leaves before what came meanwhile is read
-            events = poll(0 if finished else None, _BATCH)
-            linger.reads += len(events)
-            all_read = len(events) < _BATCH
+            events = poller.wait(forever=not finished)
+            linger.reads += poller.found
+            all_read = poller.found < poller.batch
             for fd, mask in events:
                 conn = conns.get(fd)
                 if conn is not None:
-                    if conn.state is _RECEIVING and mask & _IN:
-                        self._read(conn)
+                    if mask >= _ENTRUSTED:
+                        reception.told(conn, mask)
+                    elif conn.state is _RECEIVING and mask & _IN:
+                        reception.read(conn)
                     else:
                         self._other(conn, mask)
                 elif fd == control:
@@ -129,7 +133,7 @@ class LoadLoop:
         """Give every descriptor back, except the control socket."""
         for conn in list(self._conns.values()):
             self._drop(conn)
-        for thing in (self._epoll, self.agenda.timer, self._clock, self.outbox):
+        for thing in (self._poller, self.agenda.timer, self._clock, self.outbox):
             thing.close()
 
     def _watch_outbox(self) -> None:
@@ -140,7 +144,7 @@ class LoadLoop:
 
     def _housekeeping(self, due_ns: int) -> None:
         now = now_ns()
-        self._clock.reread()
+        self._reception.reread()
         self.tick.awaits_acks = self._linger.adapt(self._conns.values(), now - due_ns + _HOUSEKEEPING_NS)
         if now - due_ns < _FROZEN_NS:  # a loop that was frozen has bytes to read before it may call anybody silent
             self._sweep(now)
@@ -152,9 +156,10 @@ class LoadLoop:
             if conn.state is State.IDLE:
                 if now - conn.idle_since_ns > IDLE_REUSE_NS:
                     self._drop(conn)
-            elif (end := conn.overdue(now, self.target)) is not None:
+            elif (end := conn.overdue(now, self.target, self._poller.drain)) is not None:
+                self._poller.drain(conn)
                 endless = conn.size > self.target.answer_bytes_max
-                self._finish(conn, end, f"{conn.size >> 20} MB and no end to it" if endless else "")
+                self.finish(conn, end, f"{conn.size >> 20} MB and no end to it" if endless else "")
 
     def start_phase(self, phase: Phase) -> None:
         self._health.start_over()
@@ -176,7 +181,7 @@ class LoadLoop:
     def cut(self) -> None:
         for conn in list(self._conns.values()):
             if conn.state is not State.IDLE:
-                self._finish(conn, End.CANCELLED)
+                self.finish(conn, End.CANCELLED)
 
     def phase_over(self, done: PhaseDone) -> None:
         self._phase = None
@@ -223,7 +228,7 @@ class LoadLoop:
         if code == 0 and index != NOBODY:  # those opened in advance open one another, and would do so ever deeper
             self._connected(conn)
         elif code not in (errno.EINPROGRESS, errno.EALREADY):
-            self._finish(conn, failed_to_connect(code), meaning(code))
+            self.finish(conn, failed_to_connect(code), meaning(code))
 
     def _listen(self, conn: Connection, mask: int) -> None:
         if conn.mask == mask:
@@ -242,16 +247,16 @@ class LoadLoop:
             if mask & _OUT:
                 self._send(conn)
             if mask & _IN and conn.state in (State.SENDING, State.RECEIVING):
-                self._read(conn)  # an answer may come before all of the request is gone
+                self._reception.read(conn)  # an answer may come before all of the request is gone
         elif state is _RECEIVING:
-            self._read(conn)
+            self._reception.read(conn)
         elif state is State.IDLE:
             self._drop(conn)  # closed by the server, or bytes that nobody asked for
 
     def _connected(self, conn: Connection) -> None:
         code = conn.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
-            self._finish(conn, End.CONNECT, meaning(code))
+            self.finish(conn, End.CONNECT, meaning(code))
         elif conn.tls is not None:
             conn.state = State.HANDSHAKE
             self._handshake(conn)
@@ -274,7 +279,7 @@ class LoadLoop:
         except BlockingIOError:
             return
         except OSError as error:  # ssl.SSLError is one
-            self._finish(conn, End.CONNECT, f"TLS handshake: {error}")
+            self.finish(conn, End.CONNECT, f"TLS handshake: {error}")
             return
         self._listen(conn, _IN)
         if done:
@@ -287,72 +292,17 @@ class LoadLoop:
             gone = conn.push()
         except OSError:
             self._listen(conn, _IN)
-            self._read(conn)  # the server may have said why it wants no more of this request
+            self._reception.read(conn)  # the server may have said why it wants no more of this request
             return
         if gone:
             conn.state = State.RECEIVING
             self._manners.sent(conn)
         self._listen(conn, _IN if gone else _IN | _OUT)
 
-    def _read(self, conn: Connection) -> None:
-        try:
-            data, ancillary, _, _ = conn.recvmsg(READ_BYTES, ANCILLARY_BYTES)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self._broken(conn, error)
-            return
-        seen = now_ns()
-        if not data:
-            self._hung_up(conn)
-            return
-        stamp = self._clock.of(ancillary[0][2], conn.sent_ns, seen) if ancillary else seen
-        if stamp == seen:
-            conn.stamp = Stamp.USER
-        if self._linger.ns and conn.seen and stamp - conn.seen[-1] < ROUND_TRIP_NS:
-            self._linger.answers += 1
-        if conn.tls is None:
-            self._take(conn, data, stamp, seen)
-        else:
-            self._take_sealed(conn, conn.tls, data, stamp, seen)
-
-    def _take(self, conn: Connection, data: bytes, stamp: int, seen: int) -> bool:
-        """Keep a piece of an answer; True when the answer is over with it."""
-        conn.size += len(data)
-        conn.data.append(data)
-        conn.stamps.append(stamp)
-        conn.seen.append(seen)
-        if conn.framing is _CHUNKED and len(data) >= 5 and not data.endswith(LAST_CHUNK):
-            return False
-        end = conn.is_over(data)
-        if end is not None:
-            self._finish(conn, end)
-        return end is not None
-
-    def _take_sealed(self, conn: Connection, tls: Tls, data: bytes, stamp: int, seen: int) -> None:
-        try:
-            for plain, received in tls.open(data):
-                conn.wire.append(received - conn.wire_from)
-                conn.received = received
-                if self._take(conn, plain, stamp, seen):
-                    return
-        except ssl.SSLError as error:
-            self._finish(conn, End.RESET, f"TLS: {error}")
-            return
-        if tls.goodbye:
-            conn.keep_alive = False
-            self._hung_up(conn)
-
-    def _hung_up(self, conn: Connection) -> None:
-        """The server closed its side."""
+    def broken(self, conn: Connection, error: OSError) -> None:
+        """The connection is no good any more."""
         if conn.data:
-            self._finish(conn, End.CLOSED)
-        else:
-            self._broken(conn, ConnectionResetError(0, "the server closed the connection before it answered"))
-
-    def _broken(self, conn: Connection, error: OSError) -> None:
-        if conn.data:
-            self._finish(conn, End.RESET, meaning(error.errno) if error.errno else str(error))
+            self.finish(conn, End.RESET, meaning(error.errno) if error.errno else str(error))
             return
         if conn.reused and conn.idle_gap_ns > _RETRY_IDLE_NS:
             # an idle connection that the server gave up at the moment when it was used again: nobody's failure
@@ -361,10 +311,13 @@ class LoadLoop:
             self._open(conn.client, conn.index, conn.whole_request, conn.intended_ns, conn.retried + 1)
             return
         text = error.strerror if not error.errno else f"{meaning(error.errno)} before it answered"
-        self._finish(conn, End.CONNECT, text or str(error))
+        self.finish(conn, End.CONNECT, text or str(error))
 
-    def _finish(self, conn: Connection, end: End, error: str = "") -> None:
+    def finish(self, conn: Connection, end: End, error: str = "") -> None:
+        """Hand over what came, and go on with the next request."""
         now = now_ns()
+        self._poller.drain(conn)
+        self._poller.release(conn)
         if conn.index == NOBODY:  # opened in advance, and it came to nothing; whoever needs one opens its own
             self._idle.open_no_more()
             self._drop(conn)
@@ -397,4 +350,5 @@ class LoadLoop:
             self._opening -= conn.connected_ns == 0
             conn.state = State.DEAD
             del self._conns[conn.fd]
+            self._poller.forget(conn)
             conn.sock.close()

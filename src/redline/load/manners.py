@@ -63,10 +63,14 @@ class Manners:
 
     def keeps(self, conn: Connection) -> bool:
         """Whether the connection may serve another request, now that this one is over."""
-        if conn.index not in self._slow:
+        if not self.slows(conn):
             return True
         conn.recvmsg = conn.sock.recvmsg  # the paced one refers to the connection, and nobody collects cycles here
         return False
+
+    def slows(self, conn: Connection) -> bool:
+        """Whether the answer on this connection is read slowly."""
+        return conn.index in self._slow
 
     def clear(self) -> None:
         self._cancel_after.clear()

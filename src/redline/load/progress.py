@@ -112,6 +112,8 @@ class PointOutcome:
     stamp: str = "kernel"
     stamps: dict[str, Any] = field(default_factory=dict)
     """Who stamped, and what the packet ring did; see `stamping.StampReport`."""
+    interpreted: str = ""
+    """Why the worker reads answers in Python, which takes a third more of its CPU; '' when compiled C does."""
     short_slice: bool = False
     """The kernel gave the worker short time slices (Linux 6.12 and later): it wakes up earlier on a busy box."""
     backlog_max_bytes: int = 0

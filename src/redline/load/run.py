@@ -317,7 +317,7 @@ class _Push:
         outcome, supply, notes = self._outcome, self._supply, self._outcome.notes
         outcome.pieces, outcome.bytes_in = tick.pieces, tick.bytes_in
         outcome.starved, outcome.retried = tick.starved, tick.retried
-        outcome.short_slice = self._worker.short_slice
+        outcome.short_slice, outcome.interpreted = self._worker.short_slice, self._worker.interpreted
         outcome.stamps = self._stamper.report.as_dict()
         outcome.clock_error_ns, outcome.clock_step_ns = tick.clock_error_ns, tick.clock_step_ns
         outcome.backlog_max_bytes, outcome.spilled_bytes = tick.backlog_max, tick.spilled

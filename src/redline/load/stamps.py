@@ -40,8 +40,11 @@ class StampClock:
     def of(self, timespec: bytes, earliest_ns: int, latest_ns: int) -> int:
         """The stamp in monotonic ns, known to lie between the send and the read; `latest_ns` where it does not."""
         seconds, nanos = _unpack(timespec)
-        realtime_ns = seconds * 1_000_000_000 + nanos
-        stamp: int = realtime_ns - self.offset_ns
+        return self.monotonic(seconds * 1_000_000_000 + nanos, earliest_ns, latest_ns)
+
+    def monotonic(self, realtime_ns: int, earliest_ns: int, latest_ns: int) -> int:
+        """The same of a stamp in ns."""
+        stamp = realtime_ns - self.offset_ns
         if earliest_ns <= stamp <= latest_ns:
             return stamp
         self.reread()  # the wall clock was set

@@ -6,10 +6,12 @@ a piece looks like the last one; everything else about the answer is found out l
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import re
 import socket
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
 
@@ -89,6 +91,17 @@ class _Ends:
         self.count += 1
 
 
+class Inbox(ctypes.Structure):
+    """What was read of an answer and not taken yet; `receive.c` fills it. Times are monotonic ns, sizes bytes."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("sent_ns", "last_ns", "count", "size", "unstamped")),
+        *((name, ctypes.c_void_p) for name in ("data", "stamps", "seen", "lengths")),
+        *((name, ctypes.c_int64) for name in ("room", "places")),
+        ("live", ctypes.c_int32),
+    ]
+
+
 class Connection:
     """State of one socket and of the request on it. The loop drives it; nothing in here blocks.
 
@@ -108,6 +121,7 @@ class Connection:
         "head_end",
         "idle_gap_ns",
         "idle_since_ns",
+        "inbox",
         "index",
         "intended_ns",
         "interim",
@@ -144,6 +158,7 @@ class Connection:
         self.state = State.CONNECTING
         self.mask = 0
         self.tls: Tls | None = None
+        self.inbox: Inbox | None = None
         self.reused = False
         self.idle_since_ns = 0
         self.connect_ns = self.connected_ns = 0
@@ -215,17 +230,24 @@ class Connection:
             self.received = self.wire_from = self.tls.received
         return done
 
-    def overdue(self, now_ns: int, target: Target) -> End | None:
-        """Whether this request has to end now: out of time, silent for too long, or over without looking like it."""
-        silent = now_ns - (self.seen[-1] if self.seen else max(self.begun_ns, self.sent_ns))
+    def overdue(self, now_ns: int, target: Target, drain: Callable[[Connection], None]) -> End | None:
+        """Whether this request has to end now: out of time, silent for too long, or over without looking like it.
+
+        `drain` empties the inbox.
+        """
+        size, last_ns, box = self.size, self.seen[-1] if self.seen else max(self.begun_ns, self.sent_ns), self.inbox
+        if box is not None and box.count:
+            size, last_ns = size + box.size, box.last_ns
+        silent = now_ns - last_ns
         if now_ns - self.begun_ns > target.timeout_ns:
             return End.SLOW
         if silent > target.idle_ns:
             return End.IDLE
-        if self.size > target.answer_bytes_max:
+        if size > target.answer_bytes_max:
             return End.BAD
-        if self.framing is Framing.CHUNKED and silent > _SUSPICIOUS_NS and self.fed < len(self.data):
-            return self.ask()  # there may be trailers after the last chunk
+        if self.framing is Framing.CHUNKED and silent > _SUSPICIOUS_NS:
+            drain(self)
+            return self.ask() if self.fed < len(self.data) else None  # there may be trailers after the last chunk
         return None
 
     def judge_head(self) -> End | None:

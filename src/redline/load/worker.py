@@ -43,7 +43,12 @@ class Worker:
         self.loop = LoadLoop(target, self._outbox, control, self._on_control)
         for kind, payload in self._early:
             self._handle(kind, payload)
-        about = {"pid": os.getpid(), "open_files": open_files_limit(), "short_slice": short_slice}
+        about = {
+            "pid": os.getpid(),
+            "open_files": open_files_limit(),
+            "short_slice": short_slice,
+            "interpreted": self.loop.interpreted,
+        }
         self._outbox.put(pack_json(Kind.READY, about))
 
     def _await_target(self) -> Target:

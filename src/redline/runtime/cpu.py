@@ -10,6 +10,7 @@ from typing import cast
 
 import torch
 
+from redline.compiled import NoCompiler
 from redline.errors import Unsupported, UsageError
 from redline.runtime.architecture import read_config
 from redline.runtime.assemble import assemble
@@ -17,7 +18,6 @@ from redline.runtime.batch import Batch
 from redline.runtime.choose_tokens import Chooser
 from redline.runtime.config import EngineConfig
 from redline.runtime.cpu_limits import SMALL_MODEL_BYTES, choose_dtypes, choose_limits, choose_threads
-from redline.runtime.kernels.compiled import NoCompiler
 from redline.runtime.kernels.native import NativePass, Unfit
 from redline.runtime.kernels.torch import TorchKernels
 from redline.runtime.request import Request, Sampling

@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from redline import compiled
+from redline.compiled import NoCompiler
 from redline.runtime.assemble import assemble
 from redline.runtime.batch import Batch
 from redline.runtime.config import EngineConfig
 from redline.runtime.cpu import CpuRunner
-from redline.runtime.kernels import KV, compiled
-from redline.runtime.kernels.compiled import NoCompiler, library
+from redline.runtime.kernels import KV
+from redline.runtime.kernels.compiled import library
 from redline.runtime.kernels.native import PAIRS, NativePass, Unfit
 from redline.runtime.kernels.torch import TorchKernels
 from redline.runtime.model import Model
