@@ -4,6 +4,7 @@ load goes on. Every panel of every dashboard and every term of every alert must 
 from __future__ import annotations
 
 import html
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -154,6 +155,13 @@ def test_a_shot_as_a_picture_says_what_it_is(site: Site, tmp_path: Path) -> None
     for panel in BOARDS["client"].panels:
         assert html.escape(panel.title, quote=False) in drawn
     assert drawn.count('aria-roledescription="line mark"') >= len(list(BOARDS["client"].panels))
+
+
+def test_a_shot_begins_with_the_first_scrape(site: Site, tmp_path: Path) -> None:
+    """Half an hour with data in its last minute alone would be a picture of nothing."""
+    drawn = shot("host", site.server.url, tmp_path / "host.json").file.read_text()
+    [(begin, end)] = set(re.findall(r'"domain":\[(\d{13}\.?\d*),(\d{13}\.?\d*)\]', drawn))
+    assert 0 < float(end) - float(begin) < 1_500_000
 
 
 def test_a_shot_as_png_by_the_command(site: Site, tmp_path: Path) -> None:

@@ -43,7 +43,9 @@ def shot(
     name: Annotated[str, typer.Argument(metavar="DASHBOARD", help="engine, gpu, host or client")],
     prometheus: Annotated[str, typer.Option(help="address of Prometheus")] = "http://127.0.0.1:9090",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="FILE.png, .svg or .json (Vega-Lite)")] = None,
-    minutes: Annotated[float, typer.Option(help="how far back")] = 30.0,
+    minutes: Annotated[
+        float | None, typer.Option(help="how far back; 30 if not given, or from its first scrape on if that is later")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Draw a dashboard's panels from a Prometheus into a picture: redline's own rendering, labelled as that."""

@@ -18,6 +18,7 @@ from redline.report.dashboards.board import Board, Panel
 from redline.report.dashboards.boards import board
 from redline.report.dashboards.picture import Found, Line, draw
 
+MINUTES = 30.0
 POINTS = 240
 """Of a line: about one for two pixels."""
 FORMATS = ("png", "svg", "json")
@@ -55,6 +56,12 @@ class Server:
             raise EnvironmentFault(f"{self.url} is no Prometheus: HTTP {reply.status}", why=reply.error[:200])
         return answer["data"]
 
+    def begins(self, span: tuple[float, float]) -> float:
+        """When the first target was scraped in `span`, to about a hundredth of it; its beginning where none was."""
+        step = f"{max((span[1] - span[0]) / 100, 1.0):.3f}"
+        data = self.ask("query_range", query="up", start=f"{span[0]:.3f}", end=f"{span[1]:.3f}", step=step)
+        return min((float(series["values"][0][0]) for series in data["result"]), default=span[0])
+
     def lines(self, panel: Panel, board_: Board, span: tuple[float, float]) -> list[Line]:
         step = max((span[1] - span[0]) / POINTS, 1.0)
         grid = [span[0] + step * place for place in range(int((span[1] - span[0]) / step) + 1)]
@@ -78,24 +85,27 @@ def _number(text: str) -> float:
 
 
 def shot(
-    name: str, prometheus: str = "http://127.0.0.1:9090", output: Path | None = None, *, minutes: float = 30.0,
-    end: float | None = None,
+    name: str, prometheus: str = "http://127.0.0.1:9090", output: Path | None = None, *,
+    minutes: float | None = None, end: float | None = None,
 ) -> Shot:  # fmt: skip
     """Draws the dashboard into `output` (PNG, SVG, or the Vega-Lite as JSON, by its ending; NAME.png when None).
 
-    `end` in Unix seconds, now when None. EnvironmentFault without the charts extra or without an answer.
+    `end` in Unix seconds, now when None. `minutes` None: 30, or as many as the server has. EnvironmentFault without the
+    charts extra or without an answer.
     """
     found, path = board(name), output or Path(f"redline-{name}.png")
     form = path.suffix.removeprefix(".").lower()
     if form not in FORMATS:
         raise UsageError(f"{path}: a picture is .png, .svg or .json", fix=f"-o {path.stem or name}.png")
-    if not minutes > 0:
+    if minutes is not None and not minutes > 0:
         raise UsageError(f"{minutes:g} minutes are nothing to look at", fix="--minutes 30")
     if urlsplit(prometheus).scheme not in ("http", "https"):
         raise UsageError(f"{prometheus!r} is no address", fix="--prometheus http://127.0.0.1:9090")
     last = time.time() if end is None else end
-    span = (last - minutes * 60, last)
     server, panels = Server(prometheus), list(found.panels)
+    span = (last - (minutes or MINUTES) * 60, last)
+    if minutes is None:
+        span = (server.begins(span), last)
     with ThreadPoolExecutor(4) as several:
         lines: Sequence[list[Line]] = list(several.map(lambda panel: server.lines(panel, found, span), panels))
     data: Found = dict(zip(panels, lines, strict=True))
