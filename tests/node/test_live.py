@@ -79,3 +79,39 @@ def test_a_real_attribute_is_refused_and_set_and_put_back() -> None:
     finally:
         box.set_attribute(path, before)
     assert box.read(path) == before
+
+
+def test_a_file_behind_a_link_is_written_and_the_link_stays(tmp_path: Path) -> None:
+    """As on boxes whose /etc is kept elsewhere: what was a link before must be one after a revert."""
+    (tmp_path / "kept").mkdir()
+    real, link, box = tmp_path / "kept/grub", tmp_path / "grub", LiveSys()
+    real.write_text("before")
+    link.symlink_to("kept/grub")
+    box.put_file(str(link), b"after")
+    assert (link.is_symlink(), real.read_text(), sorted(each.name for each in tmp_path.iterdir())) == (
+        True, "after", ["grub", "kept"],
+    )  # fmt: skip
+    box.remove_file(str(link))
+    assert not real.exists()
+    assert link.is_symlink()
+
+
+def test_a_link_that_masks_a_file_is_not_written_through(tmp_path: Path) -> None:
+    link = tmp_path / "90-redline.conf"
+    link.symlink_to("/dev/null")
+    with pytest.raises(SysFault, match="masks it"):
+        LiveSys().put_file(str(link), b"vm.swappiness = 10\n")
+    assert link.is_symlink()
+    assert Path("/dev/null").is_char_device()
+
+
+def test_a_replaced_file_keeps_its_extended_attributes(tmp_path: Path) -> None:
+    """SELinux keeps a file's label there: a boot loader's file with another one may not be read at all."""
+    file = tmp_path / "grub"
+    file.write_text("before")
+    try:
+        os.setxattr(file, "user.label", b"bootloader_etc_t")
+    except OSError as error:
+        pytest.skip(f"this file system keeps no extended attributes: {error}")
+    LiveSys().put_file(str(file), b"after")
+    assert (file.read_text(), os.getxattr(file, "user.label")) == ("after", b"bootloader_etc_t")

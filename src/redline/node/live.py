@@ -101,17 +101,28 @@ class LiveSys:
 
     def put_file(self, path: str, content: bytes, stat: Stat | None = None) -> None:
         stat = stat or self.stat(path)
-        target = self.at(path)
+        target = self._behind(path)
         beside = target.with_name(f".{target.name}.redline-{os.getpid()}")
         with telling(path):
             _make_folder(target.parent)
             try:
                 self._write_new(beside, content, stat)
+                _copy_attributes(target, beside)
                 beside.replace(target)
             except BaseException:
                 beside.unlink(missing_ok=True)
                 raise
             _sync_folder(target.parent)
+
+    def _behind(self, path: str) -> Path:
+        """The file itself: a link to it stays one. SysFault for a link to a device, such as one that masks a file."""
+        target = self.at(path)
+        if not target.is_symlink():
+            return target
+        target = Path(os.path.realpath(target))
+        if target.exists() and not target.is_file():
+            raise SysFault("unsupported", path, 0, f"it is a link to {target}, which masks it")
+        return target
 
     def _write_new(self, beside: Path, content: bytes, stat: Stat | None) -> None:
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -124,9 +135,10 @@ class LiveSys:
             os.fsync(descriptor)
 
     def remove_file(self, path: str) -> None:
+        target = self._behind(path)
         with telling(path):
-            self.at(path).unlink()
-            _sync_folder(self.at(path).parent)
+            target.unlink()
+            _sync_folder(target.parent)
 
     def remove_folder(self, path: str) -> None:
         try:
@@ -161,6 +173,14 @@ class LiveSys:
 
     def user_is_root(self) -> bool:
         return os.geteuid() == 0
+
+
+def _copy_attributes(source: Path, target: Path) -> None:
+    """Extended attributes: a file that takes another one's place has its SELinux label and its access control list."""
+    with contextlib.suppress(OSError):
+        for name in os.listxattr(source):
+            with contextlib.suppress(OSError):
+                os.setxattr(target, name, os.getxattr(source, name))
 
 
 def _make_folder(folder: Path) -> None:
