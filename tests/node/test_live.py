@@ -97,12 +97,16 @@ def test_a_file_behind_a_link_is_written_and_the_link_stays(tmp_path: Path) -> N
 
 
 def test_a_link_that_masks_a_file_is_not_written_through(tmp_path: Path) -> None:
-    link = tmp_path / "90-redline.conf"
-    link.symlink_to("/dev/null")
-    with pytest.raises(SysFault, match="masks it"):
-        LiveSys().put_file(str(link), b"vm.swappiness = 10\n")
-    assert link.is_symlink()
-    assert Path("/dev/null").is_char_device()
+    """A pipe stands for /dev/null here: what masks a file must neither be replaced nor removed."""
+    pipe, link = tmp_path / "null", tmp_path / "90-redline.conf"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    for path in (link, pipe):
+        with pytest.raises(SysFault, match="masks one"):
+            LiveSys().put_file(str(path), b"vm.swappiness = 10\n")
+        with pytest.raises(SysFault, match="masks one"):
+            LiveSys().remove_file(str(path))
+    assert (link.is_symlink(), pipe.is_fifo()) == (True, True)
 
 
 def test_a_replaced_file_keeps_its_extended_attributes(tmp_path: Path) -> None:

@@ -115,13 +115,13 @@ class LiveSys:
             _sync_folder(target.parent)
 
     def _behind(self, path: str) -> Path:
-        """The file itself: a link to it stays one. SysFault for a link to a device, such as one that masks a file."""
+        """The file itself: a link to it stays one. SysFault for what is no regular file: /dev/null, where a file is
+        masked."""
         target = self.at(path)
-        if not target.is_symlink():
-            return target
-        target = Path(os.path.realpath(target))
+        if target.is_symlink():
+            target = Path(os.path.realpath(target))
         if target.exists() and not target.is_file():
-            raise SysFault("unsupported", path, 0, f"it is a link to {target}, which masks it")
+            raise SysFault("unsupported", path, 0, f"{target} is no regular file: a link to /dev/null masks one")
         return target
 
     def _write_new(self, beside: Path, content: bytes, stat: Stat | None) -> None:

@@ -52,6 +52,17 @@ def test_sysctls_are_kept_once_and_added_to(tmp_path: Path) -> None:
     assert sysctls(box, [setting("vm.swappiness", "5")]).changes == [], "nothing to do twice"
 
 
+def test_a_masked_file_stays_masked(tmp_path: Path) -> None:
+    """What is masked is a link to /dev/null, which must not be replaced by a file of settings."""
+    box = folder_box(tmp_path)
+    for folder in ("etc/sysctl.d", "dev"):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    (tmp_path / "dev/null").touch()
+    (tmp_path / SYSCTL[1:]).symlink_to("/dev/null")
+    changes = sysctls(box, [setting("vm.swappiness", "10")]).changes
+    assert [change.path for change in changes] == ["/etc/sysctl.d/99-zz-redline.conf"]
+
+
 @pytest.mark.parametrize(
     ("theirs", "ours"),
     [

@@ -47,6 +47,7 @@ def _kept_in(
     sys: Sys, names: Sequence[str], settings: Sequence[Setting], line: Line, key_of: Callable[[str], str], wins: Wins
 ) -> tuple[str, list[Change]]:
     """One of redline's files with the settings in it, under a name by which they hold; an older name of it goes."""
+    names = [name for name in names if sys.link(name) != "/dev/null"] or names  # that one is masked
     had = own_file(sys, names)
     new = {key_of(text): text for text in map(line, settings)}
     content = _merged(old_lines(sys, had), new, key_of)
