@@ -42,6 +42,7 @@ class MemoryBox:
         self.refuse: dict[str, str] = {}
         self.commands: dict[tuple[str, ...], Callable[[], int]] = {}
         self.ran: list[tuple[str, ...]] = []
+        self.durable: list[str] = []
         self.step: Callable[[str], None] = lambda _what: None
         self.root = True
 
@@ -117,6 +118,9 @@ class MemoryBox:
 
     def remove_folder(self, path: str) -> None:
         """Folders are the beginnings of names here."""
+
+    def make_durable(self, paths: Sequence[str]) -> None:
+        self.durable += paths
 
     def run(self, argv: Sequence[str], *, timeout_s: float = 30.0, stdin: str = "") -> Ran:
         self.step(f"run {' '.join(argv)}")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
 from pathlib import Path
 
 import pytest
 
+from redline.node import live
 from redline.node.live import LiveSys
 from redline.node.sys import Stat, SysFault
 
@@ -119,3 +121,23 @@ def test_a_replaced_file_keeps_its_extended_attributes(tmp_path: Path) -> None:
         pytest.skip(f"this file system keeps no extended attributes: {error}")
     LiveSys().put_file(str(file), b"after")
     assert (file.read_text(), os.getxattr(file, "user.label")) == ("after", b"bootloader_etc_t")
+
+
+def test_what_a_command_wrote_is_made_durable(tmp_path: Path) -> None:
+    real = tmp_path / "grub.cfg"
+    real.write_text("linux /vmlinuz psi=1\n")
+    (tmp_path / "link").symlink_to(real)
+    LiveSys().make_durable([str(real), str(tmp_path / "link"), str(tmp_path / "not there"), str(tmp_path)])
+    assert real.read_text() == "linux /vmlinuz psi=1\n"
+
+
+def test_a_boot_loaders_file_is_taken_out_of_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GRUB reads the file system as it lies there: only what is under /boot has to wait for that."""
+    asked: list[int] = []
+    monkeypatch.setattr(live, "_READ_AT_BOOT", f"{tmp_path}/boot/")
+    monkeypatch.setattr(fcntl, "ioctl", lambda descriptor, number, argument: asked.append(number))
+    LiveSys().put_file(f"{tmp_path}/etc/one", b"x")
+    assert asked == []
+    LiveSys().put_file(f"{tmp_path}/boot/one", b"x")
+    LiveSys().remove_file(f"{tmp_path}/boot/one")
+    assert asked == [0x4004662B] * 2

@@ -182,9 +182,11 @@ def test_generated_files_that_were_made_anew_are_made_anew_again(tmp_path: Path,
         Change("command", "", None, None, ("x",), argv=("update-grub",), covers=(config,), redo_argv=("update-grub",)),
     ]
     apply(box, changes, tmp_path)
+    assert box.durable == [config], "what a command wrote nobody else would bring to the disk"
     kernels.append("2")
     update_grub()
     revert(box, tmp_path)
+    assert box.durable == [config] * 2
     assert box.files[config][0] == b"linux /vmlinuz-1 quiet\nlinux /vmlinuz-2 quiet\n"
 
 

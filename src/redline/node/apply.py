@@ -227,6 +227,7 @@ def write(sys: Sys, change: Change) -> None:
         ran = sys.run(change.argv, timeout_s=COMMAND_S)
         if ran.rc:
             raise ApplyFailed(f"{change.label} ended with {ran.rc}: {(ran.err or ran.out).strip()[-400:]}")
+        sys.make_durable(change.covers)
         return
     if change.kind == "attribute":
         sys.set_attribute(change.path, change.after or b"\n")

@@ -155,6 +155,9 @@ class FakeSys(LiveSys):
             raise fault(path, errno.EINVAL)
         return short_list(usable)
 
+    def make_durable(self, paths: Sequence[str]) -> None:
+        """A folder loses no power."""
+
     def run(self, argv: Sequence[str], *, timeout_s: float = 30.0, stdin: str = "") -> Ran:
         rc, out = self.box.commands.get(" ".join(argv), (127, ""))
         return Ran(tuple(argv), rc, out, "" if rc != 127 else f"{argv[0]}: command not found")

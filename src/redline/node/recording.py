@@ -97,6 +97,9 @@ class RecordingSys:
     def remove_folder(self, path: str) -> None:
         self.inner.remove_folder(path)
 
+    def make_durable(self, paths: Sequence[str]) -> None:
+        self.inner.make_durable(paths)
+
     def run(self, argv: Sequence[str], *, timeout_s: float = 30.0, stdin: str = "") -> Ran:
         ran = self.inner.run(argv, timeout_s=timeout_s, stdin=stdin)
         self.box.commands[" ".join(argv)] = (ran.rc, ran.out)

@@ -53,6 +53,9 @@ class Remembering:
     def remove_folder(self, path: str) -> None:
         self.inner.remove_folder(path)
 
+    def make_durable(self, paths: Sequence[str]) -> None:
+        self.inner.make_durable(paths)
+
     def run(self, argv: Sequence[str], *, timeout_s: float = 30.0, stdin: str = "") -> Ran:
         ran: Ran = self._once(("run", *argv, stdin), lambda: self.inner.run(argv, timeout_s=timeout_s, stdin=stdin))
         return ran

@@ -87,6 +87,11 @@ class Sys(Protocol):
         """One that is empty; any other stays."""
         ...
 
+    def make_durable(self, paths: Sequence[str]) -> None:
+        """Files that a command wrote: from here on no power cut takes them back, also for a boot loader, which reads
+        a file system without its journal."""
+        ...
+
     def run(self, argv: Sequence[str], *, timeout_s: float = 30.0, stdin: str = "") -> Ran:
         """A command. On a fake box it is looked up in recorded transcripts, or answered with rc 127."""
         ...

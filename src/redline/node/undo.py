@@ -125,12 +125,13 @@ def after_files(sys: Sys, steps: Iterable[Step], remade: Iterable[Step] = ()) ->
     """Runs what makes programs see that files are as before, for the commands among `steps`; those in `remade` have
     their files made anew, because somebody else made them anew since. Gives complaints."""
     complaints = []
-    wanted = [step.change.undo_argv for step in steps] + [step.change.redo_argv for step in remade]
-    for argv in wanted:
+    wanted = [(one.change.undo_argv, one) for one in steps] + [(one.change.redo_argv, one) for one in remade]
+    for argv, step in wanted:
         if not argv:
             continue
         try:
             ran = sys.run(argv, timeout_s=600.0)
+            sys.make_durable(step.change.covers)
         except SysFault as fault:
             complaints.append(str(fault))
         else:
