@@ -1,4 +1,4 @@
-"""The APIs as real vLLM speaks them (the CPU build), on the bundled model."""
+"""The APIs as real vLLM speaks them (the CPU build), on a tiny model that also takes pictures."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from redline.spec.engine import EngineSpec
 from redline.spec.load import LoadPoint, LoadSpec
 from redline.spec.model import ModelSpec
 from redline.spec.workload import LengthSpec, WorkloadSpec
+from tests.load.tiny_vision import tiny_vision
 
 VLLM = Path(os.environ.get("REDLINE_VLLM_PYTHON") or Path(__file__).parents[2] / ".venv-vllm" / "bin" / "python")
 
@@ -32,9 +33,8 @@ pytestmark = [
 
 
 @contextmanager
-def vllm(folder: Path, **flags: str) -> Iterator[Endpoint]:
+def vllm(folder: Path, model: ModelSpec, **flags: str) -> Iterator[Endpoint]:
     spec = EngineSpec(kind="vllm", python=str(VLLM), flags={"enforce-eager": True, **flags})
-    model = ModelSpec(id="bundled:tiny", dtype="bfloat16")
     server = VllmEngine().start(Start(spec, model, folder, 1), lambda said: None)
     try:
         yield server.endpoint
@@ -57,8 +57,11 @@ def all_good(records: list[RequestRecord]) -> list[RequestRecord]:
 
 @pytest.fixture(scope="module")
 def generating(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
-    flags = {"scheduling-policy": "priority", "max-num-seqs": "4"}
-    with vllm(tmp_path_factory.mktemp("vllm"), **flags) as endpoint:
+    """One server for all that generates, text alone and with pictures: vLLM takes most of a minute to start."""
+    folder = tmp_path_factory.mktemp("vllm")
+    flags = {"scheduling-policy": "priority", "max-num-seqs": "4", "max-model-len": "512"}
+    model = ModelSpec(id=str(tiny_vision(folder / "model")), dtype="bfloat16", random_weights=True)
+    with vllm(folder, model, **flags) as endpoint:
         yield endpoint
 
 
@@ -77,6 +80,18 @@ def test_responses(generating: Endpoint, stream: bool) -> None:
         assert record.token_source is TokenSource.USAGE
         assert sum(record.chunk_tokens) == 12
     assert max(len(record.chunk_ns) for record in records) > 1 or not stream
+
+
+def test_a_model_that_sees_is_asked_about_pictures(generating: Endpoint) -> None:
+    """What pictures cost is learnt from its usage, so that prompts are as long as asked with them, too."""
+    asked = work("chat", images_per_request=2, image_width=64, image_height=48)
+    prompts = prompt_source(generating, asked, seed=1, tokenizer_path=None, needed=12)
+    told = next(note for note in prompts.notes if "a picture costs" in note)
+    cost = int(told.split()[3])
+    assert cost >= 5 * 4, told
+    records = all_good(push(generating, asked, 12))
+    assert {(one.prompt_tokens, one.asked_prompt_tokens) for one in records} == {(40 + 2 * cost, 40 + 2 * cost)}
+    assert {one.output_tokens for one in records} == {12}
 
 
 def test_who_has_priority_is_served_first(generating: Endpoint) -> None:
@@ -122,7 +137,7 @@ def test_sharegpt_conversations_are_replayed(generating: Endpoint, tmp_path: Pat
 
 
 def test_embeddings(tmp_path: Path) -> None:
-    with vllm(tmp_path, runner="pooling", convert="embed") as endpoint:
+    with vllm(tmp_path, ModelSpec(id="bundled:tiny", dtype="bfloat16"), runner="pooling", convert="embed") as endpoint:
         both: list[Callable[[], WorkloadSpec]] = [
             lambda: work("embeddings", embedding_batch=3),
             lambda: work("embeddings", embedding_format="base64"),
