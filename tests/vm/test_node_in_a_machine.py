@@ -175,12 +175,14 @@ def test_exported_profile_is_verified_by_tuned(box: Box) -> None:
 
 
 def put_back(box: Box) -> None:
-    """The live values as the machine's own files have them."""
+    """The live values as the machine's own files have them, and whatever else was changed along."""
     for one in SETTINGS:
         if one.path != "/proc/cmdline":
             box.run(f"echo {one.broken} >{one.path}")
-    low = box.former["live"]["/proc/sys/vm/min_free_kbytes"]
-    box.run(f"echo {low} >/proc/sys/vm/min_free_kbytes")
+    now = box.state()["live"]
+    for path, value in box.former["live"].items():
+        if now.get(path) != value:
+            box.call(f"echo '{value}' >{path}")  # what that does not put back is told by whoever compares
 
 
 def test_a_daemon_that_writes_back_is_never_called_right(box: Box) -> None:
