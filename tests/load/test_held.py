@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from redline.errors import SpecError
-from redline.load.frames import Arrivals, End, Outgoing, Phase, Tick
+from redline.load.frames import Arrivals, End, Outgoing, Phase, PhaseDone, Tick
 from redline.load.paced.server import PacedServer
 from redline.load.phase import PhaseRun
 from redline.load.record import RequestRecord, Status
@@ -75,7 +75,23 @@ class Failing:
 
     def cut(self) -> None: ...
 
-    def phase_over(self, done: object) -> None: ...
+    def phase_over(self, done: PhaseDone) -> None: ...
+
+
+class Silent(Failing):
+    """One whose requests are under way until they are told to have ended."""
+
+    def __init__(self, bodies: int) -> None:
+        super().__init__()
+        self.bodies = deque(Outgoing(i, b"") for i in range(bodies))
+        self.done: list[PhaseDone] = []
+
+    def begin(self, client: int, intended_ns: int) -> None:
+        self.bodies.popleft()
+        self.active += 1
+
+    def phase_over(self, done: PhaseDone) -> None:
+        self.done.append(done)
 
 
 def test_requests_held_back_while_connections_fail_do_not_nest() -> None:
@@ -90,6 +106,22 @@ def test_requests_held_back_while_connections_fail_do_not_nest() -> None:
     sender.run.ended(-1, End.COMPLETE, True, 1, 1)
     assert sender.sent == 5_000
     sender.agenda.timer.close()
+
+
+@pytest.mark.parametrize("bodies", [1, 3])
+def test_time_that_is_up_with_requests_held_back_or_unmade_is_what_ended_the_phase(bodies: int) -> None:
+    """All three are due, one leaves; the others wait for it, or for their bodies."""
+    sender = Silent(bodies)
+    most = 1 if bodies == 3 else 0
+    phase = Phase(Arrivals.OPEN, offsets_ns=[1] * 3, requests=3, duration_ns=2, drain_ns=10**18, max_in_flight=most, start_ns=1)
+    sender.run = PhaseRun(phase, sender)
+    sender.run.start()
+    sender.agenda.run_due()
+    sender.active = 0
+    sender.run.ended(-1, End.COMPLETE, True, 1, 1)
+    sender.run.check()
+    sender.agenda.timer.close()
+    assert [(done.sent, done.stopped_by) for done in sender.done] == [(1, "duration")]
 
 
 def test_the_cap_is_dealt_round() -> None:

@@ -159,7 +159,7 @@ class PhaseRun:
     def _time_up(self, _: None) -> None:
         if self._over:
             return
-        if self._issuing and self._left > 0:
+        if self._issuing and (self._left > 0 or self._waiting or self._held):
             self._stopped_by = "duration"
         self._issuing = False
         self.loop.agenda.at(now_ns() + self.phase.drain_ns, self._drained, None)
