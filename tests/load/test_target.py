@@ -22,7 +22,7 @@ def test_sites(url: str, authority: str, path: str) -> None:
     assert (site(url).authority, site(url).path) == (authority, path)
 
 
-@pytest.mark.parametrize("url", ["ftp://h/v1", "h:8000/v1", "http:///v1", "http://h:99999/v1"])
+@pytest.mark.parametrize("url", ["ftp://h/v1", "h:8000/v1", "http:///v1", "http://h:99999/v1", "http://[::1/v1"])
 def test_what_is_no_address(url: str) -> None:
     with pytest.raises(UsageError, match="not a"):
         site(url)
@@ -34,9 +34,10 @@ def test_a_name_resolves_to_an_address_that_answers() -> None:
     assert target.address[0] == "127.0.0.1"  # ::1 may come first, and nobody listens there
 
 
-def test_a_name_that_does_not_resolve() -> None:
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "two..dots", "a" * 64])
+def test_a_name_that_does_not_resolve(host: str) -> None:
     with pytest.raises(EnvironmentFault, match="cannot resolve"):
-        resolve("http://no-such-host.invalid/v1")
+        resolve(f"http://{host}/v1")
 
 
 def test_a_request() -> None:

@@ -28,7 +28,10 @@ class Site:
 
 
 def site(base_url: str) -> Site:
-    parts = urlsplit(base_url)
+    try:
+        parts = urlsplit(base_url)
+    except ValueError as error:
+        raise UsageError(f"not an HTTP address: {base_url}: {error}", fix="http://host:port/v1") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UsageError(f"not an HTTP address: {base_url}", fix="http://host:port/v1")
     tls = parts.scheme == "https"
@@ -44,7 +47,7 @@ def resolve(base_url: str, *, connect_timeout_s: float = 5.0) -> Target:
     place = site(base_url)
     try:
         found = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter for a name that no DNS could hold
         raise EnvironmentFault(f"cannot resolve {place.host}: {error}", fix="check the host name in the URL") from error
     name = place.host if place.tls else ""
     for family, _, _, _, address in found:
