@@ -40,6 +40,11 @@ def test_a_vector_in_either_form(vector: Any) -> None:
     assert record.finished_ns > record.sent_ns
 
 
+def test_usage_that_is_no_object_counts_for_nothing() -> None:
+    record = read([GOOD], usage="none")
+    assert (record.status, record.prompt_tokens) == (Status.OK, 0)
+
+
 @pytest.mark.parametrize(
     ("data", "inputs", "said"),
     [

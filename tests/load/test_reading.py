@@ -218,6 +218,32 @@ def test_not_streamed() -> None:
     assert read(raw(pieces), replace(ASKED, stream=False)).status is Status.EMPTY
 
 
+@pytest.mark.parametrize("usage", [b'"none"', b"[3]", b"3"])
+def test_usage_that_is_no_object_counts_for_nothing(usage: bytes) -> None:
+    odd = b'data: {"choices":[],"usage":%b}\n\n' % usage
+    record = read(answer(*THREE, FINISH, odd, DONE))
+    assert (record.status, record.token_source) == (Status.OK, TokenSource.CHUNKS)
+    body = b'{"choices":[{"text":"a b","finish_reason":"stop"}],"usage":%b}' % usage
+    record = read(whole("200 OK", body), replace(ASKED, stream=False))
+    assert (record.status, record.token_source) == (Status.OK, TokenSource.CHUNKS)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        b'{"message":{"content":[{"type":"text","text":"a"}]}}',
+        b'{"message":{"content":"a","reasoning":{"text":"hm"}}}',
+        b'{"text":["a"]}',
+        b'{"text":"a","logprobs":"many"}',
+        b'{"text":"a","logprobs":{"content":3}}',
+    ],
+)
+def test_a_choice_of_another_shape_is_malformed_and_no_crash(choice: bytes) -> None:
+    record = read(whole("200 OK", b'{"choices":[%b]}' % choice), replace(ASKED, stream=False))
+    assert record.status is Status.MALFORMED
+    assert "no proper choice" in record.error
+
+
 def test_the_api_key_never_shows() -> None:
     body = b'{"error":{"message":"Incorrect API key provided: sk-secret"}}'
     stream = raw([b"HTTP/1.1 401 U\r\nContent-Length: %d\r\n\r\n" % len(body) + body])

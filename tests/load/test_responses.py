@@ -118,6 +118,13 @@ def test_an_answer_in_one_piece() -> None:
     assert (record.status, record.text, record.output_tokens, record.prompt_tokens) == (Status.OK, "hmyes", 2, 4)
 
 
+@pytest.mark.parametrize("content", [3, {"text": "a"}, "a"])
+def test_an_item_whose_content_is_no_list_says_nothing(content: object) -> None:
+    data = json.dumps({"object": "response", "output": [{"type": "message", "content": content}]}).encode()
+    stream = raw([f"HTTP/1.1 200 OK\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data])
+    assert Reader().read(stream, Asked(4, 2, stream=False, api="responses")).status is Status.EMPTY
+
+
 def paced_bytes(pace: Pace, fault: str = "") -> bytes:
     asked = PacedAsked(False, True, 9, 5, False, False, api="responses")
     return b"".join(data for _, data, _ in script(pace, asked, fault)[0])

@@ -101,7 +101,7 @@ def take_event(answer: Answer, data: bytes, name: bytes, at_ns: int) -> str:
     if name == b"error" or found.get("error") or found.get("object") == "error":
         return f"the server sent an error event: {error_text(data)}"
     usage = found.get("usage")
-    so_far = answer.take_usage(usage) if usage else -1
+    so_far = answer.take_usage(usage) if isinstance(usage, dict) else -1
     choices = found.get("choices")
     if not choices:
         return ""
@@ -158,25 +158,29 @@ def read_whole(response: Response, at_ns: int) -> Answer:
     )
     if answer.problem:
         return answer
-    if found.get("usage"):
+    if isinstance(found.get("usage"), dict):
         answer.take_usage(found["usage"])
     try:
-        choice = found["choices"][0]
-        message = choice.get("message")
-        thought = "" if message is None else message.get("reasoning_content") or message.get("reasoning") or ""
-        text = choice.get("text") or "" if message is None else _visible(message)
+        _take_whole(answer, found["choices"][0], at_ns)
     except (KeyError, TypeError, AttributeError, IndexError):
         answer.problem = f"the answer has no proper choice in it: {short(response.body)}"
-        return answer
-    answer.finish_reason = str(choice.get("finish_reason") or "stop")
-    answer.done_ns = at_ns
+    return answer
+
+
+def _take_whole(answer: Answer, choice: dict[str, Any], at_ns: int) -> None:
+    message = choice.get("message")
+    thought = "" if message is None else message.get("reasoning_content") or message.get("reasoning") or ""
+    text = choice.get("text") or "" if message is None else _visible(message)
+    if not isinstance(thought, str) or not isinstance(text, str):
+        raise TypeError(text)
     if choice.get("logprobs"):
         answer.logprobs += _logprobs(choice["logprobs"])
+    answer.finish_reason = str(choice.get("finish_reason") or "stop")
+    answer.done_ns = at_ns
     if thought:
         answer.chunks.append(Chunk(at_ns, thought, reasoning=True))
     if text:
         answer.chunks.append(Chunk(at_ns, text))
-    return answer
 
 
 def json_body(response: Response, what: str, fits: Callable[[dict[str, Any]], object]) -> tuple[dict[str, Any], str]:

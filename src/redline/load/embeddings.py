@@ -22,7 +22,7 @@ def read_embeddings(response: Response, at_ns: int, inputs: int, dimension: int 
     found, answer.problem = json_body(response, "data", _has_data)
     if answer.problem:
         return answer, dimension
-    if found.get("usage"):
+    if isinstance(found.get("usage"), dict):
         answer.take_usage({"completion_tokens": 0, **found["usage"]})
     answer.problem, dimension = _check(found["data"], inputs, dimension)
     if not answer.problem:

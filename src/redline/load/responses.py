@@ -95,7 +95,8 @@ def _texts(output: list[Any]) -> Iterator[tuple[bool, str]]:
             continue
         thought = item.get("type") == "reasoning"
         for key in ("content", "summary"):
-            for part in item.get(key) or ():
+            parts = item.get(key)
+            for part in parts if isinstance(parts, list) else ():
                 text = (part.get("text") or part.get("refusal")) if isinstance(part, dict) else None
                 if isinstance(text, str):
                     yield thought, text
