@@ -96,12 +96,15 @@ def server(certificate: tuple[Path, Path]) -> Iterator[TlsServer]:
     made.close()
 
 
-def collect(target: Target, requests: int) -> list[RawStream]:
+def collect(target: Target, requests: int, lead_ns: int = 0) -> list[RawStream]:
     head = request_head("https://localhost/v1", "/completions", api_key=None, stream=True)
     streams: list[RawStream] = []
     with LoadWorker(target) as worker:
         worker.feed(Outgoing(i, request_bytes(head, f"r-{i}", b"{}")) for i in range(requests))
-        worker.start(Phase(Arrivals.CLOSED, clients=2, requests=requests, preconnect=True))
+        while not worker.ready:
+            worker.hear(1.0)
+        start_ns = time.monotonic_ns() + lead_ns if lead_ns else 0
+        worker.start(Phase(Arrivals.CLOSED, clients=2, requests=requests, preconnect=True, start_ns=start_ns))
         while True:
             for heard in worker.hear(1.0):
                 if isinstance(heard, RawStream):
@@ -195,6 +198,17 @@ def test_records_are_opened_one_by_one_however_they_are_cut(
     found = [piece for part in cut(b"".join(records), marks) for piece in ends.client.open(part)]
     assert [text for text, _ in found] == texts
     assert [at - begin for _, at in found] == list(itertools.accumulate(map(len, records)))
+
+
+def test_a_ticket_does_not_cost_a_connection_that_was_opened_in_advance(
+    server: TlsServer, certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From TLS 1.3 on a server sends session tickets unasked, right behind the handshake."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+    streams = collect(Target(socket.AF_INET, ("127.0.0.1", server.port), "localhost"), 4, 1_000_000_000)
+    assert {raw.head.end for raw in streams} == {End.COMPLETE}
+    assert [raw.head.connect_ns for raw in streams] == [0] * 4
+    assert len(server.threads) == 1 + 2, "the one that accepts, and one per connection"
 
 
 def test_a_certificate_that_nobody_vouches_for(server: TlsServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -250,7 +250,7 @@ class LoadLoop:
                 self._reception.read(conn)  # an answer may come before all of the request is gone
         elif state is _RECEIVING:
             self._reception.read(conn)
-        elif state is State.IDLE:
+        elif state is State.IDLE and not conn.stays_idle():
             self._drop(conn)  # closed by the server, or bytes that nobody asked for
 
     def _connected(self, conn: Connection) -> None:

@@ -230,6 +230,20 @@ class Connection:
             self.received = self.wire_from = self.tls.received
         return done
 
+    def stays_idle(self) -> bool:
+        """Take what came without a request: whether that was TLS's own, such as session tickets (RFC 8446, 4.6.1)."""
+        if self.tls is None:
+            return False
+        try:
+            data = self.sock.recv(READ_BYTES)
+            unasked = any(True for _ in self.tls.open(data))
+        except BlockingIOError:
+            return True
+        except OSError:  # ssl.SSLError is one
+            return False
+        self.received = self.tls.received
+        return bool(data) and not unasked and not self.tls.goodbye
+
     def overdue(self, now_ns: int, target: Target, drain: Callable[[Connection], None]) -> End | None:
         """Whether this request has to end now: out of time, silent for too long, or over without looking like it.
 
