@@ -113,7 +113,9 @@ def test_time_that_is_up_with_requests_held_back_or_unmade_is_what_ended_the_pha
     """All three are due, one leaves; the others wait for it, or for their bodies."""
     sender = Silent(bodies)
     most = 1 if bodies == 3 else 0
-    phase = Phase(Arrivals.OPEN, offsets_ns=[1] * 3, requests=3, duration_ns=2, drain_ns=10**18, max_in_flight=most, start_ns=1)
+    phase = Phase(
+        Arrivals.OPEN, offsets_ns=[1] * 3, requests=3, duration_ns=2, drain_ns=10**18, max_in_flight=most, start_ns=1
+    )
     sender.run = PhaseRun(phase, sender)
     sender.run.start()
     sender.agenda.run_due()
