@@ -1,4 +1,4 @@
-"""Prompts of hub data sets. The datasets package is not among redline's: a stand-in answers as it does."""
+"""Prompts of hub data sets: a stand-in answers as the datasets package does, and last that package itself."""
 
 from __future__ import annotations
 
