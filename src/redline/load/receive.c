@@ -114,7 +114,7 @@ static int64_t stamp_of(struct msghdr *message) {
 
 /* What is to be told of it, -1 for nothing. */
 static int take(struct receiver *r, struct inbox *box, struct told *told) {
-    char control[64];
+    _Alignas(struct cmsghdr) char control[64]; /* cmsg(3): its headers are read in place */
     struct iovec part = {r->buffer, READ_BYTES};
     struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
     message.msg_control = control, message.msg_controllen = sizeof control;
