@@ -49,7 +49,11 @@ def build(source: Path, flags: Sequence[str], folder: Path | None = None) -> cty
 
 
 def cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "redline"
+    """Raises `NoCompiler` for a user without a home."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "redline"
+    except RuntimeError as error:
+        raise NoCompiler("no home directory to keep what is compiled in: set XDG_CACHE_HOME") from error
 
 
 def cpu() -> str:

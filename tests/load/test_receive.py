@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import pwd
 import random
 import select
 import shutil
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from redline.clock import now_ns
+from redline.clock import now_ns, realtime_offset
 from redline.compiled import NoCompiler
 from redline.load import receive
 from redline.load.crew import LoadWorker
@@ -22,7 +23,7 @@ from redline.load.frames import Arrivals, End, Outgoing, Phase, RawStream, Stamp
 from redline.load.receive import Compiled, Interpreted, best, told
 from redline.load.stamps import SO_TIMESTAMPNS
 from redline.load.target import request_bytes, request_head, resolve
-from redline.load.wire import Connection, Framing, State
+from redline.load.wire import ANCILLARY_BYTES, Connection, Framing, State
 from tests.load.scripted import HANG, RESET, ScriptedServer, Step
 from tests.load.streams import OK_HEAD, chunked, cut
 from tests.load.test_crew import hear_until_done
@@ -96,6 +97,10 @@ class Pair:
             self.server, _ = listener.accept()
         self.server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        for _ in range(1000):  # the kernel begins to stamp a little after the first socket asks for it
+            self.server.sendall(b"?")
+            if sock.recvmsg(1, ANCILLARY_BYTES)[1]:
+                break
         sock.setblocking(False)
         self.conn = Connection(sock, 0)
         self.conn.state, self.conn.framing, self.conn.sent_ns = State.RECEIVING, Framing.CHUNKED, now_ns()
@@ -112,7 +117,7 @@ class Pair:
 def pair(built: Path) -> Iterator[tuple[Compiled, Pair]]:
     epoll = select.epoll()
     poller = Compiled(epoll, built)
-    poller.set_offset(time.time_ns() - now_ns())
+    poller.set_offset(realtime_offset().offset_ns)
     made = Pair(poller, epoll)
     yield poller, made
     made.close()
@@ -221,4 +226,20 @@ def test_without_a_compiler_python_reads(monkeypatch: pytest.MonkeyPatch) -> Non
     epoll = select.epoll()
     poller, why = best(epoll)
     assert (type(poller), why) == (Interpreted, "no C compiler")
+    poller.close()
+
+
+def test_a_user_without_a_home_is_read_for_by_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs under a number of no passwd entry: there is no place to keep what is compiled."""
+
+    def nobody(uid: int) -> None:
+        raise KeyError(uid)
+
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(shutil, "which", lambda name: "/bin/sh")
+    poller, why = best(select.epoll())
+    assert type(poller) is Interpreted
+    assert "XDG_CACHE_HOME" in why
     poller.close()
