@@ -52,10 +52,11 @@ def _user(text: str) -> tuple[dict[str, Any], ...]:
 def _text(path: Path, data: bytes) -> list[Item]:
     """One prompt a line; blank lines do not count."""
     try:
-        lines = data.decode("utf-8").splitlines()
+        data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise SpecError("not UTF-8", file=str(path), line=line, fix="convert it, e.g. with iconv") from error
+    lines = (line.decode("utf-8") for line in data.splitlines())  # text's own splitlines knows too many ends of lines
     return [Item(_user(line), line=i) for i, line in enumerate(lines, 1) if line.strip()]
 
 
