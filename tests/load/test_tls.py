@@ -219,7 +219,8 @@ def test_a_certificate_that_nobody_vouches_for(server: TlsServer, monkeypatch: p
     assert all("CERTIFICATE_VERIFY_FAILED" in raw.error for raw in streams)
 
 
-def test_tls_with_a_server_that_speaks_none() -> None:
+@pytest.mark.parametrize("said", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b""])
+def test_tls_with_a_server_that_speaks_none(said: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as plain:
 
         def answer() -> None:
@@ -229,8 +230,8 @@ def test_tls_with_a_server_that_speaks_none() -> None:
                 except OSError:
                     return
                 with sock:
-                    sock.recv(100)
-                    sock.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                    sock.recv(65536)
+                    sock.sendall(said)
 
         thread = threading.Thread(target=answer, daemon=True)
         thread.start()
@@ -238,4 +239,6 @@ def test_tls_with_a_server_that_speaks_none() -> None:
         plain.shutdown(socket.SHUT_RDWR)
         thread.join(5)
     assert {raw.head.end for raw in streams} == {End.CONNECT}
-    assert all("TLS handshake" in raw.error for raw in streams)
+    assert all(raw.error.startswith("TLS handshake: ") for raw in streams)
+    if not said:
+        assert {raw.error for raw in streams} == {"TLS handshake: closed by the server"}

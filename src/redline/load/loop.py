@@ -279,7 +279,7 @@ class LoadLoop:
         except BlockingIOError:
             return
         except OSError as error:  # ssl.SSLError is one
-            self.finish(conn, End.CONNECT, f"TLS handshake: {error}")
+            self.finish(conn, End.CONNECT, f"TLS handshake: {error.strerror or error}")
             return
         self._listen(conn, _IN)
         if done:
