@@ -87,7 +87,7 @@ static int grow(void **what, int64_t bytes) {
 /* 0 when there is no memory. */
 static int has_room(struct inbox *box, int64_t bytes) {
     if (box->size + bytes > box->room) {
-        int64_t room = 2 * (box->size + bytes) + 1024;
+        int64_t room = 2 * (box->size + bytes);
         if (!grow((void **)&box->data, room)) return 0;
         box->room = room;
     }
