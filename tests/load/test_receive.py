@@ -178,6 +178,8 @@ def test_a_stamp_that_cannot_be_is_left_to_python(pair: tuple[Compiled, Pair]) -
     assert before - 1_000_000 < realtime_ns < time.time_ns()
     assert seen <= now_ns()
     assert poller.held() == (0, 0)
+    assert made.conn.inbox is not None
+    assert made.conn.inbox.last_ns == seen, "the next piece is quick, or not, after this one"
 
 
 def test_without_stamps_the_connection_says_so(pair: tuple[Compiled, Pair]) -> None:

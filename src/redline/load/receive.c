@@ -129,7 +129,7 @@ static int take(struct receiver *r, struct inbox *box, struct told *told) {
     int64_t seen = nanoseconds(&now), realtime = stamp_of(&message), stamp = realtime ? realtime - r->offset_ns : seen;
     int wall_clock_was_set = stamp < box->sent_ns || stamp > seen;
     if (wall_clock_was_set || !has_room(box, got)) {
-        r->realtime_ns = realtime, r->seen_ns = seen, r->bytes = got;
+        r->realtime_ns = realtime, r->seen_ns = box->last_ns = seen, r->bytes = got;
         return PIECE;
     }
     memcpy(box->data + box->size, r->buffer, got);
