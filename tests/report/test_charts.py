@@ -43,6 +43,16 @@ def test_all_charts_are_there_and_are_svg(drawn: dict[str, Chart]) -> None:
         assert chart.alt
 
 
+def test_every_chart_is_vega_lite_by_its_schema(drawn: dict[str, Chart], hard_drawn: list[Chart]) -> None:
+    import altair
+    import jsonschema
+
+    schema = jsonschema.Draft7Validator(altair.load_schema())
+    every = {chart.kind: chart for chart in hard_drawn} | drawn
+    assert [chart.kind for chart in every.values() if not schema.is_valid(chart.spec)] == []
+    assert not schema.is_valid({**drawn["throughput"].spec, "padding": "wide"})
+
+
 def test_an_slo_brings_goodput_and_models_prefix_their_charts(hard_drawn: list[Chart]) -> None:
     made = hard_drawn
     assert {chart.name for chart in made if chart.kind == "goodput"} == {"target-goodput", "draft-goodput"}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
 import orjson
+from altair.utils.schemapi import debug_mode
 
 from redline.analyse.comparison import Load
 from redline.report import palette
@@ -35,33 +37,43 @@ class Drawing:
 
     def spec(self) -> dict[str, Any]:
         """Vega-Lite with the title and the look."""
-        titled = self.chart.properties(
-            title=alt.TitleParams(self.title, subtitle=list(self.notes), anchor="start", offset=12),
-            background=palette.BACKGROUND,
-            padding=14,
-        )
-        found: dict[str, Any] = _look(titled).to_dict()
-        return found
+        title = alt.TitleParams(self.title, subtitle=list(self.notes), anchor="start", offset=12)
+        return finished(self.chart, title=title, background=palette.BACKGROUND, padding=14)
 
 
-def _look(chart: Any) -> Any:
+def finished(chart: Any, **properties: Any) -> dict[str, Any]:
+    """Vega-Lite of a whole chart with these properties and the look of all charts."""
+    whole = chart.copy(deep=False)
+    for name, value in {**properties, "config": _look()}.items():
+        setattr(whole, name, value)
+    found: dict[str, Any] = whole.to_dict(validate=False)
+    return found
+
+
+def unchecked() -> AbstractContextManager[None]:
+    """Altair holds every piece of a chart against its schema, at most of the time that a chart takes. Ours say the same
+    words whatever was measured: tests hold them against the schema."""
+    return debug_mode(False)
+
+
+def _look() -> Any:
     quiet = {"labelColor": palette.MUTED, "titleColor": palette.MUTED, "titleFontWeight": "normal"}
-    return (
-        chart.configure(font=FONT)
-        .configure_view(stroke=None)
-        .configure_axis(
+    return alt.Config(
+        font=FONT,
+        view=alt.ViewConfig(stroke=None),
+        axis=alt.AxisConfig(
             gridColor=palette.LINE, domain=False, tickColor=palette.LINE, labelFontSize=11, titleFontSize=11,
             titlePadding=8, labelPadding=6, **quiet,
-        )
-        .configure_title(
+        ),
+        title=alt.TitleConfig(
             color=palette.TEXT, fontSize=14, fontWeight=600, subtitleColor=palette.MUTED, subtitleFontSize=11,
             subtitlePadding=6,
-        )
-        .configure_legend(
+        ),
+        legend=alt.LegendConfig(
             orient="top", title=None, labelColor=palette.TEXT, labelFontSize=12, symbolSize=80, offset=8, padding=0,
             symbolStrokeWidth=2, symbolOpacity=1, labelLimit=220, columnPadding=20,
-        )
-        .configure_header(title=None, labelColor=palette.TEXT, labelFontSize=12, labelFontWeight=600)
+        ),
+        header=alt.HeaderConfig(title=None, labelColor=palette.TEXT, labelFontSize=12, labelFontWeight=600),
     )  # fmt: skip
 
 

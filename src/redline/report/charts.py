@@ -48,13 +48,15 @@ def charts(report: Report) -> list[Chart]:
     """All charts, model by model. EnvironmentFault when the extra is missing."""
     require()
     from redline.report import draw_curves, draw_load, draw_roofline, draw_start, draw_telemetry
+    from redline.report.canvas import unchecked
 
     made = []
-    for model in report.models:
-        prefix = f"{_file_name(model.name)}-" if len(report.models) > 1 else ""
-        for draw in (draw_load, draw_curves, draw_roofline, draw_start, draw_telemetry):
-            for one in draw.drawings(model, report):
-                made.append(Chart(prefix + one.kind, model.name, one.kind, one.title, one.alt, one.spec()))
+    with unchecked():
+        for model in report.models:
+            prefix = f"{_file_name(model.name)}-" if len(report.models) > 1 else ""
+            for draw in (draw_load, draw_curves, draw_roofline, draw_start, draw_telemetry):
+                for one in draw.drawings(model, report):
+                    made.append(Chart(prefix + one.kind, model.name, one.kind, one.title, one.alt, one.spec()))
     return made
 
 

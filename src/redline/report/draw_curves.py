@@ -87,11 +87,10 @@ def _ecdf(model: ModelReport, report: Report, load: Load, metric: str, first: bo
     y = alt.Y(
         "share:Q", title=None, scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%", values=[0, 0.25, 0.5, 0.75, 1])
     )
-    base = alt.Chart(data(rows), title=_panel(load))
-    line = base.mark_line(interpolate="step-after", strokeWidth=2, aria=False).encode(
+    base = alt.Chart(data(rows), title=_panel(load), width=SMALL_WIDTH, height=SMALL_HEIGHT)
+    return base.mark_line(interpolate="step-after", strokeWidth=2, aria=False).encode(
         x=x.x(), y=y, color=colour(report, _measured(model), legend=first)
     )
-    return line.properties(width=SMALL_WIDTH, height=SMALL_HEIGHT)
 
 
 def _panel(load: Load) -> alt.TitleParams:
@@ -139,4 +138,4 @@ def _over_time(model: ModelReport, report: Report, load: Load, draw: Any, first:
         base.transform_filter("datum.mark == 'line'").mark_line(strokeWidth=2, aria=False),
         alt.Chart(data(edges)).mark_rule(strokeDash=[3, 3], strokeWidth=1, aria=False).encode(x=x, color=hue),
     ]
-    return alt.layer(*layers).properties(width=SMALL_WIDTH, height=SMALL_HEIGHT)
+    return alt.layer(*layers, width=SMALL_WIDTH, height=SMALL_HEIGHT)

@@ -143,24 +143,24 @@ def _takeaway(model: ModelComparison, metric: str, unit: str) -> str:
 def _lines(rows: list[Row], model: ModelComparison, report: Report, y: Ruler, levels: bool = False) -> Any:
     shown = _shown(rows)
     x, hue = load_axis([point.load for point in model.points]), colour(report, shown)
-    group = ["engine:N", "level:N"]
+    group = [alt.Detail("engine:N"), alt.Detail("level:N")]
     dash = alt.StrokeDash("level:N", scale=alt.Scale(domain=["p50", "p99"], range=list(palette.DASHES)), legend=None)
     base = alt.Chart(data(row for row in rows if row["value"] is not None)).encode(x=x, color=hue, detail=group)
     line = base.mark_line(strokeWidth=2.2, aria=False).encode(y=y.y(), **({"strokeDash": dash} if levels else {}))
     banded = alt.Chart(data(row for row in rows if row["low"] is not None and row["high"] is not None))
-    band = banded.mark_area(opacity=0.14, aria=False).encode(x=x, y=y.y("low"), y2="high:Q", color=hue, detail=group)
+    band = banded.mark_area(opacity=0.14, aria=False).encode(x=x, y=y.y("low"), y2=alt.Y2("high:Q"), color=hue, detail=group)
     whisker = banded.mark_rule(strokeWidth=1.2, opacity=0.6, aria=False).encode(
-        x=x, y=y.y("low"), y2="high:Q", color=hue, detail=group
+        x=x, y=y.y("low"), y2=alt.Y2("high:Q"), color=hue, detail=group
     )
     points = base.mark_point(size=62, strokeWidth=2, opacity=1).encode(
         y=y.y(),
         shape=shape(report, shown),
         fill=alt.condition("datum.good", hue, alt.value(palette.BACKGROUND)),
-        description="said:N",
+        description=alt.Description("said:N"),
     )
     failed = [row for row in rows if row["bad"]]
     marks = [band, whisker, line, points, *_failures(failed, x, y, hue)]
-    return alt.layer(*marks).properties(width=WIDTH, height=HEIGHT)
+    return alt.layer(*marks, width=WIDTH, height=HEIGHT)
 
 
 def _failures(rows: list[Row], x: Any, y: Ruler, hue: Any) -> list[Any]:
@@ -173,7 +173,7 @@ def _failures(rows: list[Row], x: Any, y: Ruler, hue: Any) -> list[Any]:
         layers.append(crosses.encode(x=x, y=y.y()))
     if endless := [row for row in rows if row["value"] is None]:
         sign = alt.Chart(data(endless)).mark_text(text="∞", fontSize=18, fontWeight="bold", dy=8)
-        layers.append(sign.encode(x=x, y=alt.value(0), color=hue, description="said:N"))
+        layers.append(sign.encode(x=x, y=alt.value(0), color=hue, description=alt.Description("said:N")))
     return layers
 
 
@@ -200,17 +200,17 @@ def _trade_off(model: ModelComparison, report: Report) -> Drawing:
     y = ruler("output tok/s of the server", [row["value"] for row in rows])
     x = ruler("tok/s that a median client sees", [row["user"] for row in rows])
     base = alt.Chart(data(rows)).encode(x=x.x("user"), y=y.y(), color=hue)
-    line = base.mark_line(strokeWidth=2, aria=False).encode(order="load:Q")
+    line = base.mark_line(strokeWidth=2, aria=False).encode(order=alt.Order("load:Q"))
     points = base.mark_point(size=62, strokeWidth=2, opacity=1).encode(
         shape=shape(report, shown),
         fill=alt.condition("datum.good", hue, alt.value(palette.BACKGROUND)),
-        description="said:N",
+        description=alt.Description("said:N"),
     )
     names = base.mark_text(dx=9, dy=-8, align="left", fontSize=11, aria=False).encode(
-        text="text:N", color=alt.value(palette.MUTED)
+        text=alt.Text("text:N"), color=alt.value(palette.MUTED)
     )
     unit = load_unit(point.load for point in model.points)
     notes = (f"up and to the right is better · numbers at the points: {unit}",)
     alt_text = "Output throughput of the server against the tokens per second that a median client sees"
-    chart = alt.layer(line, points, names).properties(width=WIDTH, height=HEIGHT)
+    chart = alt.layer(line, points, names, width=WIDTH, height=HEIGHT)
     return Drawing("trade-off", "Throughput against speed per client", alt_text, chart, notes)
