@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from redline.load.record import RequestRecord, Status
-from redline.store import together
+from redline.store import columns, together
 from redline.store.read import Reader
 from redline.store.requests import Requests
 from redline.store.store import Store
@@ -58,6 +58,19 @@ def test_several_processes_read_what_one_reads(
         monkeypatch.setattr(together, "read_parts", None)  # no way back
         same(reader.requests(point), alone)
     assert len(alone) == 60
+
+
+@pytest.mark.parametrize("sample", [1, 7, 2000])
+def test_what_is_taken_for_usual_changes_nothing(
+    file: Path, point: int, sample: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(columns, "_SAMPLE", sample)
+    with Reader.open(file) as reader:
+        read, records = reader.requests(point), reader.records(point)
+    for name in (*columns.NUMBERS, *columns._KIND):
+        assert getattr(read, name).tolist() == [getattr(one, name) for one in records], name
+    assert read.chunk_ns.tolist() == [at for one in records for at in one.chunk_ns]
+    assert read.chunk_tokens.tolist() == [tokens for one in records for tokens in one.chunk_tokens]
 
 
 def test_a_process_that_fails_costs_no_more_than_time(file: Path, point: int, monkeypatch: pytest.MonkeyPatch) -> None:

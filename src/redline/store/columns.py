@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -24,8 +24,9 @@ NUMBERS = (
     *("shared_stamps", "session", "turn"),
 )
 _NAMES = ("status", "token_source", "finish_reason", "stamp", "request_class")
+_COLUMNS = tuple("request_index" if name == "index" else name for name in NUMBERS)
 _KIND = (*_NAMES, "http_status", "canary", "warmup")
-"""What most requests of a point have in common: read as one value, and as nothing at all where it is the usual one."""
+"""Few values among many requests: read as one, and as nothing at all where it is the usual one."""
 
 FIRST, BEYOND = -(2**63), 2**63 - 1
 
@@ -51,29 +52,68 @@ class Part:
 def read_parts(db: sqlite3.Connection, point_id: int, low: int = FIRST, high: int = BEYOND) -> Iterator[Part]:
     """Requests of a load point whose index is in [low, high), some at a time. All have the same list of `kinds`, which
     grows."""
-    kind = f"json_array({', '.join(_KIND)})"
-    here = "point_id = ? AND request_index >= ? AND request_index < ?"
-    sample = f"SELECT * FROM request WHERE {here} LIMIT {_SAMPLE}"
-    usual = db.execute(
-        f"SELECT {kind} FROM ({sample}) GROUP BY 1 ORDER BY count(*) DESC LIMIT 1", (point_id, low, high)
-    )
-    known = [orjson.loads(row[0]) for row in usual] or [["", "", "", "", "", 0, -1, 0]]
+    here = (point_id, low, high)
+    usual = _Usual(db, here)
+    known = [usual.kind]
     places: dict[str | None, int] = {None: 0}
-    numbers = ", ".join(NUMBERS).replace("index", "request_index", 1)
-    sql = f"""SELECT {numbers}, chunk_ns, chunk_tokens,
-        CASE WHEN {" AND ".join(f"{name} = ?" for name in _KIND)} THEN NULL ELSE {kind} END
-        FROM request WHERE {here} ORDER BY request_index, id"""
-    cursor = db.execute(sql, (*known[0], point_id, low, high))
+    cursor = db.execute(usual.query, (*usual.parameters, *here))
     cursor.row_factory = None
     while rows := cursor.fetchmany(_BATCH):
-        *columns, times, tokens, words = zip(*rows, strict=True)
+        *columns, times, tokens, words, others = zip(*rows, strict=True)
         kinds = [places.setdefault(word, len(places)) for word in words] if any(words) else [0] * len(words)
         known += [orjson.loads(word) for word in list(places)[len(known) :] if word is not None]
         start, chunk_ns = decode_all_times(times)
-        numbered = np.fromiter(chain.from_iterable(columns), np.int64, len(columns) * len(rows)).reshape(
-            len(columns), -1
-        )
-        yield Part(numbered, np.array(kinds), known, np.diff(start), chunk_ns, decode_all_tokens(tokens))
+        numbers = usual.numbers(columns, others)
+        yield Part(numbers, np.array(kinds), known, np.diff(start), chunk_ns, usual.chunk_tokens(tokens))
+
+
+class _Usual:
+    """What most of these requests have in common, judged by the first of them: a value that is as usual is compared
+    inside SQLite, and Python never makes an object of it. Judged wrongly it costs time and nothing else."""
+
+    def __init__(self, db: sqlite3.Connection, here: tuple[int, int, int]) -> None:
+        where = "point_id = ? AND request_index >= ? AND request_index < ?"
+        sample = f"FROM (SELECT * FROM request WHERE {where} LIMIT {_SAMPLE})"
+        often = f"{sample} GROUP BY 1 ORDER BY count(*) DESC LIMIT 1"
+        kind = f"json_array({', '.join(_KIND)})"
+        found = db.execute(f"SELECT {kind} {often}", here).fetchone()
+        self.kind: list[Any] = orjson.loads(found[0]) if found else ["", "", "", "", "", 0, -1, 0]
+        found = db.execute(f"SELECT chunk_tokens {often}", here).fetchone()
+        self._tokens: bytes = found[0] if found else b""
+        ends = ", ".join(f"min({name}), max({name})" for name in _COLUMNS)
+        least, most = (db.execute(f"SELECT {ends} {sample}", here).fetchone()[i::2] for i in (0, 1))
+        alike = np.array([a is not None and a == b for a, b in zip(least, most, strict=True)])
+        self._alike, self._varying = np.flatnonzero(alike), np.flatnonzero(~alike)
+        self._value = [least[place] for place in self._alike]
+        same = [_COLUMNS[place] for place in self._alike]
+        self.query = f"""SELECT {"".join(f"{_COLUMNS[place]}, " for place in self._varying)}
+            chunk_ns, nullif(chunk_tokens, ?), {_unless(_KIND, kind)}, {_unless(same, f"json_array({', '.join(same)})")}
+            FROM request WHERE {where} ORDER BY request_index, id"""
+        self.parameters = (self._tokens, *self.kind, *self._value)
+
+    def numbers(self, columns: list[tuple[int, ...]], others: tuple[str | None, ...]) -> Ints:
+        """[NUMBERS, n] from the columns that vary, and from what a request has in place of the usual."""
+        found = np.empty((len(NUMBERS), len(others)), np.int64)
+        varying = np.fromiter(chain.from_iterable(columns), np.int64, len(columns) * len(others))
+        found[self._varying] = varying.reshape(len(columns), len(others))
+        found[self._alike] = np.array(self._value, np.int64)[:, None]
+        for row, other in enumerate(others):
+            if other is not None:
+                found[self._alike, row] = orjson.loads(other)
+        return found
+
+    def chunk_tokens(self, blobs: tuple[bytes | None, ...]) -> Whole:
+        """Of all requests end to end; None stands for the usual one."""
+        if any(blob is not None for blob in blobs):
+            return decode_all_tokens([self._tokens if blob is None else blob for blob in blobs])
+        return np.tile(decode_all_tokens([self._tokens]), len(blobs))
+
+
+def _unless(names: Sequence[str], otherwise: str) -> str:
+    """NULL where each of these columns has the value that is given for it."""
+    if not names:
+        return "NULL"
+    return f"CASE WHEN {' AND '.join(f'{name} = ?' for name in names)} THEN NULL ELSE {otherwise} END"
 
 
 def joined(parts: Iterable[Part]) -> Part:
