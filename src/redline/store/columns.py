@@ -135,11 +135,11 @@ def joined(parts: Iterable[Part]) -> Part:
 
 def requests_of(part: Part) -> Requests:
     """As `analyse` takes them."""
+    types = {"warmup": np.bool_, **dict.fromkeys(_NAMES, np.str_)}
     shared: dict[str, Any] = {
-        name: np.array([kind[place] for kind in part.kinds], dtype=np.str_ if name in _NAMES else np.int64)[part.kind]
+        name: _of_kinds(np.array([kind[place] for kind in part.kinds], types.get(name, np.int64)), part.kind)
         for place, name in enumerate(_KIND)
     }
-    shared["warmup"] = shared["warmup"].astype(np.bool_)
     return Requests(
         **dict(zip(NUMBERS, part.numbers, strict=True)),
         **shared,
@@ -147,3 +147,9 @@ def requests_of(part: Part) -> Requests:
         chunk_ns=part.chunk_ns,
         chunk_tokens=part.chunk_tokens,
     )
+
+
+def _of_kinds(values: NDArray[Any], kind: Ints) -> NDArray[Any]:
+    """The value of each request; one that all have in common takes no memory for each, and cannot be written to."""
+    alike = len(values) > 0 and bool((values == values[0]).all())
+    return np.broadcast_to(values[0], kind.shape) if alike else values[kind]
