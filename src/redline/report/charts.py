@@ -7,7 +7,8 @@ in `analyse.curves`.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -44,20 +45,40 @@ class Chart:
         return bytes(vl_convert.vegalite_to_png(self.spec, vl_version=vega_lite(), scale=PNG_SCALE))
 
 
-def charts(report: Report) -> list[Chart]:
-    """All charts, model by model. EnvironmentFault when the extra is missing."""
-    require()
-    from redline.report import draw_curves, draw_load, draw_roofline, draw_start, draw_telemetry
-    from redline.report.canvas import unchecked
+def charts(report: Report, svg: bool = False) -> list[Chart]:
+    """All charts, model by model; with `svg` each is drawn while the next ones are described. EnvironmentFault when the
+    extra is missing."""
+    with ThreadPoolExecutor(1, "redline-charts") as renderer:
+        if svg:
+            renderer.submit(_start)
+        require()
+        from redline.report.canvas import unchecked
 
-    made = []
-    with unchecked():
-        for model in report.models:
-            prefix = f"{_file_name(model.name)}-" if len(report.models) > 1 else ""
-            for draw in (draw_load, draw_curves, draw_roofline, draw_start, draw_telemetry):
-                for one in draw.drawings(model, report):
-                    made.append(Chart(prefix + one.kind, model.name, one.kind, one.title, one.alt, one.spec()))
+        made, drawn = [], []
+        with unchecked():
+            for chart in _described(report):
+                made.append(chart)
+                drawn += [renderer.submit(getattr, chart, "svg")] if svg else []
+    for one in drawn:
+        one.result()
     return made
+
+
+def _start() -> None:
+    """The renderer takes a second to start: as long as Altair takes to be imported and to describe the first charts."""
+    import vl_convert
+
+    vl_convert.vegalite_to_svg({"data": {"values": []}, "mark": "point"})
+
+
+def _described(report: Report) -> Iterator[Chart]:
+    from redline.report import draw_curves, draw_load, draw_roofline, draw_start, draw_telemetry
+
+    for model in report.models:
+        prefix = f"{_file_name(model.name)}-" if len(report.models) > 1 else ""
+        for draw in (draw_load, draw_curves, draw_roofline, draw_start, draw_telemetry):
+            for one in draw.drawings(model, report):
+                yield Chart(prefix + one.kind, model.name, one.kind, one.title, one.alt, one.spec())
 
 
 def write_charts(

@@ -148,7 +148,9 @@ def _lines(rows: list[Row], model: ModelComparison, report: Report, y: Ruler, le
     base = alt.Chart(data(row for row in rows if row["value"] is not None)).encode(x=x, color=hue, detail=group)
     line = base.mark_line(strokeWidth=2.2, aria=False).encode(y=y.y(), **({"strokeDash": dash} if levels else {}))
     banded = alt.Chart(data(row for row in rows if row["low"] is not None and row["high"] is not None))
-    band = banded.mark_area(opacity=0.14, aria=False).encode(x=x, y=y.y("low"), y2=alt.Y2("high:Q"), color=hue, detail=group)
+    band = banded.mark_area(opacity=0.14, aria=False).encode(
+        x=x, y=y.y("low"), y2=alt.Y2("high:Q"), color=hue, detail=group
+    )
     whisker = banded.mark_rule(strokeWidth=1.2, opacity=0.6, aria=False).encode(
         x=x, y=y.y("low"), y2=alt.Y2("high:Q"), color=hue, detail=group
     )

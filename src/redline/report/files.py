@@ -24,7 +24,8 @@ def write_files(report: Report, folder: Path, formats: Sequence[str] = ("html", 
     pictured = [form for form in formats if form in ("svg", "png")]
     if len(pictured) == len(formats) and formats:
         require()
-    drawn = charts(report) if available() and {"html", *pictured} & set(formats) else None
+    svg = "html" in formats or "svg" in formats
+    drawn = charts(report, svg) if (svg or pictured) and available() else None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         pictures = write_charts(report, folder / "charts", pictured, drawn) if drawn and pictured else []

@@ -302,7 +302,7 @@ def _place(report: Report, label: str) -> int:
 def _pictures(report: Report, drawn: Sequence[Chart] | None) -> tuple[list[tuple[Chart, Markup]], str]:
     """Charts as inline SVG, and what there is to say about those that are not there."""
     try:
-        made = charts(report) if drawn is None else drawn
+        made = charts(report, svg=True) if drawn is None else drawn
     except EnvironmentFault as fault:
         return [], f"No charts: {fault.why}. {fault.fix} brings them."
     pictures: list[tuple[Chart, Markup]] = []
