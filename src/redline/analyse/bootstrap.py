@@ -13,16 +13,19 @@ from __future__ import annotations
 
 import math
 import zlib
+from functools import cached_property
 
 import numpy as np
 
 from redline.analyse.finding import Interval
 from redline.analyse.gaps import Gaps
 from redline.analyse.percentile import Floats, rank
-from redline.store.requests import Ints
+from redline.store.requests import Ints, Whole
 from redline.units import NS_PER_MS
 
 REPLICATES = 1000
+_BLOCK = 1 << 16
+"""Gaps looked at in one go: what is computed of them stays in the processor's cache."""
 GROUPS = 500
 """Clusters beyond this many are thrown together at random: the interval stays right, the work stays bounded."""
 
@@ -107,19 +110,30 @@ class _ByGroup:
             return np.empty((self._groups, 0))
         # the first and the last value are the extremes: what lies between them and the rest needs no look
         low, high = (int(v) for v in ((values[1], values[-2]) if k > 2 else (values[0], values[-1])))
-        inside = np.flatnonzero((ns > low) & (ns <= high))
+        inside = _places(ns, low, high)
         bucket = np.searchsorted(values, ns[inside])
         counts = np.bincount(self._whose(inside) * k + bucket, minlength=self._groups * k).reshape(self._groups, k)
         found = counts.cumsum(axis=1) + self.sums(self.gaps.below(low))[:, None]
         if k > 2:
-            lowest = np.flatnonzero(ns <= int(values[0]))
-            found[:, 0] = np.bincount(self._whose(lowest), minlength=self._groups)
-            found[:, -1] = self.real
+            found[:, 0], found[:, -1] = self._shortest, self.real
         return np.asarray(found, np.float64)
+
+    @cached_property
+    def _shortest(self) -> Ints:
+        """How many gaps of each group are as short as the shortest of all."""
+        least = int(self.gaps.ns.min())
+        found: Ints = np.bincount(self._whose(_places(self.gaps.ns, least - 1, least)), minlength=self._groups)
+        return found
 
     def _whose(self, places: Ints) -> Ints:
         """The group of the request that each of these gaps belongs to."""
         return self._owner[np.searchsorted(self.gaps.begins, places, "right") - 1]
+
+
+def _places(ns: Whole, above: int, upto: int) -> Ints:
+    """Where the numbers in (above, upto] are."""
+    blocks = ((first, ns[first : first + _BLOCK]) for first in range(0, len(ns), _BLOCK))
+    return np.concatenate([first + np.flatnonzero((some > above) & (some <= upto)) for first, some in blocks])
 
 
 def _cuts(by_group: _ByGroup, sizes: Floats, zeros: Floats, levels: list[float]) -> list[Ints]:

@@ -22,6 +22,8 @@ from redline.units import NS_PER_MS
 
 _BLOCK = 1 << 18
 """Chunks looked at in one go: what is computed of them stays in the processor's cache."""
+_REQUESTS = 1 << 13
+"""Requests whose gaps are looked at in one go, likewise."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,14 @@ class Gaps:
     def below(self, limit_ns: int) -> Ints:
         """How many measured gaps of each request are at or below `limit_ns`."""
         counts = np.zeros(len(self.real), np.int64)
-        some = self.real > 0
-        if some.any():
-            narrow = np.uint8 if int(self.real.max()) <= 255 else np.int64
-            under = (self.ns <= min(limit_ns, np.iinfo(self.ns.dtype).max)).view(np.uint8)
-            counts[some] = np.add.reduceat(under, self.begins[some], dtype=narrow)
+        some = np.flatnonzero(self.real)
+        limit_ns = min(limit_ns, np.iinfo(self.ns.dtype).max)
+        narrow = np.uint8 if len(some) and int(self.real.max()) <= 255 else np.int64
+        for rows in (some[at : at + _REQUESTS] for at in range(0, len(some), _REQUESTS)):
+            begins = self.begins[rows]
+            low, high = int(begins[0]), int(begins[-1] + self.real[rows[-1]])
+            under = (self.ns[low:high] <= limit_ns).view(np.uint8)
+            counts[rows] = np.add.reduceat(under, begins - low, dtype=narrow)
         return counts
 
     def count(self, failures: bool = True) -> int:
@@ -115,10 +120,22 @@ def gaps_of(requests: Requests) -> Gaps:
         carries = tokens > 0
         chunks = np.bincount(np.repeat(np.arange(len(requests)), chunks)[carries], minlength=len(requests))
         at = at[carries]
-    blocks = [_narrow(np.maximum(steps, 0)) for steps in steps_between(at, chunks)]
     real = np.maximum(chunks - 1, 0)
     got = requests.delivered
-    return Gaps(np.concatenate(blocks or [np.empty(0, np.uint32)]), real, got - chunks, _owed(requests, got))
+    return Gaps(_measured(at, chunks, int(real.sum())), real, got - chunks, _owed(requests, got))
+
+
+def _measured(at_ns: Ints, chunks: Ints, total: int) -> Whole:
+    """All steps, none below 0; half the size where none is longer than 4.29 s, which is faster to look through."""
+    found: Whole = np.empty(total, np.uint32)
+    place = 0
+    for steps in steps_between(at_ns, chunks):
+        np.maximum(steps, 0, out=steps)
+        if len(steps) and int(steps.max()) > np.iinfo(found.dtype).max:
+            found = found.astype(np.int64)
+        found[place : place + len(steps)] = steps
+        place += len(steps)
+    return found
 
 
 def steps_between(at_ns: Ints, chunks: Ints) -> Iterator[Ints]:
@@ -147,11 +164,6 @@ def tokens_per_chunk(requests: Requests) -> dict[int, int]:
         sizes = np.flatnonzero(every)
         counts = np.asarray(every)[sizes] if len(sizes) else sizes
     return {int(size): int(count) for size, count in zip(sizes, counts, strict=True)}
-
-
-def _narrow(steps: Ints) -> Whole:
-    """Half the size where no gap is longer than 4.29 s, which is faster to look through."""
-    return steps.astype(np.uint32) if len(steps) == 0 or int(steps.max()) <= np.iinfo(np.uint32).max else steps
 
 
 def _whole(limit_ms: float) -> int:
