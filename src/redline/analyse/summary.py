@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -104,19 +105,19 @@ def summarise_point(
     exact_output: bool = True,
     promises: Mapping[str, Promise] | None = None,
     latencies: Latencies | None = None,
+    window: SteadyWindow | None = None,
     intervals: bool = True,
 ) -> PointSummary:
     """`window_hint` is when the warm-up was over and when the point ended; `asked` the load point's kind and value;
     `exact_output` whether every answer was to be exactly as long as asked; `promises` what each class of a mixed
     workload is promised: a request is good by the terms of its class. The same input gives the same output.
 
-    `latencies` are those of the same requests, when at hand. Without `intervals` nothing is bootstrapped: the same
-    values and the same verdict, at a fraction of the time.
+    `latencies` and `window` (by `window_of`) are those of the same requests, when at hand. Without `intervals` nothing
+    is bootstrapped: the same values and the same verdict, at a fraction of the time.
     """
-    measured_from, ended = window_hint
+    ended = window_hint[1]
     latencies = latencies or latencies_of(requests)
-    unsteady = asked is not None and asked[0] in UNSTEADY
-    window = (whole_window if unsteady else find_window)(requests, measured_from, ended)
+    window = window or window_of(requests, window_hint, asked)
     book = _Book(seed, run_id, intervals)
     _latencies(book, latencies)
     _gaps(book, latencies.gaps)
@@ -130,13 +131,19 @@ def summarise_point(
     case = Case(
         requests, latencies, window, ended, outcome, in_flight, book.findings["sent_per_s"].value, asked, exact_output
     )
-    measured = requests.pick(~requests.warmup)
-    finished = requests.pick(latencies.row[~latencies.failed])
+    verdict = judge(case)
+    sent = ~requests.warmup & (requests.sent_ns > 0)
     return PointSummary(
-        book.findings, _counts(requests, latencies), tokens_per_chunk(finished), _tally(finished.token_source),
-        _tally(measured.stamp[measured.sent_ns > 0]), window, judge(case), _notes(outcome), book.draws,
+        book.findings, _counts(requests, latencies), _chunks_of(requests, latencies), _tally(case.good.token_source),
+        _tally(requests.stamp[sent]), window, verdict, _notes(outcome), book.draws,
         class_summaries(requests, window, promises or {}, seed=seed, run_id=run_id),
     )  # fmt: skip
+
+
+def window_of(requests: Requests, hint: tuple[int, int], asked: tuple[str, float] | None) -> SteadyWindow:
+    """The window that the rates of a load point are taken in; `hint` and `asked` as in `summarise_point`."""
+    unsteady = asked is not None and asked[0] in UNSTEADY
+    return (whole_window if unsteady else find_window)(requests, *hint)
 
 
 def _latencies(book: _Book, latencies: Latencies) -> None:
@@ -159,17 +166,16 @@ def _latencies(book: _Book, latencies: Latencies) -> None:
 
 def _gaps(book: _Book, gaps: Gaps) -> None:
     good = gaps.of_good() if gaps.missing.any() else gaps
-    clusters, values, draws = _gap_percentiles(book, gaps)
-    for name, value, drawn in zip(LEVELS, values, draws, strict=True):
-        book.write(
-            f"itl_ms.{name}", value, "itl_ms@1", partial(_as_is, drawn), note=_doubt(clusters, 0.5), of=len(gaps)
-        )
-    if good is not gaps:
-        clusters, values, draws = _gap_percentiles(book, good)
-    for name, value, drawn in zip(LEVELS, values, draws, strict=True):
-        book.write(
-            f"itl_ms.ok.{name}", value, "itl_ms@1", partial(_as_is, drawn), note=_doubt(clusters, 0.5), of=len(good)
-        )
+    with ThreadPoolExecutor(1, "redline-gaps") as beside:  # numpy leaves the interpreter to others while it computes
+        apart = None if good is gaps else beside.submit(_gap_percentiles, book, good)
+        every = _gap_percentiles(book, gaps)
+    for prefix, of, (clusters, values, draws) in (
+        ("itl_ms", gaps, every), ("itl_ms.ok", good, apart.result() if apart else every),
+    ):  # fmt: skip
+        for name, value, drawn in zip(LEVELS, values, draws, strict=True):
+            book.write(
+                f"{prefix}.{name}", value, "itl_ms@1", partial(_as_is, drawn), note=_doubt(clusters, 0.5), of=len(of)
+            )
     book.write("itl_ms.ok.mean", good.mean(), "itl_ms@1")
 
 
@@ -223,6 +229,15 @@ def _counts(requests: Requests, latencies: Latencies) -> dict[str, int]:
         "warmup": int(requests.warmup.sum()),
         **_tally(requests.status[measured]),
     }
+
+
+def _chunks_of(requests: Requests, latencies: Latencies) -> dict[int, int]:
+    """Chunks of the counted requests that succeeded, by their tokens: of all less those of the others, who are few."""
+    others = np.ones(len(requests), np.bool_)
+    others[latencies.row[~latencies.failed]] = False
+    less = tokens_per_chunk(requests.pick(others))
+    left = ((size, count - less.get(size, 0)) for size, count in tokens_per_chunk(requests).items())
+    return {size: count for size, count in left if count}
 
 
 def _tally(column: Names) -> dict[str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from typing import Any
 
@@ -14,7 +15,7 @@ from redline.analyse.comparison import EngineResult, Load, compare_engines
 from redline.analyse.curves import distributions, timeline
 from redline.analyse.finding import Verdict
 from redline.analyse.latency import latencies_of
-from redline.analyse.summary import summarise_point
+from redline.analyse.summary import summarise_point, window_of
 from redline.report.model import EngineReport, Measured, ModelReport, Report, RunInfo, Start, load_label
 from redline.report.proof import is_proof
 from redline.report.sections import sections
@@ -138,22 +139,29 @@ def _counting(trials: list[tuple[RunRow, TrialRow]], row: RunRow, trial: TrialRo
 
 def _measured(reader: Reader, row: RunRow, trial: TrialRow, point: PointRow) -> Measured:
     requests = reader.requests(point.id)
-    latencies = latencies_of(requests)
+    hint, asked = (point.measured_from_ns, point.ended_ns), (point.kind, point.value)
+    window = window_of(requests, hint, asked)
     slo = row.experiment.get("slo") or {}
-    summary = summarise_point(
-        requests,
-        window_hint=(point.measured_from_ns, point.ended_ns),
-        slo=_terms(row),
-        attainment=float(slo.get("attainment", 0.95)),
-        outcome={**point.outcome, "stopped_by": _stopped_by(point)},
-        # the same for every reader of the same point
-        seed=_seed(row) * 1_000_003 + point.id,
-        run_id=row.id,
-        asked=(point.kind, point.value),
-        exact_output=exact_output(row.experiment),
-        promises=class_promises(row.experiment),
-        latencies=latencies,
-    )
+    # numpy leaves the interpreter to others while it computes
+    with ThreadPoolExecutor(1, "redline-curves") as beside:
+        over_time = beside.submit(timeline, requests, window, *hint)
+        latencies = latencies_of(requests)
+        spread = beside.submit(distributions, requests, latencies)
+        summary = summarise_point(
+            requests,
+            window_hint=hint,
+            slo=_terms(row),
+            attainment=float(slo.get("attainment", 0.95)),
+            outcome={**point.outcome, "stopped_by": _stopped_by(point)},
+            # the same for every reader of the same point
+            seed=_seed(row) * 1_000_003 + point.id,
+            run_id=row.id,
+            asked=asked,
+            exact_output=exact_output(row.experiment),
+            promises=class_promises(row.experiment),
+            latencies=latencies,
+            window=window,
+        )
     return Measured(
         run_id=row.id,
         trial_id=trial.id,
@@ -163,10 +171,10 @@ def _measured(reader: Reader, row: RunRow, trial: TrialRow, point: PointRow) -> 
         stopped_by=_stopped_by(point),
         summary=summary,
         outcome=point.outcome,
-        distributions=distributions(requests, latencies),
-        timeline=timeline(requests, summary.window, point.measured_from_ns, point.ended_ns),
+        distributions=spread.result(),
+        timeline=over_time.result(),
         errors=tuple(reader.errors(point.id)[:5]),
-        panels=panels(reader, row.id, trial.id, point.measured_from_ns, point.ended_ns),
+        panels=panels(reader, row.id, trial.id, *hint),
     )
 
 
