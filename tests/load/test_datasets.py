@@ -54,7 +54,7 @@ def test_sharegpt_begins_with_the_first_question(tmp_path: Path) -> None:
 
 
 def test_only_the_end_of_a_line_ends_a_prompt(tmp_path: Path) -> None:
-    """Unicode has more characters that may break a line: U+2028 stands in texts from the web, form feeds in listings."""
+    """Unicode has more characters that may break a line: U+2028 stands in texts of the web, form feeds in listings."""
     file = tmp_path / "prompts.txt"
     file.write_bytes("one\u2028and\x0cthe same\r\n\ntwo\u0085".encode())
     assert [(item.text, item.line) for item in read_items("text", file)] == [

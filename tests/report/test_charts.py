@@ -45,7 +45,7 @@ def test_all_charts_are_there_and_are_svg(drawn: dict[str, Chart]) -> None:
 
 def test_every_chart_is_vega_lite_by_its_schema(drawn: dict[str, Chart], hard_drawn: list[Chart]) -> None:
     import altair
-    import jsonschema
+    import jsonschema  # type: ignore[import-untyped]
 
     schema = jsonschema.Draft7Validator(altair.load_schema())
     every = {chart.kind: chart for chart in hard_drawn} | drawn

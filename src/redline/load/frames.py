@@ -111,8 +111,8 @@ class Phase:
     drain_ns: int = 0
     ramp_ns: int = 0
     start_ns: int = 0
-    """Absolute (monotonic), so that several workers begin at one instant; 0: at once, or when all should be connected
-   ."""
+    """Absolute (monotonic), so that several workers begin at one instant; 0: at once, or when all should have their
+    connections."""
     first_client: int = 0
     client_step: int = 1
     """closed: this worker's clients are the first, first + step, … of all; only their place in the ramp differs."""

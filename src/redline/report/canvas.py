@@ -57,7 +57,7 @@ def unchecked() -> AbstractContextManager[None]:
 
 
 def _look() -> Any:
-    quiet = {"labelColor": palette.MUTED, "titleColor": palette.MUTED, "titleFontWeight": "normal"}
+    quiet: dict[str, Any] = {"labelColor": palette.MUTED, "titleColor": palette.MUTED, "titleFontWeight": "normal"}
     return alt.Config(
         font=FONT,
         view=alt.ViewConfig(stroke=None),
