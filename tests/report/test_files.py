@@ -35,7 +35,7 @@ def test_no_format_writes_nothing(plain: Report, tmp_path: Path) -> None:
 def test_without_the_extra_page_and_text_do_without(
     plain: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def none(report: Report) -> list[Chart]:
+    def none(report: Report, svg: bool = False) -> list[Chart]:
         fault()
         return []
 

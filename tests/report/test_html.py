@@ -88,7 +88,7 @@ def test_every_chart_is_inline_and_follows_the_theme(page: str, drawn: list[Char
 def test_without_the_charts_extra_there_are_tables_and_the_way_to_get_charts(
     plain: Report, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def missing(report: Report) -> list[Chart]:
+    def missing(report: Report, svg: bool = False) -> list[Chart]:
         raise EnvironmentFault("no charts", why="altair is not installed", fix="pip install 'redline[charts]'")
 
     monkeypatch.setattr(html, "charts", missing)
