@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 
 from redline.load.paced.pace import FAULTS, Faults, Pace, ToyTokenizer
-from redline.load.paced.server import PacedServer
+from redline.load.paced.server import PacedServer, main
 
 
 def post(server: PacedServer, path: str, body: dict[str, object]) -> bytes:
@@ -127,3 +127,23 @@ def test_it_ends_with_the_block_that_started_it() -> None:
     assert process.poll() is not None
     assert not server.alive
     server.stop()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--fault", "reset:x"], "KIND:SHARE"),
+        (["--fault", "rest:0.1"], "unknown fault"),
+        (["--framing", "foo"], "invalid choice"),
+        (["--usage", "foo"], "invalid choice"),
+        (["--chunk-mix", "1,x"], "such as 1,3,5"),
+        (["--chunk-mix", "1,0"], "such as 1,3,5"),
+    ],
+)
+def test_wrong_options_end_in_words(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("redline.load.paced.server.PacedLoop", None)  # it must not come so far
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert said in f"{caught.value}{capsys.readouterr().err}"

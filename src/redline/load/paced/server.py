@@ -20,6 +20,7 @@ import sys
 import urllib.request
 from dataclasses import asdict, fields
 from types import TracebackType
+from typing import get_args, get_type_hints
 
 from redline.engines.endpoint import Dialect, Endpoint
 from redline.errors import EnvironmentFault
@@ -123,7 +124,13 @@ def _pace_from(arguments: argparse.Namespace) -> Pace:
         kind, _, share = item.partition(":")
         if kind not in FAULTS:
             raise SystemExit(f"unknown fault {kind!r}; one of {', '.join(FAULTS)}")
-        faults[kind] = float(share or 1)
+        try:
+            faults[kind] = float(share or 1)
+        except ValueError:
+            raise SystemExit(f"--fault {item}: KIND:SHARE, such as reset:0.1") from None
+    sizes = arguments.chunk_mix.split(",") if arguments.chunk_mix else []
+    if not all(size.isdecimal() and int(size) for size in sizes):
+        raise SystemExit(f"--chunk-mix {arguments.chunk_mix}: tokens of one chunk after the other, such as 1,3,5")
     return Pace(**values, faults=faults)
 
 
@@ -133,11 +140,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--port", type=int, default=0, help="0 picks a free port")
     parser.add_argument("--pace", default="", help="- reads every option as one JSON line from stdin")
     parser.add_argument("--fault", action="append", default=[], help=f"KIND:SHARE, may repeat; {', '.join(FAULTS)}")
+    hints = get_type_hints(Pace)
     for option in fields(Pace):
         if option.name != "faults":
             default = option.default
             kind = (lambda text: text not in ("0", "false", "no")) if isinstance(default, bool) else type(default)
-            parser.add_argument("--" + option.name.replace("_", "-"), type=kind, default=default)
+            choices = get_args(hints[option.name]) or None
+            parser.add_argument("--" + option.name.replace("_", "-"), type=kind, default=default, choices=choices)
     arguments = parser.parse_args(argv)
     open_files_limit()
     loop = PacedLoop(_pace_from(arguments), arguments.port)
