@@ -70,8 +70,10 @@ import importlib.metadata, importlib.util, json, sys
 def version(name):
     try:
         return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown" if importlib.util.find_spec(name) else ""
+    except importlib.metadata.PackageNotFoundError:  # perhaps a source tree on PYTHONPATH, which can be asked
+        if not importlib.util.find_spec(name):
+            return ""
+        return getattr(importlib.import_module(name), "__version__", "unknown")
 print(json.dumps({name: version(name) for name in sys.argv[1:]}))
 """
 

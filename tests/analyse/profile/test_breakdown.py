@@ -9,7 +9,7 @@ from redline.analyse.profile import spans as spans_module
 from redline.analyse.profile.breakdown import analyse_trace
 from redline.analyse.profile.classes import CLASSES
 from redline.analyse.profile.nesting import flat
-from redline.analyse.profile.spans import ANNOTATION, COPY, GPU_ANNOTATION, KERNEL, LAUNCH, OP, covered, gaps
+from redline.analyse.profile.spans import ANNOTATION, COPY, GPU_ANNOTATION, KERNEL, LAUNCH, OP, covered, gaps, in_turn
 from redline.analyse.profile.steps import parse, steps
 from tests.analyse.profile.gpu import Event, spans
 
@@ -48,6 +48,26 @@ def test_streams_that_overlap_are_counted_once(seen_from_the_device: bool) -> No
     assert found.us_per_token == pytest.approx(100 / 8)
     assert found.attention == pytest.approx({"FlashAttention 2": 20})
     assert found.steps == 6  # the first and the last are left out
+
+
+def test_a_kernel_that_waits_for_the_one_before_it_takes_nothing_from_it() -> None:
+    """Programmatic dependent launch: each kernel of a stream is on the device before its predecessor has ended."""
+    events = []
+    for number in range(8):
+        at = number * 100.0
+        events += [
+            (LAUNCH, "cudaGraphLaunch", at - 30, 5, 2, number + 1),
+            (GPU_ANNOTATION, STEP, at, 90, 3, 0),
+            (KERNEL, ATTENTION, at, 20, 0, number + 1),
+            (KERNEL, GEMM, at + 2, 58, 0, number + 1),
+            (KERNEL, ATTENTION, at + 5, 85, 0, number + 1),
+        ]
+    found = analyse_trace(spans(events)).phase("decode")
+    assert found is not None
+    assert found.by_class == pytest.approx({"attention": 50, "matrix product": 40})
+    assert found.attention == pytest.approx({"FlashAttention 2": 50})
+    assert {one.full: one.us for one in found.top} == pytest.approx({ATTENTION: 50, GEMM: 40})
+    assert (found.busy_us, found.gap_us, found.hidden_us) == pytest.approx((90, 10, 0))
 
 
 def test_top_kernels() -> None:
@@ -97,6 +117,14 @@ def test_a_trace_without_steps_counts_as_one() -> None:
     assert whole is not None
     assert (whole.step_us, whole.busy_us, whole.gap_us) == (30, 20, 10)
     assert "no step is annotated" in found.notes[0]
+
+
+def test_launches_without_a_kernel_are_no_work_of_a_cpu() -> None:
+    """It happens to torch's profiler on a GPU now and then."""
+    events = [event for step in range(8) for event in decode_step(step * 100.0, step + 1) if event[0] != KERNEL]
+    found = analyse_trace(spans([*events, (OP, "aten::mm", 5.0, 20.0, 2, 0)]))
+    assert found.phases == ()
+    assert "the profiler recorded none" in found.notes[0]
 
 
 def test_an_empty_trace() -> None:
@@ -169,6 +197,20 @@ def test_against_counting_every_microsecond(intervals: list[tuple[int, int, int]
     assert found.hidden == length.sum() - found.busy
     first, last = intervals[0][0], max(at + took for at, took, _ in intervals)
     assert gaps(start, length).sum() == owner[first:last].count(-1)
+
+
+@given(Intervals)
+def test_kernels_in_turn_against_counting_every_microsecond(intervals: list[tuple[int, int, int]]) -> None:
+    """An instant belongs to the kernel of its stream that came first; the third column is the stream."""
+    intervals.sort(key=lambda one: one[0])
+    start, length, track = (np.array(column) for column in zip(*intervals, strict=True))
+    owned = [0] * len(intervals)
+    for stream in set(track.tolist()):
+        for tick in range(240):
+            running = [i for i, (at, took, mine) in enumerate(intervals) if mine == stream and at <= tick < at + took]
+            if running:
+                owned[running[0]] += 1
+    assert in_turn(start, length, track)[1].tolist() == owned
 
 
 @given(Intervals, st.integers(1, 7))

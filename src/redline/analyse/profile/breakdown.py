@@ -10,17 +10,19 @@ import numpy as np
 
 from redline.analyse.profile.classes import CLASSES, backend_of, class_of, short_name
 from redline.analyse.profile.nesting import flat
-from redline.analyse.profile.spans import ANNOTATION, COPY, KERNEL, OP, Covered, Spans, covered, gaps
+from redline.analyse.profile.spans import ANNOTATION, COPY, KERNEL, LAUNCH, OP, Covered, Spans, covered, gaps, in_turn
 from redline.analyse.profile.steps import PHASES, Step, steps
 
 TOP = 20
+UNSEEN = "kernels were launched, but the profiler recorded none: nothing can be said of the device; record it once more"
 OWN_RANGES = "redline::"
 """Ranges of the runtime that stand for work which torch does not see: its pass compiled for the CPU."""
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """One kernel or operator: µs and calls per step. On a CPU the time is its own, without the operators inside it."""
+    """One kernel or operator: µs and calls per step. The time is its own: without the operators inside it on a CPU,
+    without waiting for the kernel before it on a GPU."""
 
     name: str
     full: str
@@ -34,7 +36,8 @@ class Breakdown:
     """Means over the steps of one phase, in µs per step.
 
     `busy_us` is time in which at least one kernel ran (CPU: in which the engine's thread was inside an operator);
-    `by_class` adds up to it. `gap_us` is the rest of the step. `hidden_us` ran under something else and is in neither.
+    `by_class` adds up to it. `gap_us` is the rest of the step. `hidden_us` ran under something else and is in neither,
+    and a kernel that waits for the one before it in its stream does not run.
     """
 
     phase: str
@@ -90,7 +93,9 @@ class Analysed:
 def analyse_trace(spans: Spans, *, skip_first: int = 1) -> Analysed:
     """Every phase that occurs. The first `skip_first` decode steps are left out where there are more than three times
     as many: the profiler is still starting. Without annotated steps, all of the work counts as one step of phase
-    `whole`."""
+    `whole`. A trace with launches and no kernel has no phases: what its operators took is the host's time alone."""
+    if (spans.kind == LAUNCH).any() and not spans.on_device:
+        return Analysed((), (UNSEEN,), spans, ())
     found, notes = steps(spans), []
     if not found:
         whole = _whole(spans)
@@ -130,8 +135,12 @@ class _Work:
         self.device = spans.on_device
         self.events = spans.of(KERNEL, COPY) if self.device else _operators(spans, found)
         self.outermost = np.ones(len(self.events), bool)
+        self.own = self.events.length
+        """µs of each event that are its own: on a device, not those in which it waits for the one before it."""
         if self.device:
-            self.start, self.length, self.kind = self.events.start, self.events.length, self.events.classes()
+            start, self.own = in_turn(self.events.start, self.events.length, self.events.track)
+            order = np.argsort(start, kind="stable")
+            self.start, self.length, self.kind = start[order], self.own[order], self.events.classes()[order]
             return
         parts = []
         own = self.events.classes()
@@ -234,9 +243,9 @@ def _top(work: _Work, places: Any, count: int) -> tuple[Kernel, ...]:
 
 
 def _own_time(work: _Work, places: Any) -> Any:
-    """Length of each event less that of the operators directly inside it."""
+    """Of each event: on a device without its waiting, on a CPU less that of the operators directly inside it."""
     events = work.events
-    own = events.length[places].astype(float)
+    own = work.own[places].astype(float)
     if work.device:
         return own
     stacks: dict[int, list[tuple[float, int]]] = {}
@@ -261,7 +270,6 @@ def _attention(work: _Work, places: Any, count: int) -> dict[str, float]:
         start, track = float(events.start[place]), int(events.track[place])
         if not backend or (not work.device and start < until.get(track, -np.inf)):
             continue
-        length = float(events.length[place])
-        until[track] = start + length
-        found[backend] = found.get(backend, 0.0) + length / count
+        until[track] = start + float(events.length[place])
+        found[backend] = found.get(backend, 0.0) + float(work.own[place]) / count
     return dict(sorted(found.items(), key=lambda pair: -pair[1]))

@@ -68,6 +68,18 @@ class Covered:
     hidden: float
 
 
+def in_turn(start: Any, length: Any, track: Any) -> tuple[Any, Any]:
+    """Start and length of each interval (sorted by start) less the time in which an earlier one of its track still
+    runs. Kernels of one stream overlap where a successor is launched before its predecessor has ended (programmatic
+    dependent launch): until then it sits on the device and waits, and the time is its predecessor's."""
+    start, end = np.array(start, float), np.array(start, float) + length
+    for one in np.unique(track):
+        mine = np.flatnonzero(track == one)
+        before = np.maximum.accumulate(end[mine])[:-1]
+        start[mine[1:]] = np.maximum(start[mine[1:]], before)
+    return start, np.maximum(end - start, 0.0)
+
+
 def covered(start: Any, length: Any, kind: Any) -> Covered:
     """Union of intervals sorted by start. An instant at which several run belongs to the class that comes first in
     CLASSES."""
