@@ -2,15 +2,16 @@
 
     python bench/profile_again.py FOLDER [FOLDER ...] --out FOLDER
 
-Each FOLDER is what `redline profile --output` or bench/profile_engines.py wrote, of one model on one card. Where a kernel
-spends its time is taken from the traces anew; what was measured without the profiler (step times, KV memory, ceilings)
-stays as it was. A trace that was not kept keeps its old reading, which is named.
+Each FOLDER is what `redline profile --output` or bench/profile_engines.py wrote, of one model on one card. Where
+kernels spend their time is taken from the traces anew; what was measured without the profiler (step times, KV memory,
+ceilings) stays as it was. A trace that was not kept keeps its old reading, which is named.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -66,6 +67,8 @@ def read_again(one: PhaseProfile, folder: Path) -> tuple[PhaseProfile, Reading |
     reading = profile_trace(path)
     part = reading.analysed and (reading.analysed.phase(one.phase) or reading.analysed.phase("whole"))
     kept = tuple(note for note in one.notes if note not in reading.notes)
+    if part and (pieces := [found[1] for note in kept if (found := re.match(r"one prefill.* took (\d+) steps", note))]):
+        part = part.added_up(float(pieces[0]))
     host = one.host_ms if part else None
     return replace(one, breakdown=part, host_ms=host, notes=(*kept, *reading.notes)), reading
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,9 @@ from redline.report.model import ModelReport, Report
 from redline.store.ceilings import Ceilings
 
 STEPS = 60
+HEIGHT = 280
+LETTER_PX, LINE_PX = 6.0, 13.0
+"""Of a label."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +55,14 @@ def roofline(
     most = max(limits.flops / 1e12, *(row["tflops"] for row in placed))
     heights = alt.Scale(type="log", domain=[least / 1.5, most * 1.5], nice=False)
     y = alt.Y("tflops:Q", title="TFLOP/s", scale=heights, axis=alt.Axis(format="~g"))
+    _name(placed, WIDTH / math.log10(high / low), HEIGHT / math.log10(most / least * 2.25))
     chart = alt.layer(*_roof(limits, low, high, x, y), *_dots(placed, colours, x, y))
     contexts = [dot.context for dot in dots if dot.phase == "decode"]
     return Drawing(
         "roofline",
         f"Roofline of {ceilings.card}",
         f"FLOP/s reached over FLOPs per byte, under the roof of {ceilings.card}",
-        chart.properties(width=WIDTH, height=280),
+        chart.properties(width=WIDTH, height=HEIGHT),
         tuple(roof_notes(model, precision, limits, found[1], contexts)),
     )
 
@@ -89,6 +94,19 @@ def _dots(placed: Sequence[dict[str, Any]], colours: Mapping[str, str], x: Any, 
     return [marks, names]
 
 
+def _name(placed: Sequence[dict[str, Any]], across: float, up: float) -> None:
+    """Takes the labels away that would lie over another: of dots close together the highest keeps its own. `across` and
+    `up`: pixels of a decade."""
+    kept: list[tuple[float, float, float]] = []
+    for row in sorted(placed, key=lambda row: -row["tflops"]):
+        x, y = across * math.log10(row["intensity"]), up * math.log10(row["tflops"])
+        wide = LETTER_PX * len(row["text"])
+        if any(x < other + width and other < x + wide and abs(y - above) < LINE_PX for other, above, width in kept):
+            row["text"] = ""
+        else:
+            kept.append((x, y, wide))
+
+
 def _row(dot: Dot, model: Architecture, precision: Precision) -> dict[str, Any] | None:
     cost = (decode if dot.phase == "decode" else prefill)(model, precision, dot.batch, dot.context)
     if not dot.step_s > 0 or not cost.flops:
@@ -118,7 +136,7 @@ def roof_notes(
         whole = whole_flip(model, precision, limits, context)
         where = f"from batch {whole:,} on" if whole is not None else "at no batch: the KV cache grows with the batch"
         notes.append(f"the whole step at context {context:,}: {where}")
-    return [*notes, "labels are batch × context"]
+    return [*notes, "labels are batch × context; of dots close together one has a label"]
 
 
 def drawings(model: ModelReport, report: Report) -> list[Drawing]:

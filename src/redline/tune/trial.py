@@ -14,6 +14,7 @@ from redline.analyse.finding import Verdict
 from redline.analyse.summary import PointSummary
 from redline.engines.engine import Server, Start
 from redline.errors import EngineDied, EngineError, EnvironmentFault, RedlineError
+from redline.load.canary import Canaries
 from redline.load.giving_up import gone
 from redline.load.measured import level_twin
 from redline.load.progress import LoadProgress
@@ -68,6 +69,8 @@ class Context:
     with the point."""
     apart: bool = False
     """One server stands for several jobs: each gets prompts of its own, which no other has put into its cache."""
+    canaries: dict[tuple[object, ...], Canaries | None] = field(default_factory=dict)
+    """By process: what a server that stands for several jobs answered alone is asked once."""
 
 
 def context_of(experiment: Experiment, store: Store, run_id: str, stop: Stop, events: Events) -> Context:
@@ -257,7 +260,7 @@ def _prompts(context: Context, job: Job, server: Server) -> PromptSource:
     tokenizer = None if job.spec.kind == "url" and not job.model.tokenizer else resolve_model(job.model).tokenizer_path
     experiment = context.experiment
     needed = max(experiment.load.requests, *(int(point.value) for point in experiment.load.points), 64)
-    return prompt_source(
+    source = prompt_source(
         server.endpoint,
         experiment.workload,
         seed=experiment.seed,
@@ -268,6 +271,9 @@ def _prompts(context: Context, job: Job, server: Server) -> PromptSource:
         salt_key=_salt_key(context, job),
         recorded=lambda what: recorded(what, context.store),
     )
+    if context.apart and (pids := server.endpoint.pids):
+        source.canaries = context.canaries.setdefault((server.endpoint.base_url, *pids), source.canaries)
+    return source
 
 
 def _salt_key(context: Context, job: Job) -> str:

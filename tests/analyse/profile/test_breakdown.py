@@ -70,6 +70,20 @@ def test_a_kernel_that_waits_for_the_one_before_it_takes_nothing_from_it() -> No
     assert (found.busy_us, found.gap_us, found.hidden_us) == pytest.approx((90, 10, 0))
 
 
+def test_the_pieces_of_a_prefill_add_up() -> None:
+    found = analyse_trace(spans([event for step in range(8) for event in decode_step(step * 100.0, step + 1)]))
+    one = found.phase("decode")
+    assert one is not None
+    whole = one.added_up(3)
+    assert whole.by_class == pytest.approx({"matrix product": 180, "attention": 60, "communication": 30})
+    assert sum(whole.by_class.values()) == pytest.approx(whole.busy_us)
+    assert whole.busy_us + whole.gap_us == pytest.approx(whole.step_us)
+    assert (whole.kernels, whole.launches, whole.generated, whole.steps) == (9, 3, 24, one.steps)
+    assert (whole.top[0].us, whole.top[0].calls) == (pytest.approx(180), 3)
+    assert (whole.us_per_token, whole.gap_share) == pytest.approx((one.us_per_token, one.gap_share))
+    assert whole.attention == pytest.approx({"FlashAttention 2": 60})
+
+
 def test_top_kernels() -> None:
     found = analyse_trace(spans([event for step in range(8) for event in decode_step(step * 100.0, step + 1)]))
     decode = found.phase("decode")

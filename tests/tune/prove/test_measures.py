@@ -47,6 +47,18 @@ def test_one_engine_serves_both_values_and_each_has_prompts_of_its_own(tmp_path:
         assert sum(reader.requests(point.id).cached_tokens.sum() for trial in trials for point in trial.points) == 0
 
 
+def test_canaries_are_asked_alone_once_of_a_server_that_stays(tmp_path: Path) -> None:
+    done = run(tmp_path, {"speed-file": planted(tmp_path / "box")}, "control", f"{PLANTED}=1")
+    with Reader.open(tmp_path / "r.db") as reader:
+        points = [reader.requests(point.id) for trial in reader.run(done.run_id).trials for point in trial.points]
+    alone = [int((one.warmup & (one.canary >= 0)).sum()) for one in points]
+    loaded = [int((~one.warmup & (one.canary >= 0)).sum()) for one in points]
+    assert len(points) == 12
+    assert sorted(alone)[:-1] == [0] * 11
+    assert max(alone) > 0
+    assert min(loaded) > 0
+
+
 def test_what_acts_at_the_start_starts_the_engine_for_every_round(tmp_path: Path) -> None:
     done = run(tmp_path, {"start-file": planted(tmp_path / "box", START)}, f"{START}=1")
     assert done.proofs[0].verdict == "helps"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Breakdown:
-    """Means over the steps of one phase, in µs per step.
+    """Means over the steps of one phase, in µs per step; a prefill that takes several steps is `added_up`.
 
     `busy_us` is time in which at least one kernel ran (CPU: in which the engine's thread was inside an operator);
     `by_class` adds up to it. `gap_us` is the rest of the step. `hidden_us` ran under something else and is in neither,
@@ -62,6 +62,17 @@ class Breakdown:
     top: tuple[Kernel, ...] = ()
     attention: dict[str, float] = field(default_factory=dict)
     """µs per step by attention backend, as the kernels' names tell."""
+
+    def added_up(self, steps: float) -> Breakdown:
+        """Of `steps` steps together, such as the pieces in which a long prompt is computed. The gaps between kernels
+        (`gap_us_p50`, `gap_us_max`) and what a step found stay those of one."""
+        sums = ("step_us", "step_us_p50", "busy_us", "gap_us", "hidden_us", "kernels", "launches")
+        kinds = {kind: us * steps for kind, us in self.by_class.items()}
+        backends = {name: us * steps for name, us in self.attention.items()}
+        top = tuple(replace(one, us=one.us * steps, calls=one.calls * steps) for one in self.top)
+        tokens = {"prompt_tokens": self.prompt_tokens * steps, "generated": self.generated * steps}
+        whole: dict[str, float] = {name: getattr(self, name) * steps for name in sums} | tokens
+        return replace(self, **whole, by_class=kinds, attention=backends, top=top)  # type: ignore[arg-type]
 
     @property
     def gap_share(self) -> float:

@@ -21,6 +21,8 @@ from redline.report.profile.tables import GAP, every, what
 from redline.report.profile.timeline import COLOURS
 from redline.store.ceilings import from_dict
 
+UNITS = {"decode": "decode step", "prefill": "prefill"}
+
 
 def pictures(profile: Profile) -> list[Chart]:
     """EnvironmentFault when the charts extra is missing."""
@@ -71,10 +73,10 @@ def _where(profile: Profile) -> Iterator[Drawing]:
                 order=alt.Order("order:Q"),
             )
             .facet(row=alt.Row("where:N", title=None, sort=places, header=header), spacing=14)
-            .resolve_scale(x="independent")
+            .resolve_scale(x="independent", y="independent")
         )
-        title = f"Where a {phase_name} step goes"
-        remark = ("ms of a step as it was recorded; every panel has its own scale",)
+        title = f"Where a {UNITS[phase_name]} goes"
+        remark = (f"ms of a {UNITS[phase_name]} as it was recorded; every panel has its own scale",)
         yield Drawing(f"where-{phase_name}", title, f"{title}, by class of kernel and engine", bars, remark)
 
 
@@ -95,39 +97,48 @@ def _attention(profile: Profile) -> Iterator[Drawing]:
         ]
         if len({row["context"] for row in rows}) < 2:
             continue
+        unit = UNITS[phase_name]
         lines = (
             alt.Chart(data(rows), width=WIDTH, height=240)
             .mark_line(point=True)
             .encode(
                 x=alt.X("context:Q", title="tokens of context"),
-                y=alt.Y("ms:Q", title="ms of attention per step"),
+                y=alt.Y("ms:Q", title=f"ms of attention per {unit}"),
                 color=_engine_colour(profile),
                 strokeDash=alt.StrokeDash("series:N", legend=None),
             )
         )
-        title = f"Attention of a {phase_name} step"
+        title = f"Attention of a {unit}"
         yield Drawing(f"attention-{phase_name}", title, f"{title} over context, by engine", lines)
 
 
 def _memory(profile: Profile) -> Iterator[Drawing]:
-    rows = []
-    for engine in profile.engines:
-        for one in engine.memory:
-            whole = one.sequences * one.tokens
-            if one.measured_bytes is not None:
-                rows.append({"tokens": whole, "MB": one.measured_bytes / 1e6, "engine": engine.label})
-            if one.measured_bytes is not None and math.isfinite(one.formula_bytes):
-                rows.append({"tokens": whole, "MB": one.formula_bytes / 1e6, "engine": f"{engine.label}, formula"})
-    if len(rows) < 4:
+    """What was measured as points, the formula as lines behind them."""
+    rows = [
+        {
+            "tokens": one.sequences * one.tokens,
+            "MB": one.measured_bytes / 1e6,
+            "formula": one.formula_bytes / 1e6 if math.isfinite(one.formula_bytes) else None,
+            "engine": engine.label,
+        }
+        for engine in profile.engines
+        for one in engine.memory
+        if one.measured_bytes is not None
+    ]
+    if len(rows) < 2:
         return
     base = alt.Chart(data(rows), width=WIDTH, height=240)
-    dots = base.mark_line(point=True).encode(
-        x=alt.X("tokens:Q", title="tokens held, all sequences together"),
-        y=alt.Y("MB:Q", title="KV cache, MB"),
-        color=alt.Color("engine:N", legend=alt.Legend(columns=2)),
+    x = alt.X("tokens:Q", title="tokens held, all sequences together")
+    lines = base.mark_line(color=palette.MUTED, strokeWidth=1.5).encode(
+        x=x, y=alt.Y("formula:Q", title="KV cache, MB"), detail="engine:N"
     )
+    dots = base.mark_point(size=70).encode(x=x, y="MB:Q", color=_engine_colour(profile))
     yield Drawing(
-        "kv-memory", "KV cache: measured, and the formula", "KV memory over tokens, measured and computed", dots
+        "kv-memory",
+        "KV cache: measured, and the formula",
+        "KV memory over tokens, measured and computed",
+        alt.layer(lines, dots),
+        ("points: what the engine says that it holds; line: the formula",),
     )
 
 

@@ -220,7 +220,9 @@ def _phase(job: Job, one: Driven) -> tuple[PhaseProfile, Reading]:
     reading = _reading(job, phase, point, found)
     part = _of(reading, phase)
     steps = _steps_of_prefill(reading, job.repeats) if phase == "prefill" else 1.0
-    host = _host_ms(part, found, steps)
+    if part is not None and steps > 1:
+        part = part.added_up(steps)
+    host = _host_ms(part, found)
     cost = _cost(job, phase, point, found)
     limits = job.limits
     stand = standing(cost, limits, found.step_s, host / 1e3 if host is not None else None) if cost and limits else None
@@ -239,18 +241,21 @@ def _phase(job: Job, one: Driven) -> tuple[PhaseProfile, Reading]:
         intensity=cost.intensity if cost else None,
         trace=reading.kept.name if reading.kept else "",
         readout=reading.sentence,
-        notes=(*reading.notes, *([f"one prefill took {steps:.0f} steps"] if steps > 1 else [])),
+        notes=(
+            *reading.notes,
+            *([f"one prefill of {point.context:,} tokens took {steps:.0f} steps, added up"] if steps > 1 else []),
+        ),
     )
     return made, reading
 
 
-def _host_ms(part: Breakdown | None, found: Recorded, steps: float) -> float | None:
+def _host_ms(part: Breakdown | None, found: Recorded) -> float | None:
     """Of a step without the profiler. Kernels take as long with it as without, so on a device the rest is the host's; a
     CPU's operators are slowed as well, so there the share of the gaps is what can be carried over."""
     if part is None or part.phase == "whole":
         return None
     whole = found.step_s * 1e3
-    return max(0.0, whole - part.busy_us * steps / 1e3) if part.device else whole * part.gap_share
+    return max(0.0, whole - part.busy_us / 1e3) if part.device else whole * part.gap_share
 
 
 def _of(reading: Reading, phase: str) -> Breakdown | None:
