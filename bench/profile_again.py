@@ -69,8 +69,8 @@ def read_again(one: PhaseProfile, folder: Path) -> tuple[PhaseProfile, Reading |
     kept = tuple(note for note in one.notes if note not in reading.notes)
     if part and (pieces := [found[1] for note in kept if (found := re.match(r"one prefill.* took (\d+) steps", note))]):
         part = part.added_up(float(pieces[0]))
-    host = one.host_ms if part else None
-    return replace(one, breakdown=part, host_ms=host, notes=(*kept, *reading.notes)), reading
+    host, stand = (one.host_ms, one.standing) if part else (None, None)
+    return replace(one, breakdown=part, host_ms=host, standing=stand, notes=(*kept, *reading.notes)), reading
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ def test_the_pieces_of_a_prefill_add_up() -> None:
     assert sum(whole.by_class.values()) == pytest.approx(whole.busy_us)
     assert whole.busy_us + whole.gap_us == pytest.approx(whole.step_us)
     assert (whole.kernels, whole.launches, whole.generated, whole.steps) == (9, 3, 24, one.steps)
-    assert (whole.top[0].us, whole.top[0].calls) == (pytest.approx(180), 3)
+    assert (whole.top[0].us, whole.top[0].calls) == pytest.approx((180, 3))
     assert (whole.us_per_token, whole.gap_share) == pytest.approx((one.us_per_token, one.gap_share))
     assert whole.attention == pytest.approx({"FlashAttention 2": 60})
 
