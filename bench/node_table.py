@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from redline.report.numbers import number
+
 PARTS = {
     "live": ("changed while the engine runs", ("ttft_ms.p50", "itl_ms.p50", "itl_ms.p99", "output_tokens_per_s")),
     "start": ("the engine started for every round", ("ttft_ms.p50", "itl_ms.p50", "output_tokens_per_s")),
@@ -105,7 +107,7 @@ def cell(one: Mapping[str, Any] | None, name: str) -> str:
     else:
         text = f"{ratio:.3g}× [{interval['low']:.3g} … {interval['high']:.3g}]"
     text = f"**{text}**" if one["verdict"] in ("helps", "hurts") else text
-    before = "" if one["a"] is None or name == "failed_share" else f"{one['a']:.3g} {UNITS.get(name, unit(name))}, "
+    before = "" if one["a"] is None or name == "failed_share" else f"{number(one['a'])} {UNITS.get(name, unit(name))}, "
     return before + text
 
 
@@ -116,7 +118,7 @@ def unit(name: str) -> str:
 def signal(proof: Mapping[str, Any]) -> str:
     own = [one for one in proof["shifts"] if one["name"] == proof["signal"]]
     moved = [one for one in proof["shifts"] if one["moved"] and one not in own]
-    told = [f"{one['name']} {one['present']:.3g} → {one['wanted']:.3g}" for one in (own + moved)[:2]]
+    told = [f"{one['name']} {number(one['present'])} → {number(one['wanted'])}" for one in (own + moved)[:2]]
     return "; ".join(told) or ("–" if not proof["signal"] else f"{proof['signal']} is not told here")
 
 
