@@ -100,9 +100,7 @@ class Box(Machine):
         self.note("qemu", qemu.stdout.splitlines()[0])
         self.note("accelerator", " ".join(machine.accelerator()))
         self.note("kernel", self.run("uname -r"))
-        self.note(
-            "system", self.run(". /etc/os-release; echo $PRETTY_NAME, systemd $(systemctl --version | sed -n 1p)")
-        )
+        self.note("system", self.run(". /etc/os-release; echo $PRETTY_NAME, $(systemctl --version | sed -n 1p)"))
         self.note("tuned", self.run("dpkg-query -W -f '${Version}' tuned"))
         self.note("redline", self.run("redline --version"))
         commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)

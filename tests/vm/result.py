@@ -50,9 +50,9 @@ def render(facts: dict[str, Any], outcomes: dict[str, tuple[str, float]]) -> str
         "",
         "### Cuts of power",
         "",
-        "| where | last lines of the journal at the next boot |",
-        "|---|---|",
-        *(f"| {name.removeprefix('cut ')} | `{value}` |" for name, value in facts.items() if name.startswith("cut ")),
+        "| where | the journal's last lines at the next boot | steps that revert took back then (live values went with the power) |",
+        "|---|---|---|",
+        *(_cut(name, value) for name, value in facts.items() if name.startswith("cut ")),
         "",
         "### Tests",
         "",
@@ -71,6 +71,10 @@ def _row(facts: dict[str, Any], one: Any) -> str:
     held = facts.get("verify", {}).get(one.path) or facts.get("verify", {}).get("update-grub", "")
     after = facts.get("after", {}).get(one.id, "")
     return f"| {one.id} | `{one.by}` | {one.broken} | {audit} | {after} | {held} |"
+
+
+def _cut(name: str, found: dict[str, Any]) -> str:
+    return f"| {name.removeprefix('cut ')} | `{found['journal']}` | {found.get('undone', 'the rest')} |"
 
 
 def _is_state(name: str) -> bool:
