@@ -50,7 +50,7 @@ def render(facts: dict[str, Any], outcomes: dict[str, tuple[str, float]]) -> str
         "",
         "### Cuts of power",
         "",
-        "| where | the journal's last lines at the next boot | steps that revert took back then (live values went with the power) |",
+        "| where | the journal's last lines at the next boot | taken back then (live values went with the power) |",
         "|---|---|---|",
         *(_cut(name, value) for name, value in facts.items() if name.startswith("cut ")),
         "",
