@@ -74,7 +74,7 @@ CASES: list[tuple[Any, dict[str, Any], dict[str, str], int, int]] = [
             },
             {},
             8 if m > 64 else 4,
-            3 if m == 16 else 2,
+            3,
         )
         for dim, split, win, m in (
             (128, True, False, 16),
@@ -157,7 +157,11 @@ def test_becomes_machine_code(
     }
     values = {(names.index(name),): value for name, value in constants.items()}
     aligned = [["tt.divisibility", 16]]
-    attrs = {(i,): aligned for i, name in enumerate(names) if signature[name].startswith("*") or name in ("n", "k")}
+    attrs = {
+        (i,): aligned
+        for i, name in enumerate(names)
+        if signature[name].startswith("*") or name in ("n", "k", "kv_stride")
+    }
     source = ASTSource(fn=kernel, signature=signature, constexprs=values, attrs=attrs)
     made = compiled(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": warps, "num_stages": stages})
     assert made.asm["cubin"]

@@ -144,6 +144,17 @@ def test_attention(
     near(found, attended(q, (kv[0], kv[1]), batch, window), most)
 
 
+@pytest.mark.parametrize(("heads", "kv_heads", "dim", "processors"), [(8, 2, 64, 4), (14, 2, 40, 32)])
+def test_prompts_with_blocks_that_need_no_mask(heads: int, kv_heads: int, dim: int, processors: int) -> None:
+    """Whole blocks before a tile's first token, beside tiles that have none of them and one that ends in a block."""
+    queries, lengths = [20, 33, 3], [200, 33, 128]
+    batch = ragged(queries, lengths, 16)
+    kv = random(3, 2, PAGES, 16, kv_heads, dim)
+    q = random(5, sum(queries), heads, dim)
+    found = TritonKernels(processors=processors).attention(q, (kv[0], kv[1]), batch, dim**-0.5, None)
+    near(found, attended(q, (kv[0], kv[1]), batch, None), 2e-6)
+
+
 @pytest.mark.parametrize(
     ("heads", "kv_heads", "dim", "normed", "splits", "window"),
     [

@@ -160,7 +160,7 @@ class TritonKernels:
             batch.page_tables.stride(0), window or 0,
             splits, heads // kv_heads, kv_heads, dim, kv[0].shape[1], splits > 1, tiles is not None, window is not None,
             "ieee" if q.dtype == torch.float32 else "tf32", block_m, how.block_n if block_d <= 128 else 32, block_d,
-            self.pdl, num_warps=how.warps if block_m <= 64 else 8, num_stages=how.stages if block_m <= 16 else 2,
+            self.pdl, num_warps=how.warps if block_m <= 64 else 8, num_stages=how.stages if block_m <= 16 else 3,
             launch_pdl=self.pdl,
         )  # fmt: skip
         if splits > 1 and last > first:

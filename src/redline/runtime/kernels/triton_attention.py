@@ -37,26 +37,44 @@ def context_of(
 def attend_block(
     query, k_pages, v_pages, table, n, last, position, kv_head, top, total, acc, scale, kv_stride, window,
     dim: tl.constexpr, page_size: tl.constexpr, windowed: tl.constexpr,
-    precision: tl.constexpr, block_d: tl.constexpr,
+    precision: tl.constexpr, block_d: tl.constexpr, clear: tl.constexpr = False,
 ):  # fmt: skip
-    """Adds the tokens at positions `n` to the running maximum, weight and weighted values of every row."""
+    """Adds the tokens at positions `n` to the running maximum, weight and weighted values of every row. `clear`: every
+    row sees all of them, so that nothing has to be masked."""
     d = tl.arange(0, block_d)
-    there = n < last
-    page = tl.load(table + n // page_size, mask=there, other=0).to(tl.int64)
+    if clear:
+        page = tl.load(table + n // page_size).to(tl.int64)
+    else:
+        there = n < last
+        page = tl.load(table + n // page_size, mask=there, other=0).to(tl.int64)
     where = (page * page_size + n % page_size) * kv_stride + kv_head * dim
-    key = tl.load(k_pages + where[None, :] + d[:, None], mask=there[None, :] & (d < dim)[:, None], other=0.0)
+    if clear and dim == block_d:
+        key = tl.load(k_pages + where[None, :] + d[:, None])
+    elif clear:
+        key = tl.load(k_pages + where[None, :] + d[:, None], mask=(d < dim)[:, None], other=0.0)
+    else:
+        key = tl.load(k_pages + where[None, :] + d[:, None], mask=there[None, :] & (d < dim)[:, None], other=0.0)
     weight = tl.dot(query, key.to(query.dtype), input_precision=precision) * scale
-    seen = there[None, :] & (n[None, :] <= position[:, None])
-    if windowed:
-        seen = seen & (n[None, :] > position[:, None] - window)
-    weight = tl.where(seen, weight, float("-inf"))
-    higher = tl.maximum(top, tl.max(weight, axis=1))
-    # a row that has seen nothing yet keeps weight 0 instead of inf - inf
-    anchor = tl.where(higher == float("-inf"), 0.0, higher)
+    if clear:
+        higher = tl.maximum(top, tl.max(weight, axis=1))
+        anchor = higher
+    else:
+        seen = there[None, :] & (n[None, :] <= position[:, None])
+        if windowed:
+            seen = seen & (n[None, :] > position[:, None] - window)
+        weight = tl.where(seen, weight, float("-inf"))
+        higher = tl.maximum(top, tl.max(weight, axis=1))
+        # a row that has seen nothing yet keeps weight 0 instead of inf - inf
+        anchor = tl.where(higher == float("-inf"), 0.0, higher)
     weight = tl.exp2(weight - anchor[:, None])
     fade = tl.exp2(top - anchor)
     total = total * fade + tl.sum(weight, axis=1)
-    value = tl.load(v_pages + where[:, None] + d[None, :], mask=there[:, None] & (d < dim)[None, :], other=0.0)
+    if clear and dim == block_d:
+        value = tl.load(v_pages + where[:, None] + d[None, :])
+    elif clear:
+        value = tl.load(v_pages + where[:, None] + d[None, :], mask=(d < dim)[None, :], other=0.0)
+    else:
+        value = tl.load(v_pages + where[:, None] + d[None, :], mask=there[:, None] & (d < dim)[None, :], other=0.0)
     acc = tl.dot(weight.to(query.dtype), value.to(query.dtype), acc * fade[:, None], input_precision=precision)
     return higher, total, acc
 
@@ -114,6 +132,16 @@ def attention_kernel(
     acc = tl.zeros([block_m, block_d], tl.float32)
     position = length - queries + row // group
     table = page_tables + sequence.to(tl.int64) * table_stride
+    if tiled and not windowed:
+        # most of a long prompt's blocks lie before the tile's first token: every row sees all of them
+        clear_to = tl.minimum(last, length - queries + first // group + 1)
+        clear_to = low + tl.maximum(clear_to - low, 0) // block_n * block_n
+        for base in range(low, clear_to, block_n):
+            top, total, acc = attend_block(
+                query, k_pages, v_pages, table, base + tl.arange(0, block_n), last, position, kv_head, top, total, acc,
+                scale, kv_stride, window, dim, page_size, windowed, precision, block_d, True,
+            )  # fmt: skip
+        low = clear_to
     for base in range(low, last, block_n):
         top, total, acc = attend_block(
             query, k_pages, v_pages, table, base + tl.arange(0, block_n), last, position, kv_head, top, total, acc,
