@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from redline.analyse.bootstrap import generator, interval
+from redline.analyse.bootstrap import generator, interval, ratio_draws
 from redline.analyse.comparison import BETTER, SAME, UNKNOWN, WORSE, EngineResult, Ratio, compare_engines, pool, worst
 from redline.analyse.finding import Verdict
 from redline.analyse.summary import PointSummary, summarise_point
@@ -116,17 +116,34 @@ def test_repeats_are_pooled_and_their_spread_widens_the_interval() -> None:
 
 
 def test_pool_by_hand() -> None:
-    value, draws = pool([1.0, 3.0, math.nan], [np.full(1000, 1.0), np.full(1000, 3.0), np.empty(0)], generator(0, "x"))
-    assert value == 2
-    band = interval(draws)
+    draws = [np.full(100_000, 99.0), np.full(100_000, 100.0), np.full(100_000, 101.0), np.empty(0)]
+    value, pooled = pool([99.0, 100.0, 101.0, math.nan], draws, generator(0, "x"))
+    assert value == 100
+    band = interval(pooled)
     assert band is not None
-    # both repeats the low one, or both the high one: ± 1 × √2
-    assert (band.low, band.high) == pytest.approx((2 - 2**0.5, 2 + 2**0.5))
+    # the standard error is 1 / √3, and Student's t with two degrees of freedom 4.303
+    assert (band.low, band.high) == pytest.approx((100 - 4.303 / 3**0.5, 100 + 4.303 / 3**0.5), abs=0.1)
+    assert pool([1.0, 3.0], [np.ones(1000), np.full(1000, 3.0)], generator(0, "x"))[1].min() == 0, "no rate is below 0"
     value, draws = pool([1.0, math.inf], [np.full(9, 1.0), np.full(9, math.inf)], generator(0, "x"))
     assert value == math.inf
     assert (draws == math.inf).all()
     assert math.isnan(pool([math.nan], [np.empty(0)], generator(0, "x"))[0])
     assert len(pool([1.0, 2.0], [np.ones(5), np.empty(0)], generator(0, "x"))[1]) == 0
+
+
+@pytest.mark.parametrize("repeats", [2, 3, 5])
+def test_starts_that_differ_by_chance_raise_few_alarms(repeats: int) -> None:
+    """Two engines that are the same; each start is 2 % off by itself, and exact."""
+    rng, alarms = np.random.default_rng(repeats), 0
+    for trial in range(200):
+        sides = []
+        for side in range(2):
+            values = np.exp(rng.normal(0, 0.02, repeats)).tolist()
+            sides.append(pool(values, [np.full(1000, value) for value in values], generator(trial, str(side)))[1])
+        band = interval(ratio_draws(*sides))
+        assert band is not None
+        alarms += not band.low <= 1 <= band.high
+    assert alarms <= 0.07 * 200
 
 
 @pytest.mark.parametrize(

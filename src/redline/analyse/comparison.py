@@ -1,8 +1,9 @@
 """Engines beside each other: every load point's numbers with repeats pooled, and each engine's ratio to the first.
 
 A pooled number is the mean over repeats. Its replicates are the means of the repeats' replicates, moved by how far the
-repeats lie apart (resampled, with the small-sample factor √(R / (R − 1))), so that what differs from one start of an
-engine to the next widens the interval. With one repeat nothing is known about that, and the report says so.
+repeats lie apart (their standard error times Student's t: a resample of two or three repeats would be far too sure of
+itself), so that what differs from one start of an engine to the next widens the interval. With one repeat nothing is
+known about that, and the report says so.
 """
 
 from __future__ import annotations
@@ -154,8 +155,8 @@ def pool(values: Sequence[float], draws: Sequence[Floats], rng: np.random.Genera
     pooled = np.mean([draws[i] for i in kept], axis=0)
     n = len(kept)
     if n > 1 and 0 < mean < math.inf:
-        deviation = known / mean - 1
-        pooled = pooled * (1 + deviation[rng.integers(0, n, (len(pooled), n))].mean(axis=1) * math.sqrt(n / (n - 1)))
+        error = float(known.std(ddof=1)) / math.sqrt(n) / mean
+        pooled = pooled * np.maximum(1 + error * rng.standard_t(n - 1, len(pooled)), 0.0)
     return mean, pooled
 
 
