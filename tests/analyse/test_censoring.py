@@ -72,3 +72,9 @@ def test_what_cut_off_requests_tell() -> None:
     values, ended = with_cut_off(requests_of(*rows), "e2e_ms", S)
     assert values.tolist() == [31, 300, 300, INF, 70]
     assert ended.tolist() == [True, False, False, True, True]
+
+
+def test_slow_readers_are_left_out_as_in_the_percentiles_beside_it() -> None:
+    rows = [Row(0, chunks=[10], finished=31), Row(0, chunks=[10], finished=9000, request_class="slow reader")]
+    values, _ = with_cut_off(requests_of(*rows), "e2e_ms", S)
+    assert values.tolist() == [31]

@@ -136,3 +136,11 @@ def test_intervals_cover_the_truth() -> None:
             assert band is not None
             hits[name] += band.low <= value <= band.high
     assert min(hits.values()) >= 0.88 * 120
+
+
+def test_only_what_was_in_flight_at_the_end_counts_as_cut_off() -> None:
+    """Clients that hang up or read slowly are in no percentile, and nobody cut them off."""
+    rows = [Row(i * 100, chunks=[i * 100 + 20, i * 100 + 90]) for i in range(10)]
+    rows[0].status, rows[1].request_class = "abandoned", "slow reader"
+    rows[2].status = "cancelled"
+    assert summary(requests_of(*rows), (S, S + 1000 * MS)).value("cut_off_share") == pytest.approx(1 / 10)

@@ -13,6 +13,7 @@ import numpy as np
 
 from redline.analyse.latency import first_chunk_ns
 from redline.analyse.percentile import Floats
+from redline.spec.workload import SLOW_READER
 from redline.store.requests import Bools, Requests
 from redline.units import NS_PER_MS
 
@@ -35,11 +36,13 @@ def kaplan_meier(values: Floats, ended: Bools, level: float) -> float:
 
 
 def with_cut_off(requests: Requests, metric: str, ended_ns: int) -> tuple[Floats, Bools]:
-    """Durations in ms from the intended start of all measured requests, cut-off ones too, and which of them ended.
+    """Durations in ms from the intended start of all measured requests but slow readers', cut-off ones too, and which
+    of them ended.
 
     `metric` is ttft_ms or e2e_ms. A cut-off request whose first token came has a TTFT like any other.
     """
-    measured = requests.pick(~requests.warmup & (requests.canary < 0))
+    ordinary = (requests.canary < 0) & (requests.request_class != SLOW_READER)  # as in the percentiles
+    measured = requests.pick(~requests.warmup & ordinary)
     cut = (measured.status == "cancelled") | (measured.status == "abandoned")
     until = np.where(measured.finished_ns > 0, measured.finished_ns, ended_ns)
     first = first_chunk_ns(measured)

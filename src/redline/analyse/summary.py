@@ -203,8 +203,9 @@ def _rates(book: _Book, requests: Requests, latencies: Latencies, window: Steady
 def _shares(book: _Book, requests: Requests, latencies: Latencies, good: Bools | None, attainment: float) -> None:
     n, failed = len(latencies), int(latencies.failed.sum())
     book.write("failed_share", failed / n if n else math.nan, "failed_share@1", band=wilson(failed, n))
-    measured = int((~requests.warmup & (requests.canary < 0)).sum())
-    book.write("cut_off_share", (measured - n) / measured if measured else math.nan, "cut_off_share@1")
+    measured = ~requests.warmup & (requests.canary < 0)
+    cut = requests.status[measured] == "cancelled"
+    book.write("cut_off_share", float(cut.mean()) if len(cut) else math.nan, "cut_off_share@1")
     if good is not None:
         hits = int(good.sum())
         note = "" if n == 0 or hits / n >= attainment else f"below the {attainment:.0%} promised"
