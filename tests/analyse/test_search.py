@@ -179,3 +179,10 @@ def test_the_decision_depends_on_what_was_measured_alone() -> None:
         assert decision.load == seen[upto].load
     assert next_for_knee(seen, Bounds(1)) == stop
     assert math.isfinite(fit_knee(seen).plateau)  # type: ignore[union-attr]
+
+
+def test_what_measured_the_load_generator_says_nothing_of_the_promise() -> None:
+    """Measured once more after a client-bound point, it is the second measurement that counts."""
+    seen = [Seen(8, 80, hits=0, counted=400, state="client-bound"), Seen(8, 80, hits=400, counted=400)]
+    assert [(row.verdict, row.share) for row in kept(seen, 0.95)] == [("pass", 1.0)]
+    assert kept(seen[:1], 0.95)[0].verdict == "fail"

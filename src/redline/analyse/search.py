@@ -262,7 +262,9 @@ def kept(seen: Sequence[Seen], attainment: float) -> list[Kept]:
     for one in seen:
         found.setdefault(one.load, []).append(one)
     rows = []
-    for load, group in sorted(found.items()):
+    for load, measured in sorted(found.items()):
+        # a load that was measured once more because it was the load generator that was measured
+        group = [one for one in measured if one.state != "client-bound"] or measured
         hits, counted = sum(one.hits for one in group), sum(one.counted for one in group)
         share, band = (hits / counted if counted else 0.0), wilson(hits, counted)
         verdict = "unsure"
