@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from redline.analyse.blocks import Spread, percentile_spreads, rate_spread, units_of_gaps, units_of_values
+from redline.analyse.classes import met_by_class
 from redline.analyse.latency import latencies_of
 from redline.analyse.percentile import LEVELS
-from redline.analyse.slo import met
+from redline.analyse.summary import window_of
 from redline.analyse.throughput import block_length, mean_in_flight, rates_of
-from redline.analyse.window import find_window
+from redline.spec.promise import Promise
 from redline.store.requests import Requests
 
 LATENCIES = ("ttft_ms", "ttft_ms.sent", "tpot_ms", "e2e_ms", "e2e_ms.sent")
@@ -29,11 +30,20 @@ class Round:
     counts: dict[str, int] = field(default_factory=dict)
 
 
-def measure_round(requests: Requests, *, measured_from_ns: int, ended_ns: int, slo: Mapping[str, float]) -> Round:
-    """The same input gives the same output. Percentiles count failures as +inf, like everywhere."""
+def measure_round(
+    requests: Requests,
+    *,
+    measured_from_ns: int,
+    ended_ns: int,
+    slo: Mapping[str, float],
+    asked: tuple[str, float] | None = None,
+    promises: Mapping[str, Promise] | None = None,
+) -> Round:
+    """The same input gives the same output. Percentiles count failures as +inf, like everywhere. `asked` and
+    `promises` as in `summarise_point`: a round has the numbers of the load point's summary."""
     ordered = requests.pick(np.argsort(requests.intended_ns, kind="stable"))
     latencies = latencies_of(ordered)
-    window = find_window(ordered, measured_from_ns, ended_ns)
+    window = window_of(ordered, (measured_from_ns, ended_ns), asked)
     in_flight = mean_in_flight(ordered, window, ended_ns)
     names, levels = list(LEVELS), list(LEVELS.values())
     numbers: dict[str, Spread] = {}
@@ -43,7 +53,7 @@ def measure_round(requests: Requests, *, measured_from_ns: int, ended_ns: int, s
         numbers |= {f"{metric}.{name}": spread for name, spread in zip(names, found, strict=True)}
     found = percentile_spreads(units_of_gaps(latencies.gaps), levels, in_flight, len(latencies))
     numbers |= {f"itl_ms.{name}": spread for name, spread in zip(names, found, strict=True)}
-    good = met(latencies, slo) if slo else None
+    good = met_by_class(ordered, latencies, slo, promises or {})
     lifetime = block_length(ordered, window)
     for name, rate in rates_of(ordered, latencies, window, good).items():
         # a window shorter than eight requests holds too few blocks to know its own spread

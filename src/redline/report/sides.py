@@ -9,6 +9,7 @@ from redline.analyse.comparison import Load
 from redline.analyse.rounds import Round, measure_round
 from redline.errors import UsageError
 from redline.spec.faults import did_you_mean
+from redline.spec.promise import class_promises
 from redline.store.read import Reader
 from redline.store.rows import PointRow, RunRow, TrialRow
 
@@ -103,6 +104,8 @@ def rounds_of(reader: Reader, side: Side, points: list[PointRow]) -> list[Round]
             measured_from_ns=point.measured_from_ns,
             ended_ns=point.ended_ns,
             slo=terms,
+            asked=(point.kind, point.value),
+            promises=class_promises(side.run.experiment),
         )
         for point in points
     ]

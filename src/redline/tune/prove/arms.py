@@ -117,4 +117,10 @@ def _points(reader: Reader, run_id: str, label: str) -> dict[tuple[str, int], Po
 
 def _round(reader: Reader, point: PointRow, slo: Mapping[str, float]) -> Round:
     requests = reader.requests(point.id)
-    return measure_round(requests, measured_from_ns=point.measured_from_ns, ended_ns=point.ended_ns, slo=slo)
+    return measure_round(
+        requests,
+        measured_from_ns=point.measured_from_ns,
+        ended_ns=point.ended_ns,
+        slo=slo,
+        asked=(point.kind, point.value),
+    )
