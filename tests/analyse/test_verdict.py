@@ -230,3 +230,55 @@ def test_every_state_is_ranked_and_reached() -> None:
 def test_every_rule_says_why_it_is_there() -> None:
     assert [rule.__name__ for rule in RULES if not (rule.__doc__ or "").strip()] == []
     assert len({rule.__name__ for rule in RULES}) == len(RULES)
+
+
+def vectors(**changes: Any) -> list[Row]:
+    """Embeddings: answers that hold no token, so that none of them has a TTFT."""
+    return rows(chunks=[], finish_reason="embedding", output_tokens=0, asked_output_tokens=0, **changes)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason"),
+    [
+        ({"send_lag_ms_p50": 200.0, "send_lag_ms_p99": 300.0}, "beside a median E2E of 499.0 ms"),
+        ({"send_lag_ms_p50": 0.1, "send_lag_ms_p99": 300.0}, "beside 499.0 ms of E2E p99"),
+        ({"loop_lag_ms_p99": 300.0, "loop_lag_ms_max": 300.0}, "that it stamps itself"),
+    ],
+)
+def test_a_late_client_is_seen_where_no_answer_has_a_first_token(outcome: dict[str, float], reason: str) -> None:
+    found = verdict(vectors(stamp="user"), outcome=outcome)
+    assert found.state == "client-bound", found
+    assert reason in " | ".join(found.reasons)
+
+
+def test_waiting_for_a_cap_is_seen_where_no_answer_has_a_first_token() -> None:
+    made = vectors()
+    for row in made:
+        row.sent, row.intended = row.intended, row.intended - 200
+    found = verdict(made, outcome={"held_back": 200, "max_in_flight": 1, "sent": 200, "send_lag_ms_p50": 200.0})
+    assert found.state == "client-bound"
+    assert "E2E p50 is 499 ms from the send and 699 ms from the intended start" in found.reasons[0]
+
+
+def test_the_clients_share_is_seen_where_no_answer_has_a_first_token() -> None:
+    made = vectors()
+    for row in made:
+        row.sent = row.intended + 100
+    found = verdict(made, outcome={"send_lag_ms_p50": 0.01, "send_lag_ms_p99": 0.05})
+    assert found.state == "degraded", "it was the connection that took so long"
+    assert "20% of E2E p99 passed on the client's side" in found.reasons[0]
+
+
+def test_late_reads_are_measured_by_ttft_where_the_median_gap_is_0() -> None:
+    """Several tokens in a chunk make most gaps 0: a tenth of that is no limit."""
+    late = {"read_lag_ms_p99": 2.0}
+    found = verdict(rows(stamp="user", tokens=[4] * 10, asked_output_tokens=40), outcome=late)
+    assert found.state == "degraded", found
+    assert verdict(rows(stamp="user", tokens=[4] * 10), outcome={"read_lag_ms_p99": 9.0}).state == "client-bound"
+
+
+def test_a_few_answers_beyond_their_limit_are_not_judged_by_those_that_ended_early() -> None:
+    made = with_some(rows(asked_output_tokens=20), 6, asked_output_tokens=9)
+    found = verdict(made, exact_output=False)
+    assert found.state == "degraded", found
+    assert "output length not as asked in 3% of the answers" in found.reasons[0]

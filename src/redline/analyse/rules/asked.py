@@ -19,7 +19,8 @@ def wrong_length(case: Case) -> Said:
     off = got != asked if case.exact_output else got > asked
     if len(asked) == 0 or off.mean() <= 0.01:
         return None
-    state = "invalid" if abs(got.sum() / asked.sum() - 1) > 0.05 else "degraded"
+    beyond = got.sum() - asked.sum() if case.exact_output else np.maximum(got - asked, 0).sum()  # may end early
+    state = "invalid" if abs(beyond) > 0.05 * asked.sum() else "degraded"
     return state, (
         f"output length not as asked in {off.mean():.0%} of the answers: {got.mean():.1f} tokens on average "
         f"instead of {asked.mean():.1f}"

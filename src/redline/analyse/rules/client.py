@@ -16,7 +16,9 @@ _OPEN = ("constant", "poisson", "gamma")  # stages and traces: `traffic.plan_not
 
 
 def send_lag(case: Case) -> Said:
-    """Like against like: the median lag may not move the median TTFT, the lag's tail not the tail."""
+    """Like against like: the median lag may not move the median TTFT, the lag's tail not the tail. Where no answer has
+    a first token (embeddings), E2E stands for TTFT, here and below.
+    """
     middle, tail = case.number("send_lag_ms_p50"), case.number("send_lag_ms_p99")
     if math.isnan(tail):
         own = case.requests.pick(~case.requests.warmup & (case.requests.sent_ns > 0))
@@ -24,17 +26,18 @@ def send_lag(case: Case) -> Said:
         middle, tail = percentile(lags, 0.5), percentile(lags, 0.99)
     if case.number("held_back") > 0:
         return None  # they waited for the cap that was asked for: `held_back` says so
-    ttft = case.latencies.good("ttft_ms.sent")
-    usual, late = percentile(ttft, 0.5), percentile(ttft, 0.99)
+    name, metric = _answered(case)
+    waited = case.latencies.good(f"{metric}.sent")
+    usual, late = percentile(waited, 0.5), percentile(waited, 0.99)
     if middle > max(0.1 * usual, 0.5):
         return (
             "client-bound",
-            f"requests left {middle:.1f} ms late at the median, beside a median TTFT of {usual:.1f} ms",
+            f"requests left {middle:.1f} ms late at the median, beside a median {name} of {usual:.1f} ms",
         )
     if not tail > max(0.1 * late, 1.0):
         return None
     state = "client-bound" if tail > 0.5 * late else "degraded"
-    return state, f"some requests left late: send lag p99 is {tail:.1f} ms beside a TTFT p99 of {late:.1f} ms"
+    return state, f"some requests left late: send lag p99 is {tail:.1f} ms beside {late:.1f} ms of {name} p99"
 
 
 def held_back(case: Case) -> Said:
@@ -47,14 +50,15 @@ def held_back(case: Case) -> Said:
     if not held > 0:
         return None
     told = f"{held:.0f} requests waited in the client for the cap of {cap:.0f} in flight"
+    label, metric = _answered(case)
     for name, level in (("p50", 0.5), ("p99", 0.99)):
-        intended = percentile(case.latencies.headline("ttft_ms"), level)
-        sent = percentile(case.latencies.headline("ttft_ms.sent"), level)
+        intended = percentile(case.latencies.headline(metric), level)
+        sent = percentile(case.latencies.headline(f"{metric}.sent"), level)
         if intended > 1.1 * sent:
             more = f"{intended / sent:.1f} times as long" if math.isfinite(intended) else "for ever"
             return "client-bound", (
-                f"{told}: TTFT {name} is {sent:,.0f} ms from the send and {intended:,.0f} ms from the intended start "
-                f"({more}); judge the server by the latter"
+                f"{told}: {label} {name} is {sent:,.0f} ms from the send and {intended:,.0f} ms from the intended "
+                f"start ({more}); judge the server by the latter"
             )
     return ("degraded", told) if held > 0.01 * case.number("sent") else None
 
@@ -77,8 +81,7 @@ def loop_lag(case: Case) -> Said:
     it is worth a word and half of it is client-bound; the kernel's stamps do not move with it: there it takes all.
     """
     lag = case.number("loop_lag_ms_p99")
-    scale = case.latencies.gaps.percentiles([0.5])[0]
-    scale = scale if scale > 0 else percentile(case.latencies.good("ttft_ms.sent"), 0.5)
+    scale = _usual_gap_ms(case)
     if not lag > max(_LOOP_LAG_MS, 0.1 * scale):
         return None
     own = len(case.good) > 0 and float((case.good.stamp == "user").mean()) > 0.01
@@ -99,15 +102,16 @@ def share_of_ttft(case: Case) -> Said:
     own = case.requests.pick(case.latencies.row[~case.latencies.failed])
     before = (own.sent_ns - own.intended_ns) / NS_PER_MS
     read = case.number("read_lag_ms_p99") if len(own) and (own.stamp == "user").any() else 0.0
+    label, metric = _answered(case)
     for name, level in (("p99", 0.99), ("p50", 0.5)):
-        ttft, late = percentile(case.latencies.good("ttft_ms"), level), case.number(f"send_lag_ms_{name}")
+        ttft, late = percentile(case.latencies.good(metric), level), case.number(f"send_lag_ms_{name}")
         read_late = read if level > 0.5 and read > 0 else 0.0
         mine = percentile(before, level) + read_late
         if ttft > 0 and mine > max(_SHARE * ttft, 1.0):
             lateness = read_late + (percentile(before, level) if math.isnan(late) else late)
             state = "client-bound" if lateness > _SHARE_BOUND * ttft else "degraded"
             return state, (
-                f"{mine / ttft:.0%} of TTFT {name} passed on the client's side, connecting included: "
+                f"{mine / ttft:.0%} of {label} {name} passed on the client's side, connecting included: "
                 f"{mine:.1f} ms of {ttft:.1f} ms"
             )
     return None
@@ -151,7 +155,7 @@ def never_left(case: Case) -> Said:
 
 def user_stamps(case: Case) -> Said:
     """Stamps taken after the read contain the client's own lateness. Client-bound when that is a tenth of the median
-    ITL and more than 1 ms.
+    ITL (TTFT without one) and more than 1 ms.
     """
     good = case.good
     share = float((good.stamp == "user").mean()) if len(good) else 0.0
@@ -162,7 +166,7 @@ def user_stamps(case: Case) -> Said:
     if math.isnan(late):
         return "degraded", text
     # that late is a gap of the client's own making
-    state = "client-bound" if late > 0.1 * case.latencies.gaps.percentiles([0.5])[0] and late > 1 else "degraded"
+    state = "client-bound" if late > 0.1 * _usual_gap_ms(case) and late > 1 else "degraded"
     return state, f"{text}: up to {late:.2f} ms late (p99)"
 
 
@@ -194,6 +198,17 @@ RULES: tuple[Rule, ...] = (
     user_stamps,
     shared_stamps,
 )
+
+
+def _answered(case: Case) -> tuple[str, str]:
+    """The latency in which a late client shows first, as it is called and as it is kept."""
+    return ("TTFT", "ttft_ms") if len(case.latencies.good("ttft_ms")) else ("E2E", "e2e_ms")
+
+
+def _usual_gap_ms(case: Case) -> float:
+    """The median gap; TTFT where most tokens come with another, or none has one before it."""
+    gap = case.latencies.gaps.percentiles([0.5])[0]
+    return gap if gap > 0 else percentile(case.latencies.good(f"{_answered(case)[1]}.sent"), 0.5)
 
 
 def _client_busy(case: Case) -> float:
