@@ -156,7 +156,8 @@ def pool(values: Sequence[float], draws: Sequence[Floats], rng: np.random.Genera
     n = len(kept)
     if n > 1 and 0 < mean < math.inf:
         error = float(known.std(ddof=1)) / math.sqrt(n) / mean
-        pooled = pooled * np.maximum(1 + error * rng.standard_t(n - 1, len(pooled)), 0.0)
+        # never to 0, which would make NaN of a replicate that failures made infinite
+        pooled = pooled * np.maximum(1 + error * rng.standard_t(n - 1, len(pooled)), 1e-9)
     return mean, pooled
 
 
