@@ -9,6 +9,7 @@ import pytest
 from redline.analyse.bootstrap import generator, interval, ratio_draws
 from redline.analyse.comparison import BETTER, SAME, UNKNOWN, WORSE, EngineResult, Ratio, compare_engines, pool, worst
 from redline.analyse.finding import Verdict
+from redline.analyse.slo import wilson
 from redline.analyse.summary import PointSummary, summarise_point
 from tests.analyse.traffic import closed_loop
 
@@ -204,3 +205,18 @@ def test_requests_cut_off_make_a_ratio_a_bound_or_nothing() -> None:
     assert ttft(SLOW, cut(FAST)).outcome == UNKNOWN, "the cut ones may have been slow"
     assert ttft(cut(FAST), SLOW).outcome == UNKNOWN
     assert ttft(cut(SLOW), cut(FAST)).outcome == UNKNOWN
+
+
+def test_a_share_of_several_repeats_is_of_all_their_requests() -> None:
+    """With repeats of unequal size the mean of their shares is of no population, and it has no interval."""
+    requests, hint = closed_loop(8, duration_ms=1_000, fail=0.5, seed=5)
+    options = {"slo": {}, "attainment": 0.95, "outcome": {}, "seed": 1, "run_id": "r"}
+    small = summarise_point(requests, window_hint=hint, **options)  # type: ignore[arg-type]
+    large = point(1, itl=5.0)
+    found = compare_engines([EngineResult("m", "a", {LOAD: (small, large)})]).model("m").points[0].engines[0]
+    failed = small.counts["failed"] + large.counts["failed"]
+    n = small.counts["counted"] + large.counts["counted"]
+    assert 0 < small.counts["counted"] < large.counts["counted"] / 4
+    assert found.value("failed_share") == pytest.approx(failed / n)
+    assert found.numbers["failed_share"].interval == wilson(failed, n)
+    assert found.numbers["failed_share"].repeats == (small.value("failed_share"), 0.0)

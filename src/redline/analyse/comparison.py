@@ -3,7 +3,8 @@
 A pooled number is the mean over repeats. Its replicates are the means of the repeats' replicates, moved by how far the
 repeats lie apart (their standard error times Student's t: a resample of two or three repeats would be far too sure of
 itself), so that what differs from one start of an engine to the next widens the interval. With one repeat nothing is
-known about that, and the report says so.
+known about that, and the report says so. A share of requests is one of all repeats' requests together, with its Wilson
+interval.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 from redline.analyse.bootstrap import generator, interval, ratio, ratio_draws
 from redline.analyse.finding import Interval, Verdict
 from redline.analyse.percentile import LEVELS, Floats, enough_to_bound
+from redline.analyse.slo import wilson
 from redline.analyse.summary import PointSummary
 from redline.analyse.verdict import STATES
 from redline.units import DEFINITIONS
@@ -214,8 +216,9 @@ def _engine(result: EngineResult, load: Load, seed: int) -> EnginePoint:
         draws = [summary.draws.get(name, np.empty(0)) for summary in summaries if name in summary.findings]
         values = tuple(finding.value for finding in findings)
         value, drawn = pool(values, draws, generator(seed, f"{result.model} {result.label} {load} {name}"))
-        # a share keeps its Wilson interval as long as there is one repeat
-        band = interval(drawn) if len(drawn) else findings[0].interval if len(findings) == 1 else None
+        band = interval(drawn)
+        if name in ("failed_share", "slo_attainment"):
+            value, band = _share(name, summaries)
         notes = ", ".join(dict.fromkeys(finding.note for finding in findings if finding.note))
         numbers[name] = Pooled(
             name, value, findings[0].unit, findings[0].definition, band, values, notes, drawn,
@@ -226,6 +229,12 @@ def _engine(result: EngineResult, load: Load, seed: int) -> EnginePoint:
         for key, count in summary.counts.items():
             counts[key] = counts.get(key, 0) + count
     return EnginePoint(result.label, numbers, counts, worst([summary.verdict for summary in summaries]))
+
+
+def _share(name: str, summaries: Sequence[PointSummary]) -> tuple[float, Interval | None]:
+    known = [(s.value(name), s.counts.get("counted", 0)) for s in summaries if not math.isnan(s.value(name))]
+    n, hits = sum(count for _, count in known), sum(round(share * count) for share, count in known)
+    return (hits / n if n else math.nan), wilson(hits, n)
 
 
 def _ratio(metric: str, engine: EnginePoint, base: EnginePoint) -> Ratio:
