@@ -8,9 +8,10 @@ import pytest
 
 from redline.analyse.bootstrap import generator, interval, ratio_draws
 from redline.analyse.comparison import BETTER, SAME, UNKNOWN, WORSE, EngineResult, Ratio, compare_engines, pool, worst
-from redline.analyse.finding import Verdict
+from redline.analyse.finding import Finding, Verdict
 from redline.analyse.slo import wilson
 from redline.analyse.summary import PointSummary, summarise_point
+from redline.analyse.window import SteadyWindow
 from tests.analyse.traffic import closed_loop
 
 LOAD = ("closed", 8.0)
@@ -220,3 +221,21 @@ def test_a_share_of_several_repeats_is_of_all_their_requests() -> None:
     assert found.value("failed_share") == pytest.approx(failed / n)
     assert found.numbers["failed_share"].interval == wilson(failed, n)
     assert found.numbers["failed_share"].repeats == (small.value("failed_share"), 0.0)
+
+
+def exact(value: float) -> PointSummary:
+    """A start whose rate is known without any noise."""
+    findings = {"requests_per_s": Finding("requests_per_s", value, "req/s", "requests_per_s@1")}
+    window, draws = SteadyWindow(0, 1, True), {"requests_per_s": np.full(1000, value)}
+    return PointSummary(findings, {"counted": 100}, {}, {}, {}, window, Verdict(), draws=draws)
+
+
+def test_an_engine_that_was_started_once_is_as_unsure_as_the_one_beside_it() -> None:
+    """Two engines that are the same; each start is 2 % off by itself. One was started five times, the other once."""
+    rng, alarms = np.random.default_rng(1), 0
+    for trial in range(200):
+        often, once = (tuple(exact(v) for v in np.exp(rng.normal(0, 0.02, n))) for n in (5, 1))
+        sides = [EngineResult("m", "often", {LOAD: often}), EngineResult("m", "once", {LOAD: once})]
+        compared = compare_engines(sides if trial % 2 else sides[::-1], seed=trial).model("m").points[0]
+        alarms += compared.engines[1].ratios["requests_per_s"].outcome != SAME
+    assert alarms <= 0.07 * 200

@@ -3,8 +3,8 @@
 A pooled number is the mean over repeats. Its replicates are the means of the repeats' replicates, moved by how far the
 repeats lie apart (their standard error times Student's t: a resample of two or three repeats would be far too sure of
 itself), so that what differs from one start of an engine to the next widens the interval. With one repeat nothing is
-known about that, and the report says so. A share of requests is one of all repeats' requests together, with its Wilson
-interval.
+known about that, and the report says so; beside an engine with more, the spread of that one is taken for both. A share
+of requests is one of all repeats' requests together, with its Wilson interval.
 """
 
 from __future__ import annotations
@@ -155,12 +155,17 @@ def pool(values: Sequence[float], draws: Sequence[Floats], rng: np.random.Genera
     if any(len(draws[i]) == 0 for i in kept):
         return mean, np.empty(0)
     pooled = np.mean([draws[i] for i in kept], axis=0)
-    n = len(kept)
-    if n > 1 and 0 < mean < math.inf:
-        error = float(known.std(ddof=1)) / math.sqrt(n) / mean
-        # never to 0, which would make NaN of a replicate that failures made infinite
-        pooled = pooled * np.maximum(1 + error * rng.standard_t(n - 1, len(pooled)), 1e-9)
-    return mean, pooled
+    return mean, _moved(pooled, known, len(kept), rng)
+
+
+def _moved(draws: Floats, known: Floats, starts: int, rng: np.random.Generator) -> Floats:
+    """Replicates moved by as much as the mean of so many starts may be off, by how far the known starts lie apart."""
+    n, mean = len(known), float(known.mean())
+    if n < 2 or not 0 < mean < math.inf:
+        return draws
+    error = float(known.std(ddof=1)) / math.sqrt(starts) / mean
+    # never to 0, which would make NaN of a replicate that failures made infinite
+    return np.asarray(draws * np.maximum(1 + error * rng.standard_t(n - 1, len(draws)), 1e-9), np.float64)
 
 
 def worst(verdicts: Sequence[Verdict]) -> Verdict:
@@ -240,8 +245,8 @@ def _share(name: str, summaries: Sequence[PointSummary]) -> tuple[float, Interva
 def _ratio(metric: str, engine: EnginePoint, base: EnginePoint) -> Ratio:
     ours, theirs = engine.numbers[metric], base.numbers[metric]
     value = ratio(ours.value, theirs.value)
-    draws = ratio_draws(ours.draws, theirs.draws)
-    band = interval(draws)
+    rng = generator(0, f"{engine.label} {base.label} {metric}")
+    band = interval(ratio_draws(_as_unsure(ours, theirs, rng), _as_unsure(theirs, ours, rng)))
     why = _why_unknown(metric, engine, base, value, band)
     if why or band is None:
         return Ratio(metric, value, band, UNKNOWN, why)
@@ -252,6 +257,12 @@ def _ratio(metric: str, engine: EnginePoint, base: EnginePoint) -> Ratio:
         return Ratio(metric, value, band, SAME)
     lower_is_better = DEFINITIONS[ours.definition].better == "lower"
     return Ratio(metric, value, band, BETTER if (band.high < 1) == lower_is_better else WORSE, bound=bound)
+
+
+def _as_unsure(one: Pooled, other: Pooled, rng: np.random.Generator) -> Floats:
+    """Replicates of a number. Where one start gave it, that is taken to be off by as much as the other's lie apart."""
+    starts, known = (np.array([v for v in side.repeats if not math.isnan(v)]) for side in (one, other))
+    return _moved(one.draws, known, 1, rng) if len(starts) == 1 < len(known) else one.draws
 
 
 def _bound(metric: str, engine: EnginePoint, base: EnginePoint) -> str:
