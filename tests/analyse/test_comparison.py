@@ -12,7 +12,7 @@ from redline.analyse.finding import Finding, Verdict
 from redline.analyse.slo import wilson
 from redline.analyse.summary import PointSummary, summarise_point
 from redline.analyse.window import SteadyWindow
-from tests.analyse.traffic import closed_loop
+from tests.analyse.traffic import Row, S, closed_loop, requests_of
 
 LOAD = ("closed", 8.0)
 
@@ -239,3 +239,24 @@ def test_an_engine_that_was_started_once_is_as_unsure_as_the_one_beside_it() -> 
         compared = compare_engines(sides if trial % 2 else sides[::-1], seed=trial).model("m").points[0]
         alarms += compared.engines[1].ratios["requests_per_s"].outcome != SAME
     assert alarms <= 0.07 * 200
+
+
+def test_a_percentile_is_judged_by_the_values_that_it_is_of() -> None:
+    """400 answers of one token and 20 of eight: 20 of them have a TPOT, which bounds no p99."""
+
+    def side(seed: int) -> PointSummary:
+        rng, rows = np.random.default_rng(seed), []
+        for i in range(420):
+            gap = 10 * rng.lognormal(0, 0.5)
+            rows.append(Row(i * 50, chunks=[i * 50 + 20 + gap * k for k in range(1 if i % 21 else 8)]))
+        requests, slo = requests_of(*rows), {"ttft_ms": 60.0}
+        hint = (S, int(requests.finished_ns.max()))
+        return summarise_point(
+            requests, window_hint=hint, slo=slo, attainment=0.95, outcome={}, seed=seed, run_id="r", exact_output=False
+        )
+
+    compared = compare_engines([EngineResult("m", name, {LOAD: (side(i),)}) for i, name in enumerate("ab")])
+    ratios = compared.model("m").points[0].engines[1].ratios
+    assert ratios["tpot_ms.p99"].outcome == UNKNOWN
+    assert "20 requests cannot tell two p99 apart" in ratios["tpot_ms.p99"].note
+    assert ratios["ttft_ms.p99"].outcome == SAME

@@ -289,12 +289,18 @@ def _why_unknown(metric: str, engine: EnginePoint, base: EnginePoint, value: flo
     if band is None:
         return "too few requests for an interval"
     level = LEVELS.get(metric.rpartition(".")[2], 0.5)
-    fewest = min(side.counts.get("counted", 0) for side in (engine, base))
+    fewest = min(_values_of(side, metric) for side in (engine, base))
     # the ITL percentile is one of many gaps per request, its interval is not short of values
     if not metric.startswith("itl_ms") and not enough_to_bound(fewest, level):
         needed = math.ceil(math.log(0.025) / math.log(level))
         return f"{fewest} requests cannot tell two p{level * 100:.0f} apart (it takes {needed})"
     return ""
+
+
+def _values_of(side: EnginePoint, metric: str) -> int:
+    """What a percentile is of, over all repeats: not every request has a TPOT. Of other numbers, the requests."""
+    number = side.numbers[metric]
+    return number.of * len(number.repeats) or side.counts.get("counted", 0)
 
 
 def _foot(result: EngineResult) -> tuple[str, dict[str, Pooled]]:
