@@ -91,6 +91,6 @@ def answers_of(requests: Requests, beside: Beside) -> Answers:
         chunk_s=since(kept.chunk_ns),
         chunk_tokens=kept.chunk_tokens,
         owner=np.repeat(np.arange(len(kept)), kept.chunks),
-        failed=int(counted.sum()) - len(kept),
+        failed=int((counted & (requests.status != "ok")).sum()),
         whole_s=(ended - origin) / NS_PER_S if len(kept) else 0.0,
     )
