@@ -7,7 +7,19 @@ import numpy as np
 import pytest
 
 from redline.analyse.bootstrap import generator, interval, ratio_draws
-from redline.analyse.comparison import BETTER, SAME, UNKNOWN, WORSE, EngineResult, Ratio, compare_engines, pool, worst
+from redline.analyse.comparison import (
+    BETTER,
+    SAME,
+    UNKNOWN,
+    WORSE,
+    EngineResult,
+    Pooled,
+    Ratio,
+    _plain_ratio,
+    compare_engines,
+    pool,
+    worst,
+)
 from redline.analyse.finding import Finding, Verdict
 from redline.analyse.slo import wilson
 from redline.analyse.summary import PointSummary, summarise_point
@@ -157,7 +169,11 @@ def test_starts_that_differ_by_chance_raise_few_alarms(repeats: int) -> None:
         ((1.0, 1.1), (2.0, 2.2), BETTER),
         ((2.0, 2.2), (1.0, 1.1), WORSE),
         ((1.0, 2.1), (2.0, 2.2), SAME),
+        ((2.0, 2.1), (2.15, 2.3), SAME),  # of two starts each, equal engines have no overlap one time in three
+        ((5.0, 5.0, 5.0), (5.0, 5.0, 5.0), SAME),
+        ((4.0, 4.0, 4.0), (5.0, 5.0, 5.0), BETTER),
         ((1.0,), (2.0,), UNKNOWN),
+        ((0.0, 1.0), (2.0, 2.1), UNKNOWN),
     ],
 )
 def test_start_up_is_told_apart_by_repeats_only(
@@ -173,6 +189,16 @@ def test_start_up_is_told_apart_by_repeats_only(
     assert feet[0].ratios == {}
     assert feet[1].ratios["startup_s"].outcome == outcome
     assert feet[1].ratios["startup_s"].value == pytest.approx(np.mean(ours) / np.mean(theirs))
+
+
+@pytest.mark.parametrize("starts", [2, 3, 5])
+def test_equal_engines_start_alike_19_times_in_20(starts: int) -> None:
+    rng, alarms = np.random.default_rng(starts), 0
+    for _ in range(400):
+        a, b = (tuple(10 * np.exp(0.05 * rng.standard_normal(starts))) for _ in range(2))
+        ours, theirs = (Pooled("startup_s", float(np.mean(x)), "s", "startup_s@1", repeats=x) for x in (a, b))
+        alarms += _plain_ratio(ours, theirs).outcome != SAME
+    assert alarms <= 0.08 * 400
 
 
 def test_a_figure_that_one_side_lacks_has_no_ratio() -> None:

@@ -19,6 +19,7 @@ from redline.analyse.bootstrap import generator, interval, ratio, ratio_draws
 from redline.analyse.finding import Interval, Verdict
 from redline.analyse.percentile import LEVELS, Floats, enough_to_bound
 from redline.analyse.slo import wilson
+from redline.analyse.student import satterthwaite, t_quantile
 from redline.analyse.summary import PointSummary
 from redline.analyse.verdict import STATES
 from redline.units import DEFINITIONS
@@ -315,12 +316,18 @@ def _foot(result: EngineResult) -> tuple[str, dict[str, Pooled]]:
 
 
 def _plain_ratio(ours: Pooled, theirs: Pooled) -> Ratio:
-    """Of numbers that each start gives once: told apart only when the repeats of the two do not overlap."""
-    value = ratio(ours.value, theirs.value)
+    """Of numbers that each start gives once, all of them better when lower: told apart by how far the starts of each
+    lie apart (Welch's t of the logarithms, 95 %)."""
+    value, name = ratio(ours.value, theirs.value), ours.name
     if min(len(ours.repeats), len(theirs.repeats)) < 2:
-        return Ratio(ours.name, value, None, UNKNOWN, "one start each: no spread known")
-    if max(ours.repeats) < min(theirs.repeats):
-        return Ratio(ours.name, value, None, BETTER)
-    if min(ours.repeats) > max(theirs.repeats):
-        return Ratio(ours.name, value, None, WORSE)
-    return Ratio(ours.name, value, None, SAME)
+        return Ratio(name, value, None, UNKNOWN, "one start each: no spread known")
+    if min(*ours.repeats, *theirs.repeats) <= 0:
+        return Ratio(name, value, None, UNKNOWN, "a start that took nothing has no ratio")
+    x, y = np.log(ours.repeats), np.log(theirs.repeats)
+    parts = (float(x.var(ddof=1)) / len(x), float(y.var(ddof=1)) / len(y))
+    reach = t_quantile(0.975, satterthwaite(parts[0], len(x) - 1, parts[1], len(y) - 1)) * math.sqrt(sum(parts))
+    middle = float(x.mean() - y.mean())
+    band = Interval(math.exp(middle - reach), math.exp(middle + reach))
+    if band.low <= 1 <= band.high:
+        return Ratio(name, value, band, SAME)
+    return Ratio(name, value, band, BETTER if band.high < 1 else WORSE)

@@ -20,7 +20,7 @@ from redline.analyse.finding import Interval
 from redline.analyse.percentile import enough_to_bound
 from redline.analyse.rounds import Round, level_of
 from redline.analyse.slo import wilson
-from redline.analyse.student import t_quantile, two_sided
+from redline.analyse.student import satterthwaite, t_quantile, two_sided
 from redline.units import DEFINITIONS
 
 UNCHANGED = "no detectable change"
@@ -175,20 +175,14 @@ def _difference(
         se = float((yb - ya).std(ddof=1)) / math.sqrt(na)
         return _Error(value, se if na >= FEW else max(se, inside), na - 1, f"paired by {na} rounds")
     if na == 1 and nb == 1:
-        return _Error(value, inside, _welch(inside_a, dfa, inside_b, dfb), "blocks of requests, one round each")
+        return _Error(value, inside, satterthwaite(inside_a, dfa, inside_b, dfb), "blocks of requests, one round each")
     # a side of one round borrows the other's spread between rounds
     spread_a = float(ya.var(ddof=1)) if na > 1 else float(yb.var(ddof=1))
     spread_b = float(yb.var(ddof=1)) if nb > 1 else float(ya.var(ddof=1))
     floor_a, floor_b = (0.0, 0.0) if min(na, nb) >= FEW else (inside_a, inside_b)
     part_a, part_b = max(spread_a / na, floor_a), max(spread_b / nb, floor_b)
-    df = _welch(part_a, na - 1, part_b, nb - 1) if na > 1 and nb > 1 else float(max(na, nb) - 1)
+    df = satterthwaite(part_a, na - 1, part_b, nb - 1) if na > 1 and nb > 1 else float(max(na, nb) - 1)
     return _Error(value, math.sqrt(part_a + part_b), df, f"{na} and {nb} rounds, not paired")
-
-
-def _welch(a: float, dfa: float, b: float, dfb: float) -> float:
-    """Degrees of freedom of a sum of two variances (Satterthwaite)."""
-    below = a**2 / dfa + b**2 / dfb
-    return (a + b) ** 2 / below if below > 0 else min(dfa, dfb)
 
 
 def _share_effect(metric: str, a: Sequence[Round], b: Sequence[Round], paired: bool, tolerance: float) -> Effect:

@@ -37,6 +37,12 @@ def two_sided(value: float, df: float) -> float:
     return 2 * t_cdf(-abs(value), df)
 
 
+def satterthwaite(a: float, dfa: float, b: float, dfb: float) -> float:
+    """Degrees of freedom of the sum of two variances of means."""
+    below = a**2 / dfa + b**2 / dfb
+    return (a + b) ** 2 / below if below > 0 else min(dfa, dfb)
+
+
 def _beta_share(x: float, a: float, b: float) -> float:
     """The regularised incomplete beta function, by its continued fraction."""
     if x <= 0 or x >= 1:
