@@ -95,3 +95,8 @@ def test_plain_sqlite_reads_every_table_and_view(filled: Store) -> None:
             plain.execute(f"SELECT * FROM {name}").fetchall()
     plain.close()
     assert {"run", "trial", "point", "request", "sample", "artifact", "migration"} <= set(names)
+
+
+def test_a_column_that_is_called_interrupted_is_no_ctrl_c(filled: Store) -> None:
+    with pytest.raises(UsageError, match="no such column: interrupted"):
+        query("SELECT id FROM run WHERE status = interrupted", filled.path)

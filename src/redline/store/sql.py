@@ -54,7 +54,7 @@ def _answer(
         return [column[0] for column in cursor.description or ()], rows
     except (sqlite3.Error, sqlite3.Warning) as error:
         text = str(error)
-        if "interrupted" in text:
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:  # a column may have that name, too
             raise KeyboardInterrupt from None
         if any(word in text for word in ("readonly", "query_only", "not authorized", "prohibited")):
             raise UsageError("redline sql only reads", why=text, fix=f"to change the file: sqlite3 {path}") from None
