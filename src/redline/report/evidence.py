@@ -10,8 +10,12 @@ from typing import Any
 from redline.analyse.percentile import LEVELS, rank
 from redline.analyse.summary import PointSummary
 from redline.report.model import Measured
+from redline.spec.workload import SLOW_READER
 
-_COUNTED = "point_id = {point} AND NOT warmup AND canary < 0 AND status NOT IN ('cancelled', 'abandoned')"
+_COUNTED = (
+    "point_id = {point} AND NOT warmup AND canary < 0 AND status NOT IN ('cancelled', 'abandoned') "
+    f"AND request_class <> '{SLOW_READER}'"
+)
 
 
 @dataclass(frozen=True)
@@ -48,10 +52,10 @@ def _chunks_hold_all(summary: PointSummary) -> bool:
 
 
 def _latency_sql(measured: Measured, metric: str, level: float) -> str:
-    n = measured.summary.counts["counted"]
+    n = measured.summary.findings[f"{metric}.p50"].of
     return (
         f"SELECT CASE status WHEN 'ok' THEN {metric} ELSE 9e999 END AS {metric} FROM request_latency "
-        f"WHERE {_COUNTED.format(point=measured.point_id)} "
+        f"WHERE {_COUNTED.format(point=measured.point_id)} AND (status <> 'ok' OR {metric} IS NOT NULL) "
         f"ORDER BY 1 LIMIT 1 OFFSET {rank(n, level) - 1}"
     )
 
@@ -134,10 +138,13 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
 
 def box_line(provenance: dict[str, Any]) -> str:
     """CPU, memory, GPU, kernel in one line."""
+    if not provenance.keys() & {"cpu", "memory", "gpu", "kernel"}:
+        return "box not known"  # of an import: whether it had a GPU nobody said
     cpu, gpu = provenance.get("cpu") or {}, provenance.get("gpu")
+    cores = cpu.get("usable_cores") or cpu.get("cores")
     memory = (provenance.get("memory") or {}).get("usable_bytes") or (provenance.get("memory") or {}).get("total_bytes")
     parts = [
-        f"{cpu.get('usable_cores') or cpu.get('cores') or '?':g} cores {cpu.get('model', '')}".strip() if cpu else "",
+        f"{cores:g} cores {cpu.get('model', '')}".strip() if cores else str(cpu.get("model", "")),
         f"{memory / 1e9:.0f} GB" if isinstance(memory, (int, float)) else "",
         _gpu_line(gpu),
         f"Linux {(provenance.get('kernel') or {}).get('release', '')}".strip(),

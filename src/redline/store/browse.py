@@ -15,6 +15,7 @@ import orjson
 
 from redline.errors import UsageError
 from redline.load.record import RequestRecord
+from redline.spec.workload import SLOW_READER
 from redline.store import process
 from redline.store.file import faults
 from redline.store.read import Reader, record_of
@@ -31,7 +32,8 @@ ORDERS = {
 """Order to (what it goes by, direction). Failures come before what they are sorted with, except in `first`."""
 KINDS = {
     "measured": "NOT warmup AND canary < 0",
-    "counted": "NOT warmup AND canary < 0 AND status NOT IN ('cancelled', 'abandoned')",
+    "counted": "NOT warmup AND canary < 0 AND status NOT IN ('cancelled', 'abandoned')"
+    f" AND request_class <> '{SLOW_READER}'",
     "failed": "NOT warmup AND status NOT IN ('ok', 'cancelled', 'abandoned')",
     "cut": "status IN ('cancelled', 'abandoned')",
     "warmup": "warmup",
