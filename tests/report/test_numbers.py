@@ -16,6 +16,8 @@ from redline.report.numbers import (
     metric_name,
     number,
     percentile_text,
+    points,
+    promised_share,
     ratio_text,
 )
 
@@ -27,7 +29,8 @@ INF = math.inf
     [
         (0, "0"), (0.1234, "0.123"), (0.9994, "0.999"), (0.99951, "1.00"), (1.234, "1.23"), (9.994, "9.99"),
         (9.996, "10.0"), (12.34, "12.3"), (99.94, "99.9"), (99.96, "100"), (123.4, "123"), (1234.5, "1,234"),
-        (math.nan, "–"), (INF, "∞"), (-INF, "-∞"), (-12.34, "-12.3"),
+        (math.nan, "–"), (INF, "∞"), (-INF, "-∞"), (-12.34, "-12.3"), (0.01234, "0.0123"), (0.0004, "0.0004"),
+        (-0.00031, "-0.00031"), (0.00001234, "1.23e-05"), (0.09996, "0.100"),
     ],
 )  # fmt: skip
 def test_number(value: float, text: str) -> None:
@@ -50,7 +53,8 @@ def test_a_written_number_is_the_number(value: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(1.06e9, "1.06 GB"), (512e6, "512 MB"), (62e9, "62.0 GB"), (math.nan, "–")]
+    ("value", "text"),
+    [(1.06e9, "1.06 GB"), (512e6, "512 MB"), (62e9, "62.0 GB"), (123e3, "0.123 MB"), (0, "0 MB"), (math.nan, "–")],
 )
 def test_data_size(value: float, text: str) -> None:
     assert data_size(value) == text
@@ -109,3 +113,15 @@ def test_ratio_text_of_nothing() -> None:
 )
 def test_metric_name(name: str, text: str) -> None:
     assert metric_name(name) == text
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(0.0025, "0.25"), (0.034, "3.4"), (0.99, "99"), (1, "100"), (-1, "-100"), (12.5, "1,250")]
+)
+def test_points_are_written_out(share: float, text: str) -> None:
+    assert points(share) == text
+
+
+@pytest.mark.parametrize(("share", "text"), [(0.95, "95%"), (0.999, "99.9%"), (0.57, "57%"), (1.0, "100%")])
+def test_a_promise_is_not_rounded(share: float, text: str) -> None:
+    assert promised_share(share) == text

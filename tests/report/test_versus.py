@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 
+from redline.analyse.effect import UNCHANGED, Effect
+from redline.analyse.finding import Interval
 from redline.errors import UsageError
 from redline.report.assemble import load_report
-from redline.report.versus import Versus, compare_runs
-from redline.report.versus_text import as_dict, headline, html, markdown
+from redline.report.differing import differing
+from redline.report.versus import Versus, VersusPoint, compare_runs
+from redline.report.versus_text import as_dict, effect_rows, headline, html, markdown, verdict_text
 from redline.store.read import Reader
 from redline.store.store import Store
 from tests.report.stored import BOX, FAST, SLOW, experiment, write_run
@@ -143,3 +146,38 @@ def test_no_common_point_of_two_engines_leaves_the_report_whole(tmp_path: Path) 
     write_run(path, (SLOW, replace(FAST, stop_after=0)), clients=(4,), seconds=1.0, rounds=2)
     with Reader.open(path) as reader:
         assert not [section for section in load_report(reader).sections if section.key == "rounds"]
+
+
+def test_a_difference_far_behind_is_found_and_shown(db: Stored) -> None:
+    with Reader.open(db.path) as reader:
+        run = reader.run(db.first)
+    line = "isolcpus=2-63 " * 20
+    tuned, plain = (
+        replace(run, provenance={**run.provenance, "kernel": {"cmdline": line + end}})
+        for end in ("mitigations=off quiet", "mitigations=auto quiet")
+    )
+    (found,) = differing((plain, run.trials[0]), (tuned, run.trials[0]))
+    assert found.field == "kernel.cmdline"
+    assert found.matters
+    assert found.a.endswith("mitigations=auto quiet")
+    assert found.b.endswith("mitigations=off quiet")
+    assert max(len(found.a), len(found.b)) <= 160
+
+
+def test_points_of_a_share_are_written_out() -> None:
+    far = Effect("failed_share", 0.0, 1.0, difference=1.0, difference_interval=Interval(0.9, 1.0), outcome="worse")
+    (row,) = effect_rows(VersusPoint(("closed", 4.0), "4 clients", (far,)))
+    assert "+100 points" in row
+    assert verdict_text(Effect("failed_share", 0.0, 0.1, outcome=UNCHANGED, detectable=1.24)).endswith(" 124 points")
+
+
+def test_all_engines_of_the_rounds_are_one_family(tmp_path: Path) -> None:
+    path = tmp_path / "r.db"
+    engines = (SLOW, FAST, replace(FAST, name="again"))
+    write_run(path, engines, clients=(4,), seconds=2.0, rounds=4, repeats=4)
+    with Reader.open(path) as reader:
+        report = load_report(reader)
+    section = next(section for section in report.sections if section.key == "rounds")
+    known = [row for row in section.rows if row[-1] != "unknown"]
+    assert {row[0] for row in known} == {"vllm", "again"}
+    assert f"{len(known)} effects were judged together" in " ".join(section.notes)

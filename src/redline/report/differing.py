@@ -40,7 +40,7 @@ def differing(a: tuple[RunRow, TrialRow], b: tuple[RunRow, TrialRow]) -> list[Di
     ours, theirs = dict(_fields(*a)), dict(_fields(*b))
     names = [name for name in dict.fromkeys((*ours, *theirs)) if not _EVERY_TIME.search(name)]
     found = [
-        Differing(name, ours.get(name, "–"), theirs.get(name, "–"), bool(_MATTERS.match(name)))
+        Differing(name, *_cut(ours.get(name, "–"), theirs.get(name, "–")), bool(_MATTERS.match(name)))
         for name in names
         if ours.get(name) != theirs.get(name)
     ]
@@ -62,7 +62,22 @@ def _fields(run: RunRow, trial: TrialRow) -> Iterator[tuple[str, str]]:
     ]
     for prefix, tree in parts:
         for name, value in box_rows(scrub.value(dict(tree))):
-            yield prefix + name, value if len(value) <= _LIMIT else value[: _LIMIT - 1] + "…"
+            yield prefix + name, value
+
+
+def _cut(a: str, b: str) -> tuple[str, str]:
+    """Both as far as they are shown: where one is too long, from a little before the first letter that differs."""
+    if max(len(a), len(b)) <= _LIMIT:
+        return a, b
+    alike = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    start = max(alike - _LIMIT // 4, 0) if alike >= _LIMIT - 1 else 0
+    return _shown(a, start), _shown(b, start)
+
+
+def _shown(text: str, start: int) -> str:
+    before, rest = "…" if start else "", text[start:]
+    room = _LIMIT - len(before)
+    return before + (rest if len(rest) <= room else rest[: room - 1] + "…")
 
 
 def _commit(provenance: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ NAMES = {
 
 
 def number(value: float) -> str:
-    """`0.123`, `1.23`, `12.3`, `123`, `1,234`."""
+    """`0.0123`, `0.123`, `1.23`, `12.3`, `123`, `1,234`."""
     if math.isnan(value):
         return NONE
     if math.isinf(value):
@@ -32,6 +32,8 @@ def number(value: float) -> str:
     size = abs(value)
     if size == 0:
         return "0"
+    if size < 0.0995:
+        return f"{value:.3g}"  # decimals alone would make a small one 0.000
     digits = 0 if size >= 99.95 else 1 if size >= 9.995 else 2 if size >= 0.9995 else 3
     return f"{value:,.{digits}f}"
 
@@ -50,7 +52,20 @@ def data_size(value: float) -> str:
     """Bytes as MB or GB (powers of ten)."""
     if math.isnan(value):
         return NONE
-    return f"{number(value / 1e9)} GB" if value >= 1e9 else f"{value / 1e6:,.0f} MB"
+    if value >= 1e9:
+        return f"{number(value / 1e9)} GB"
+    return f"{value / 1e6:,.0f} MB" if value >= 1e7 else f"{number(value / 1e6)} MB"
+
+
+def points(share: float) -> str:
+    """A difference of shares in percentage points: `0.25`, `3`, `100`; two digits, whole ones beyond them."""
+    value = 100 * share
+    return f"{value:,.0f}" if abs(value) >= 99.5 else f"{value:.2g}"
+
+
+def promised_share(share: float) -> str:
+    """`95%`, `99.9%`: what was promised is not rounded."""
+    return f"{100 * share:g}%"
 
 
 def quantity(pooled: Pooled | None) -> str:

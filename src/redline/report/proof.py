@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from redline.report.model import ModelReport
-from redline.report.numbers import metric_name, number, times
+from redline.report.numbers import metric_name, number, points, times
 from redline.report.section import Section
 from redline.store.read import Reader
 from redline.store.rows import RunRow
@@ -117,12 +117,17 @@ def _change(one: Mapping[str, Any]) -> tuple[str, str, str]:
         difference, between = one["difference"], one["difference_interval"]
         if difference is None or between is None:
             return "–", "–", "–"
-        points = tuple(100 * value for value in (difference, between["low"], between["high"], detectable))
-        return f"{points[0]:+.2g} points", f"{points[1]:+.2g} … {points[2]:+.2g}", f"±{points[3]:.2g} points"
+        low, high = _plus(between["low"]), _plus(between["high"])
+        return f"{_plus(difference)} points", f"{low} … {high}", f"±{points(detectable)} points"
     if not 0.5 <= ratio <= 2:
         return times(ratio), f"{times(interval['low'])} … {times(interval['high'])}", _percent(detectable)
     percents = (100 * (ratio - 1), 100 * (interval["low"] - 1), 100 * (interval["high"] - 1))
     return f"{percents[0]:+.1f} %", f"{percents[1]:+.1f} … {percents[2]:+.1f} %", _percent(detectable)
+
+
+def _plus(share: float) -> str:
+    """In points, with its sign."""
+    return ("+" if share > 0 else "") + points(share)
 
 
 def _percent(share: float | None) -> str:

@@ -19,19 +19,21 @@ def rounds_section(reader: Reader, rows: Sequence[RunRow], models: Sequence[Mode
     if len(rows) != 1 or int(rows[0].experiment.get("rounds") or 1) < 2 or is_proof(rows[0]):
         return None
     found = [
-        (model.name, engine.label, set_against(reader, rows[0], model.name, model.comparison.reference, engine.label))
+        (model.name, model.comparison.reference, engine.label)
         for model in models
         for engine in model.engines
         if engine.label != model.comparison.reference and engine.points
     ]
-    lines = [
-        (f"{label} on {name}" if len(models) > 1 else label, *row)
-        for name, label, versus in found
-        for pair in versus.pairs
-        for point in pair.points
-        for row in effect_rows(point)
+    versus = set_against(reader, rows[0], found)
+    named = [
+        (f"{label} on {name}" if len(models) > 1 else label, pair)
+        for (name, _, label), pair in zip(found, versus.pairs, strict=True)
     ]
+    lines = [(who, *row) for who, pair in named for point in pair.points for row in effect_rows(point)]
     if not lines:
         return None
-    notes = (f"A is {models[0].comparison.reference}, B the engine named", *footnotes(found[0][2]))
+    bases = dict.fromkeys((base, name) for name, base, _ in found)
+    first = " and ".join(f"{base} on {name}" if len(models) > 1 else base for base, name in bases)
+    barred = [f"{who} at {p.label}: not compared, {p.barred}" for who, pair in named for p in pair.points if p.barred]
+    notes = (f"A is {first}, B the engine named", *barred, *footnotes(versus))
     return Section("rounds", "Paired by rounds", ("engine", *HEADS), tuple(lines), notes, brief=True)

@@ -112,10 +112,13 @@ def compare_runs(
     return _judged(a, b, pairs, wanted, tolerance)
 
 
-def set_against(reader: Reader, run: RunRow, model: str, reference: str, engine: str) -> Versus:
-    """Two engines of one run, `engine` as B."""
-    a, b = (Side.among(run, run.trials, model, label) for label in (reference, engine))
-    return _judged(a.name, b.name, [_pair(reader, a, b, DEFAULT_METRICS, 0.0)], DEFAULT_METRICS, 0.0)
+def set_against(reader: Reader, run: RunRow, engines: Sequence[tuple[str, str, str]]) -> Versus:
+    """Engines of one run, each (model, label of A, label of B) a pair; they are judged together."""
+    pairs = [
+        _pair(reader, *(Side.among(run, run.trials, model, label) for label in (a, b)), DEFAULT_METRICS, 0.0)
+        for model, a, b in engines
+    ]
+    return _judged(run.id, run.id, pairs, DEFAULT_METRICS, 0.0)
 
 
 def metrics_of(asked: Sequence[str]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from redline.analyse.comparison import BETTER, UNKNOWN, WORSE
 from redline.analyse.effect import UNCHANGED, Effect
 from redline.analyse.finding import Interval
 from redline.report.markdown import section_lines
-from redline.report.numbers import metric_name, number
+from redline.report.numbers import metric_name, number, points
 from redline.report.plain import clean
 from redline.report.section import Section
 from redline.report.table import section_parts
@@ -87,7 +87,7 @@ def percent(share: float) -> str:
 
 def verdict_text(one: Effect) -> str:
     if one.outcome == UNCHANGED:
-        size = f"{100 * one.detectable:.2g} points" if one.is_share else percent(one.detectable)
+        size = f"{points(one.detectable)} points" if one.is_share else percent(one.detectable)
         return f"no detectable change below {size}"
     return one.outcome + (": regression" if one.regression else "")
 
@@ -135,7 +135,7 @@ def effect_rows(point: VersusPoint) -> Iterator[tuple[str, ...]]:
                 f"{one.b:.2%}",
                 "–",
                 _band(one.difference_interval, 100),
-                f"{100 * one.difference:+.2g} points",
+                f"{'+' if one.difference > 0 else ''}{points(one.difference)} points",
             ]
         else:
             change = "–" if math.isnan(one.difference) else ("+" if one.difference > 0 else "") + number(one.difference)
