@@ -292,7 +292,7 @@ def next_for_slo(seen: Sequence[Seen], bounds: Bounds, attainment: float) -> Dec
     unsure = [row for row in unsure if (passed is None or row.load > passed) and (failed is None or row.load < failed)]
     if unsure:
         row = unsure[0]
-        return Step(row.load, f"{row.share:.1%} of the requests cannot be told from {attainment:.0%}: once more")
+        return Step(row.load, f"{row.share:.1%} of the requests cannot be told from {100 * attainment:g}%: once more")
     if failed is None:
         assert passed is not None
         wider = bounds.fit(2 * passed)

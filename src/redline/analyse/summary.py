@@ -208,7 +208,7 @@ def _shares(book: _Book, requests: Requests, latencies: Latencies, good: Bools |
     book.write("cut_off_share", float(cut.mean()) if len(cut) else math.nan, "cut_off_share@1")
     if good is not None:
         hits = int(good.sum())
-        note = "" if n == 0 or hits / n >= attainment else f"below the {attainment:.0%} promised"
+        note = "" if n == 0 or hits / n >= attainment else f"below the {100 * attainment:g}% promised"
         book.write("slo_attainment", hits / n if n else math.nan, "slo_attainment@1", band=wilson(hits, n), note=note)
 
 

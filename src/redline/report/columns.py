@@ -19,7 +19,7 @@ from redline.analyse.comparison import (
 from redline.analyse.percentile import is_maximum_of
 from redline.analyse.verdict import STATES
 from redline.report.model import Report, load_label
-from redline.report.numbers import FEW_MARK, number, quantity
+from redline.report.numbers import FEW_MARK, number, promised_share, quantity
 from redline.units import DEFINITIONS
 
 
@@ -55,7 +55,7 @@ RATIO_HEADS = {
     "output_tokens_per_s": "output tok/s", "goodput_per_s": "goodput", "ttft_ms.p50": "TTFT p50",
     "itl_ms.p50": "ITL p50", "e2e_ms.p50": "E2E p50",
 }  # fmt: skip
-_NUMBER = re.compile(r"(?<![\w.])\d[\d,]*(?:\.\d+)?")
+_NUMBER = re.compile(r"(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)?")
 
 FOOTPRINT = ("startup_s", "rss_bytes", "gpu_memory_bytes")
 FOOTPRINT_HEADS = {"startup_s": "start-up", "rss_bytes": "peak memory", "gpu_memory_bytes": "peak GPU memory"}
@@ -125,7 +125,7 @@ def slo_text(report: Report) -> str:
 def terms_text(terms: Mapping[str, float], attainment: float) -> str:
     names = {"ttft_ms": "TTFT", "tpot_ms": "TPOT", "itl_ms": "ITL (p99 of each request)", "e2e_ms": "E2E"}
     said = " and ".join(f"{names[name]} ≤ {number(limit)} ms" for name, limit in terms.items())
-    return f"{said} for {attainment:.0%} of the requests" if said else ""
+    return f"{said} for {promised_share(attainment)} of the requests" if said else ""
 
 
 def reasons(model: ModelComparison) -> list[tuple[str, str, str]]:
@@ -149,7 +149,9 @@ def _where(places: list[tuple[str, Load]]) -> str:
     texts = []
     for label in dict.fromkeys(label for label, _ in places):
         loads = list(dict.fromkeys(load for name, load in places if name == label))
-        texts.append(f"{label} at {', '.join(f'{load[1]:g}' for load in loads[:-1])}, {load_label(loads[-1])}")
+        alike = len({kind for kind, _ in loads}) == 1
+        before = ", ".join(f"{load[1]:g}" if alike else load_label(load) for load in loads[:-1])
+        texts.append(f"{label} at {before}, {load_label(loads[-1])}")
     return "; ".join(texts).replace("at , ", "at ")
 
 
@@ -166,9 +168,9 @@ def _merged(texts: list[str]) -> str:
 
 
 def spread_text(pooled: Pooled) -> str:
-    """`2 starts: 33.1, 34.0` when there were several."""
+    """`2 times: 33.1, 34.0` when it was measured several times, in rounds or after a start each."""
     values = [value for value in pooled.repeats if not math.isnan(value)]
-    return f"{len(values)} starts: {', '.join(map(number, values))}" if len(values) > 1 else ""
+    return f"{len(values)} times: {', '.join(map(number, values))}" if len(values) > 1 else ""
 
 
 def definitions_used(report: Report) -> list[tuple[str, str, str]]:

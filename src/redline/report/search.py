@@ -9,7 +9,7 @@ from typing import Any
 from redline.analyse.search import Seen, edge, fit_knee, kept, seen_of
 from redline.analyse.summary import PointSummary
 from redline.report.model import EngineReport, Measured, ModelReport, load_label
-from redline.report.numbers import NONE, few_notes, number, percentile_text
+from redline.report.numbers import NONE, few_notes, number, percentile_text, promised_share
 from redline.report.section import Section
 from redline.store.read import Reader
 from redline.store.rows import RunRow
@@ -86,7 +86,7 @@ def _knee(who: str, kind: str, seen: Sequence[Seen]) -> str:
             f"{who}: throughput falls behind the load from {_load(kind, knee.load)} on, the lowest that was tried; the "
             f"plateau is {number(knee.plateau)} output tok/s"
         )
-    band = f" [{knee.interval.low:.3g}–{knee.interval.high:.3g}]" if knee.interval else ""
+    band = f" [{_short(knee.interval.low)}–{_short(knee.interval.high)}]" if knee.interval else ""
     return (
         f"{who}: the knee is at {_load(kind, knee.load)}{band}: beyond it, 1 % more load brings less than half a "
         f"percent more tokens; the plateau is {number(knee.plateau)} output tok/s"
@@ -97,7 +97,7 @@ def _most(who: str, kind: str, seen: Sequence[Seen], attainment: float) -> str:
     rows = kept(seen, attainment)
     best, broken = edge(rows)
     if best is None:
-        return f"{who}: no load that was tried keeps the SLO in {attainment:.0%} of the requests"
+        return f"{who}: no load that was tried keeps the SLO in {promised_share(attainment)} of the requests"
     row = next(row for row in rows if row.load == best)
     band = f", at least {row.band.low:.1%} with 97.5 % confidence" if row.band else ""
     above = f"; {_load(kind, broken)} do not" if broken is not None else ""
@@ -107,4 +107,9 @@ def _most(who: str, kind: str, seen: Sequence[Seen], attainment: float) -> str:
 
 def _load(kind: str, value: float) -> str:
     noun = "client" if value == 1 else "clients"
-    return f"{value:.3g} {noun}" if kind == "closed" else f"{value:.3g} req/s"
+    return f"{_short(value)} {noun}" if kind == "closed" else f"{_short(value)} req/s"
+
+
+def _short(value: float) -> str:
+    """`12`, `4.5`, `1,024`: a load that was tried is as it was asked."""
+    return f"{value:.3g}" if value < 99.95 else f"{value:,.0f}"
