@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import builtins
+import sqlite3
 import xml.etree.ElementTree as ET
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -138,3 +140,24 @@ def test_without_the_extra_the_fix_is_named(plain: Report, monkeypatch: pytest.M
         charts(plain)
     assert caught.value.fix == "pip install 'redline[charts]'"
     assert "vl_convert" in caught.value.why
+
+
+def test_no_chart_of_what_nothing_was_measured_of(tmp_path: Path) -> None:
+    path = tmp_path / "r.db"
+    write_run(path, (FAST,), clients=(1, 4), seconds=2.0)
+    with closing(sqlite3.connect(path)) as db, db:  # answers of a single token
+        db.execute(
+            """UPDATE request SET output_tokens = 1, chunks = 1, last_chunk_ns = first_chunk_ns,
+            chunk_ns = substr(chunk_ns, 1, 9), chunk_tokens = x'00010000000100000000000000'"""
+        )
+    with Reader.open(path) as reader:
+        kinds = {chart.kind for chart in charts(load_report(reader))}
+    assert {"throughput", "ttft", "ttft-distribution", "tokens-timeline"} <= kinds
+    assert not kinds & {"itl", "itl-distribution", "itl-timeline", "trade-off"}
+
+
+def test_charts_of_one_of_several_repeats_say_so(drawn: dict[str, Chart], hard_drawn: list[Chart]) -> None:
+    said = "the first of several measurements"
+    kinds = ("ttft-distribution", "tokens-timeline")
+    assert all(said in str(chart.spec["title"]) for chart in hard_drawn if chart.kind in kinds)
+    assert not any(said in str(drawn[kind].spec["title"]) for kind in kinds)

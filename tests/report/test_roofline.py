@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
+from redline.analyse.roofline import Precision
 from redline.report.assemble import load_report
 from redline.report.charts import charts
+from redline.report.draw_roofline import Dot, roofline
 from redline.report.model import Report
 from redline.report.roofline import NOT_MEASURED, ceilings_lines
 from redline.report.section import Section
 from redline.store.ceilings import Ceilings, keep
 from redline.store.read import Reader
+from tests.analyse.test_roofline import LLAMA
 from tests.report.stored import BOX, FAST, write_run
 
 CARD = "AMD EPYC 9654 × 2"
@@ -93,3 +98,17 @@ def test_cards_of_several_kinds_are_said(tmp_path: Path) -> None:
     made = section(report(tmp_path, gpu=gpu))
     assert made is not None
     assert any("several kinds (NVIDIA H200, NVIDIA L4)" in note for note in made.notes)
+
+
+def test_a_dot_of_several_cards_lies_under_the_roof_of_one() -> None:
+    found = Ceilings("NVIDIA H200", "", "2.13.0", 4e12, 3e12, {"fp8": 1.979e15})
+    heights = []
+    for cards in (1, 4):
+        drawing = roofline(LLAMA, Precision(), found, "fp8", [Dot("a", "decode", 1024.0, 64.0, 1e-3, cards=cards)])
+        assert drawing is not None
+        assert "1,979 TFLOP/s" in drawing.notes[0]
+        (text,) = {text for text in re.findall(r"\[\{[^]]*\}\]", str(drawing.spec())) if "phase" in text}
+        (row,) = orjson.loads(text)
+        assert row["text"] == "1,024 × 64"
+        heights.append(row["tflops"])
+    assert heights[0] == pytest.approx(4 * heights[1])

@@ -98,7 +98,7 @@ def load_axis(loads: Sequence[Load]) -> Any:
     """Clients or requests per second; logarithmic from three points that span more than a factor of four."""
     values = sorted({value for _, value in loads})
     titles = {"clients": "concurrent clients", "req/s": "requests per second asked", "speed": "trace, times as fast"}
-    title = titles[load_unit(loads)]
+    title = titles.get(load_unit(loads), "load: clients, requests per second or speed")
     wide = len(values) > 2 and values[-1] > 4 * values[0]
     scale = alt.Scale(type="log", base=2, nice=False) if wide else alt.Scale(zero=False, nice=False, padding=12)
     axis = alt.Axis(values=values, format="~g", grid=False, tickSize=5, ticks=True, labelOverlap=True, labelFlush=False)

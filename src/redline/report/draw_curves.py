@@ -26,7 +26,10 @@ def drawings(model: ModelReport, report: Report) -> Iterator[Drawing]:
     loads = some_loads([point.load for point in model.comparison.points])
     if not loads:
         return
+    shown = [measured for load in loads for _, measured in _firsts(model, load)]
     for kind, metric, title in DISTRIBUTIONS[-1:] if vectors(report) else DISTRIBUTIONS:
+        if not any(len(measured.distributions[metric].value) for measured in shown):
+            continue
         panels = [_ecdf(model, report, load, metric, first=i == 0) for i, load in enumerate(loads)]
         alt_text = f"{title}, one panel per load point, one curve per engine"
         notes = ("share of all that are at most this long; a curve that ends below 100 % has failures",)
@@ -38,6 +41,8 @@ def drawings(model: ModelReport, report: Report) -> Iterator[Drawing]:
         ("itl-timeline", "Inter-token latency over time (gaps between chunks), ms", _itl),
         ("tokens-timeline", "Output over time, tok/s", _tokens),
     ):
+        if not any((values > 0).any() for measured in shown for _, values in draw(measured)):
+            continue
         panels = [_over_time(model, report, load, draw, first=i == 0) for i, load in enumerate(loads)]
         notes = (_LEGENDS[kind],)
         alt_text = f"{title}, one panel per load point, one curve per engine"
@@ -53,6 +58,8 @@ _LEGENDS = {
 
 def _less(notes: tuple[str, ...], loads: Sequence[Load], model: ModelReport) -> tuple[str, ...]:
     total = len(model.comparison.points)
+    if any(len(engine.points.get(load, ())) > 1 for engine in model.engines for load in loads):
+        notes = (*notes, "the first of several measurements of each load point")
     return notes if len(loads) == total else (*notes, f"{len(loads)} of {total} load points shown")
 
 

@@ -42,13 +42,14 @@ def drawings(model: ModelReport, report: Report) -> Iterator[Drawing]:
     if not comparison.points:
         return
     way = "input" if vectors(report) else "output"
-    yield _throughput(comparison, report, "throughput", f"{way}_tokens_per_s", f"{way.title()} throughput", "tok/s")
+    made = [_throughput(comparison, report, "throughput", f"{way}_tokens_per_s", f"{way.title()} throughput", "tok/s")]
     if report.promised:
-        yield _throughput(comparison, report, "goodput", "goodput_per_s", "Goodput under the SLO", "req/s")
+        made.append(_throughput(comparison, report, "goodput", "goodput_per_s", "Goodput under the SLO", "req/s"))
     for kind, metric, title in LATENCIES[-1:] if vectors(report) else LATENCIES:
-        yield _latency(comparison, report, kind, metric, title)
+        made.append(_latency(comparison, report, kind, metric, title))
     if len(comparison.points) > 1 and not vectors(report):
-        yield _trade_off(comparison, report)
+        made.append(_trade_off(comparison, report))
+    yield from (one for one in made if one is not None)  # None: there is no such number, e.g. no ITL of single tokens
 
 
 def _rows(model: ModelComparison, name: str, level: str = "") -> list[Row]:
@@ -64,6 +65,7 @@ def _rows(model: ModelComparison, name: str, level: str = "") -> list[Row]:
                 {
                     "engine": found.label,
                     "load": point.load[1],
+                    "kind": point.load[0],
                     "value": None if math.isinf(pooled.value) else pooled.value,
                     "low": low,
                     "high": high,
@@ -105,8 +107,12 @@ def _notes(rows: list[Row]) -> str:
     return " · ".join(part for part in kept if part)
 
 
-def _throughput(model: ModelComparison, report: Report, kind: str, metric: str, title: str, unit: str) -> Drawing:
+def _throughput(
+    model: ModelComparison, report: Report, kind: str, metric: str, title: str, unit: str
+) -> Drawing | None:
     rows = _rows(model, metric)
+    if not rows:
+        return None
     y = ruler(unit, [row["value"] for row in rows if row["value"] is not None], zero=True)
     chart = _lines(rows, model, report, y)
     notes = tuple(part for part in (_takeaway(model, metric, unit), _notes(rows)) if part)
@@ -115,8 +121,10 @@ def _throughput(model: ModelComparison, report: Report, kind: str, metric: str, 
     )
 
 
-def _latency(model: ModelComparison, report: Report, kind: str, metric: str, title: str) -> Drawing:
+def _latency(model: ModelComparison, report: Report, kind: str, metric: str, title: str) -> Drawing | None:
     rows = [*_rows(model, f"{metric}.p50", "p50"), *_rows(model, f"{metric}.p99", "p99")]
+    if not rows:
+        return None
     values = [row[name] for row in rows for name in ("value", "low", "high") if row[name] is not None]
     y = ruler("ms", values)
     chart = _lines(rows, model, report, y, levels=True)
@@ -143,7 +151,7 @@ def _takeaway(model: ModelComparison, metric: str, unit: str) -> str:
 def _lines(rows: list[Row], model: ModelComparison, report: Report, y: Ruler, levels: bool = False) -> Any:
     shown = _shown(rows)
     x, hue = load_axis([point.load for point in model.points]), colour(report, shown)
-    group = [alt.Detail("engine:N"), alt.Detail("level:N")]
+    group = [alt.Detail("engine:N"), alt.Detail("level:N"), alt.Detail("kind:N")]
     dash = alt.StrokeDash("level:N", scale=alt.Scale(domain=["p50", "p99"], range=list(palette.DASHES)), legend=None)
     base = alt.Chart(data(row for row in rows if row["value"] is not None)).encode(x=x, color=hue, detail=group)
     line = base.mark_line(strokeWidth=2.2, aria=False).encode(y=y.y(), **({"strokeDash": dash} if levels else {}))
@@ -179,7 +187,7 @@ def _failures(rows: list[Row], x: Any, y: Ruler, hue: Any) -> list[Any]:
     return layers
 
 
-def _trade_off(model: ModelComparison, report: Report) -> Drawing:
+def _trade_off(model: ModelComparison, report: Report) -> Drawing | None:
     """Throughput of the server against the speed that one client sees."""
     rows: list[Row] = []
     for point in model.points:
@@ -191,18 +199,20 @@ def _trade_off(model: ModelComparison, report: Report) -> Drawing:
             rows.append(
                 {
                     "engine": found.label, "user": 1000 / tpot, "value": rate, "load": point.load[1],
-                    "text": f"{point.load[1]:g}", "good": found.verdict.state == "valid",
+                    "kind": point.load[0], "text": f"{point.load[1]:g}", "good": found.verdict.state == "valid",
                     "bad": found.verdict.state in BAD, "low": None,
                     "said": f"{found.label} at {label}: {text_of(rate, 'tok/s')} in all, "
                     f"{text_of(1000 / tpot, 'tok/s')} for a median client",
                 }
             )  # fmt: skip
+    if not rows:
+        return None
     shown = _shown(rows)
     hue = colour(report, shown)
     y = ruler("output tok/s of the server", [row["value"] for row in rows])
     x = ruler("tok/s that a median client sees", [row["user"] for row in rows])
     base = alt.Chart(data(rows)).encode(x=x.x("user"), y=y.y(), color=hue)
-    line = base.mark_line(strokeWidth=2, aria=False).encode(order=alt.Order("load:Q"))
+    line = base.mark_line(strokeWidth=2, aria=False).encode(order=alt.Order("load:Q"), detail="kind:N")
     points = base.mark_point(size=62, strokeWidth=2, opacity=1).encode(
         shape=shape(report, shown),
         fill=alt.condition("datum.good", hue, alt.value(palette.BACKGROUND)),

@@ -14,6 +14,7 @@ from redline.analyse.roofline import Limits, Precision, decode, linear_flip, pre
 from redline.report import palette
 from redline.report.canvas import WIDTH, Drawing, data
 from redline.report.model import ModelReport, Report
+from redline.report.numbers import number
 from redline.store.ceilings import Ceilings
 
 STEPS = 60
@@ -24,7 +25,7 @@ LETTER_PX, LINE_PX = 6.0, 13.0
 
 @dataclass(frozen=True)
 class Dot:
-    """One measured step. `intensity` None: from the architecture."""
+    """One measured step of `cards` that share its work. `intensity` None: from the architecture."""
 
     engine: str
     phase: str
@@ -32,6 +33,7 @@ class Dot:
     context: float
     step_s: float
     intensity: float | None = None
+    cards: int = 1
 
 
 def roofline(
@@ -111,13 +113,13 @@ def _row(dot: Dot, model: Architecture, precision: Precision) -> dict[str, Any] 
     cost = (decode if dot.phase == "decode" else prefill)(model, precision, dot.batch, dot.context)
     if not dot.step_s > 0 or not cost.flops:
         return None
-    size = f"{dot.batch:.3g} × {dot.context:,.0f}"
+    batch = f"{dot.batch:.3g}" if dot.batch < 99.95 else f"{dot.batch:,.0f}"
     return {
         "engine": dot.engine,
         "phase": dot.phase,
         "intensity": dot.intensity if dot.intensity is not None else cost.intensity,
-        "tflops": cost.flops / dot.step_s / 1e12,
-        "text": size,
+        "tflops": cost.flops / dot.step_s / dot.cards / 1e12,  # of one card, whose roof is drawn
+        "text": f"{batch} × {dot.context:,.0f}",
     }
 
 
@@ -126,7 +128,7 @@ def roof_notes(
 ) -> list[str]:
     """How to read it, and where decoding turns from memory-bound to compute-bound."""
     flip = linear_flip(model, precision, limits)
-    first = f"reading {limits.read / 1e12:.3g} TB/s, {dtype} {limits.flops / 1e12:.3g} TFLOP/s: the ridge is at"
+    first = f"reading {limits.read / 1e12:.3g} TB/s, {dtype} {number(limits.flops / 1e12)} TFLOP/s: the ridge is at"
     notes = [f"{first} {limits.ridge:,.0f} FLOPs per byte"]
     text = "matrix products of a decode step are compute-bound from batch"
     notes.append(
@@ -149,7 +151,10 @@ def drawings(model: ModelReport, report: Report) -> list[Drawing]:
         if roof is None or roof.ceilings is None:
             continue
         chosen = chosen or roof
-        dots += [Dot(one.engine, "decode", one.batch, one.context, one.step_s) for one in placed(engine, roof)]
+        for one in placed(engine, roof):
+            batch = max(1.0, one.batch / roof.groups)
+            intensity = decode(roof.shape, roof.precision, batch, one.context).intensity
+            dots.append(Dot(one.engine, "decode", batch, one.context, one.step_s, intensity, roof.cards))
     if chosen is None or chosen.ceilings is None:
         return []
     colours = {label: palette.engine(place) for label, place in report.colours.items()}
