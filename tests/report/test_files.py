@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import orjson
@@ -52,3 +53,19 @@ def test_a_folder_that_cannot_be_written(plain: Report, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(EnvironmentFault, match="cannot write the report"):
         write_files(plain, tmp_path / "file" / "out", ("md",))
+
+
+def test_a_full_disk_leaves_the_report_before(plain: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_files(plain, tmp_path, ("md",))
+    before = (tmp_path / "report.md").read_bytes()
+
+    def full(path: Path, content: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(content[:100])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(EnvironmentFault, match="cannot write the report"):
+        write_files(plain, tmp_path, ("md",))
+    assert (tmp_path / "report.md").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["report.md"]

@@ -90,9 +90,20 @@ def write_charts(
     for chart in charts(report) if drawn is None else drawn:
         for form in formats:
             path = folder / f"{chart.name}.{form}"
-            path.write_bytes(chart.png if form == "png" else chart.svg.encode())
+            write_whole(path, chart.png if form == "png" else chart.svg.encode())
             written.append(path)
     return written
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """All of it or nothing: whoever looks meanwhile, and whoever is left after a full disk, has the file before."""
+    draft = path.with_name(f"{path.name}.part")
+    try:
+        draft.write_bytes(content)
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
 
 
 def available() -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 import orjson
 
 from redline.errors import EnvironmentFault
-from redline.report.charts import Chart, available, charts, require, write_charts
+from redline.report.charts import Chart, available, charts, require, write_charts, write_whole
 from redline.report.html import render_html
 from redline.report.markdown import render_markdown
 from redline.report.model import Report
@@ -35,7 +35,7 @@ def write_files(report: Report, folder: Path, formats: Sequence[str] = ("html", 
                 written += [path for path in pictures if path.suffix == f".{form}"]
                 continue
             path = folder / f"report.{form}"
-            path.write_bytes(_content(report, form, pictures, folder, drawn))
+            write_whole(path, _content(report, form, pictures, folder, drawn))
             written.append(path)
     except OSError as error:
         raise EnvironmentFault(f"cannot write the report to {folder}", why=str(error), fix="--output FOLDER") from error

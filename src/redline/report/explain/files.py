@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from redline.errors import EnvironmentFault
-from redline.report.charts import Chart, available
+from redline.report.charts import Chart, available, write_whole
 from redline.report.explain.read import Explained
 from redline.report.explain.text import html, markdown
 
@@ -17,11 +17,11 @@ def write_explained(explained: Explained, folder: Path) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         written = []
         for name, content in drawn.items():
-            (folder / name).write_bytes(content)
+            write_whole(folder / name, content)
         svgs = tuple(content.decode() for name, content in drawn.items() if name.endswith(".svg"))
         pictures = tuple(name for name in drawn if name.endswith(".svg"))
         for name, text in (("explain.html", html(explained, svgs)), ("explain.md", markdown(explained, pictures))):
-            (folder / name).write_text(text)
+            write_whole(folder / name, text.encode())
             written.append(folder / name)
     except OSError as error:
         raise EnvironmentFault(f"cannot write to {folder}", why=str(error), fix="--output FOLDER") from error
