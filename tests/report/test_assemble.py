@@ -9,6 +9,7 @@ from redline.analyse.comparison import BETTER
 from redline.errors import UsageError
 from redline.report.assemble import load_report
 from redline.report.model import Report, load_label
+from redline.spec.slo import SloSpec
 from redline.store.read import Reader
 from redline.store.store import Store
 from tests.report.stored import FAST, SLOW, experiment, write_run
@@ -150,3 +151,22 @@ def test_load_label(load: tuple[str, float], text: str) -> None:
 
 def test_states_count_every_engine_at_every_point(plain: Report) -> None:
     assert sum(plain.states.values()) == 6
+
+
+def test_runs_with_different_slos_say_so(tmp_path: Path) -> None:
+    path = tmp_path / "r.db"
+    runs = [write_run(path, (FAST,), clients=(2,), seconds=1.0, slo=SloSpec(ttft_ms=ms)) for ms in (100.0, 100.0, 50.0)]
+    with Reader.open(path) as reader:
+        assert load_report(reader, runs[:2]).banners == ()
+        (banner,) = load_report(reader, runs[1:]).banners
+    assert "different SLOs" in banner
+    assert runs[1] in banner
+
+
+def test_the_client_is_busy_as_long_as_the_point_is_measured(stored: Path, plain: Report) -> None:
+    cells = next(section for section in plain.sections if section.key == "client").rows
+    with Reader.open(stored) as reader:
+        points = [point for trial in reader.run().trials for point in trial.points]
+    took = [(point.ended_ns - point.measured_from_ns) / 1e9 for point in points]
+    # of the 0.4 s of CPU time that each of the stored points has; the steady window is shorter
+    assert [row[8] for row in cells] == [f"{0.4 / seconds:.0%}" for seconds in took]

@@ -1,15 +1,21 @@
 from __future__ import annotations
 
 import re
+import sqlite3
+from contextlib import closing
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
 from redline.errors import EnvironmentFault
 from redline.report import html, palette
+from redline.report.assemble import load_report
 from redline.report.charts import Chart
 from redline.report.html import render_html, themed
 from redline.report.model import Report
+from redline.store.read import Reader
+from tests.report.stored import FAST, SLOW, write_run
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 
@@ -125,3 +131,17 @@ def test_themed_svg() -> None:
         '<svg class="x" style="max-width:20px" viewBox="0 0 20 10"><clipPath id="c3-c"/>'
         '<g clip-path="url(#c3-c)" fill="var(--e0)" stroke="var(--line)"/></svg>'
     )
+
+
+def test_embeddings_are_told_by_their_input(tmp_path: Path) -> None:
+    path = tmp_path / "r.db"
+    write_run(path, (SLOW, FAST), clients=(4,), seconds=2.0)
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute(
+            """UPDATE request SET finish_reason = 'embedding', output_tokens = 0, chunks = 0, first_chunk_ns = 0,
+            last_chunk_ns = 0, chunk_ns = x'', chunk_tokens = x''"""
+        )
+    with Reader.open(path) as reader:
+        page = render_html(load_report(reader), [])
+    assert "input throughput at 4 clients" in page
+    assert "output throughput" not in page

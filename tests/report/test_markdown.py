@@ -1,11 +1,19 @@
 from __future__ import annotations
 
 import re
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from redline.report.assemble import load_report
+from redline.report.html import render_html
 from redline.report.markdown import render_markdown
 from redline.report.model import Report
+from redline.store.read import Reader
+from tests.report.stored import FAST, SLOW, write_run
 
 
 @pytest.mark.parametrize("which", ["plain", "hard"])
@@ -64,3 +72,46 @@ def test_a_name_brings_no_html_of_its_own(hard: Report) -> None:
     text = render_markdown(hard)
     assert "&lt;b>spec" in text
     assert "<b>" not in re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+
+
+def test_what_is_recorded_cannot_end_its_block(plain: Report) -> None:
+    run = replace(plain.runs[0], yaml="workload:\n  system: |\n    ```\n    <b>\n    ```\n")
+    text = render_markdown(replace(plain, runs=(run,)))
+    block = text.partition("````yaml\n")[2].partition("\n````\n")[0]
+    assert block == run.yaml.rstrip()
+
+
+@pytest.mark.parametrize(
+    ("status", "argv", "again"),
+    [
+        ("done", ("redline", "bench", "http://127.0.0.1:1"), True),
+        ("imported", ("redline", "import", "vllm.json"), False),
+        ("done", ("redline", "serve", "vllm"), False),
+        ("done", ("redline", "node", "prove"), False),
+    ],
+)
+def test_only_what_compare_measures_again_says_so(
+    plain: Report, status: str, argv: tuple[str, ...], again: bool
+) -> None:
+    report = replace(plain, runs=(replace(plain.runs[0], status=status, argv=argv),))
+    for text in (render_markdown(report), render_html(report, [])):
+        assert ("redline compare -f experiment.yaml" in text) == again
+        assert " ".join(argv) in text
+
+
+def test_rounds_of_one_start_are_told_apart_and_are_no_starts(tmp_path: Path) -> None:
+    path = tmp_path / "r.db"
+    write_run(path, (SLOW, FAST), clients=(4,), seconds=2.0, repeats=3)
+    with closing(sqlite3.connect(path)) as db, db:  # as an engine that stays up for all rounds is stored
+        db.execute(
+            """UPDATE point SET outcome = json_set(outcome, '$.round', (SELECT repeat FROM trial WHERE id = trial_id)),
+            trial_id = (SELECT min(b.id) FROM trial a JOIN trial b ON a.engine = b.engine WHERE a.id = trial_id)"""
+        )
+        db.execute("DELETE FROM trial WHERE id NOT IN (SELECT trial_id FROM point)")
+    with Reader.open(path) as reader:
+        report = load_report(reader)
+    for text in (render_markdown(report), render_html(report, [])):
+        assert all(f", round {number}" in text for number in (1, 2, 3))
+        assert ", repeat" not in text
+        assert "Each engine was started once" in text
+        assert "3 starts" not in text

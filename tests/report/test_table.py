@@ -85,3 +85,12 @@ def test_an_open_loop_is_headed_by_its_rate(tmp_path: Path) -> None:
         report = load_report(reader)
     text = printed(report, 120)
     assert any(line.lstrip().startswith("req/s  engine") for line in text.splitlines())
+
+
+def test_loads_of_two_kinds_each_say_their_unit(tmp_path: Path) -> None:
+    path = tmp_path / "r.db"
+    runs = [write_run(path, (FAST,), seconds=2.0, clients=(4,)), write_run(path, (FAST,), seconds=2.0, rate=(4.0,))]
+    with Reader.open(path) as reader:
+        text = printed(load_report(reader, runs), 160)
+    assert "4 clients  " in text
+    assert "4 req/s poisson  " in text

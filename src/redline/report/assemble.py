@@ -55,7 +55,7 @@ def load_report(reader: Reader, run_ids: Sequence[str] = ("last",)) -> Report:
         slo=_terms(rows[0]),
         attainment=float(slo.get("attainment", 0.95)),
         colours={label: i for i, label in enumerate(dict.fromkeys(label for _, label in engines))},
-        banners=tuple(text for row in rows for text in _banners(row)),
+        banners=(*(text for row in rows for text in _banners(row)), *_several_slos(rows)),
         missing=missing,
         db=str(reader.path),
         promises=class_promises(rows[0].experiment),
@@ -231,6 +231,13 @@ def _banners(row: RunRow) -> list[str]:
     if row.status == "interrupted":
         return [f"Run {row.id} was interrupted: what was measured until then is shown."]
     return [f"Run {row.id} failed: nothing could be measured."] if row.status == "failed" else []
+
+
+def _several_slos(rows: list[RunRow]) -> list[str]:
+    kept = {(tuple(_terms(row).items()), (row.experiment.get("slo") or {}).get("attainment")) for row in rows}
+    if len(kept) == 1:
+        return []
+    return [f"These runs have different SLOs: goodput is by each run's own, the SLO shown is that of {rows[0].id}."]
 
 
 def _missing(row: RunRow) -> list[str]:

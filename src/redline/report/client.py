@@ -40,7 +40,7 @@ def client_section(reader: Reader, rows: Sequence[RunRow], models: Sequence[Mode
 def _row(load: str, engine: str, one: Measured) -> tuple[str, ...]:
     outcome = one.outcome
     known: dict[str, Any] = outcome.get("calibration") or {}
-    seconds = one.summary.window.seconds
+    seconds = _measured_s(one)
     return (
         load,
         engine,
@@ -53,6 +53,13 @@ def _row(load: str, engine: str, one: Measured) -> tuple[str, ...]:
         f"{outcome['client_cpu_s'] / seconds:.0%}" if outcome.get("client_cpu_s") and seconds else "–",
         number(_value(known, "sustains_chunks_per_s")),
     )
+
+
+def _measured_s(one: Measured) -> float:
+    """From the end of the warm-up to the end of the point, which is what the CPU time is of: the steady window is
+    shorter. The first and the last slice of the timeline lie half a slice inside."""
+    middles = one.timeline.seconds
+    return float(middles[0] + middles[-1])
 
 
 def _notes(one: Measured) -> list[str]:

@@ -56,10 +56,16 @@ def claims(report: Report) -> list[Claim]:
 def caveats(report: Report) -> list[str]:
     """What a reader should know before believing any of it."""
     texts = []
-    repeats = max(
-        (len(found) for model in report.models for e in model.engines for found in e.points.values()), default=0
+    starts = max(
+        (
+            len({one.trial_id for one in found})  # rounds of an engine that stays up are of one start
+            for model in report.models
+            for engine in model.engines
+            for found in engine.points.values()
+        ),
+        default=0,
     )
-    if repeats == 1 and any(len(model.engines) > 1 for model in report.models):
+    if starts == 1 and any(len(model.engines) > 1 for model in report.models):
         texts.append(
             "Each engine was started once: intervals cover the noise within a run, not what differs from start to "
             "start; three repeats (--repeats 3) measure that too."

@@ -80,13 +80,14 @@ def _declared(theme: int) -> Markup:
 
 
 def _claim(claim: Claim) -> dict[str, Any]:
-    ratios = [("output throughput", claim.throughput), *((metric_name(r.metric), r) for r in claim.latencies)]
-    shown = [(name, ratio) for name, ratio in ratios if ratio is not None and not math.isnan(ratio.value)]
+    ratios = (claim.throughput, *claim.latencies)
+    shown = [(metric_name(r.metric), r) for r in ratios if r is not None and not math.isnan(r.value)]
     reach = max([2.0, *(edge for _, ratio in shown for edge in _edges(ratio))])
     return {
         "claim": claim,
         "outcome": OUTCOME[claim.outcome],
         "big": ratio_text(claim.throughput, interval=False),
+        "what": metric_name(claim.throughput.metric if claim.throughput else "output_tokens_per_s"),
         "rows": [_forest(name, ratio, reach) for name, ratio in shown],
         "scale": [(_at(factor, reach), f"{factor:g}×") for factor in _marks(reach) if _inside(factor, reach)],
     }
@@ -237,7 +238,7 @@ def _evidence(engine: EngineReport, measured: Measured, load: str, repeats: int,
     ]
     return {
         "engine": engine.label, "place": _place(report, engine.label), "load": load, "measured": measured,
-        "repeat": f"repeat {measured.repeat + 1}" if repeats > 1 else "", "summary": summary,
+        "repeat": measured.again if repeats > 1 else "", "summary": summary,
         "counts": evidence.counts_text(summary), "window": evidence.window_text(measured),
         "chunks": evidence.chunks_text(summary) if summary.tokens_per_chunk else "none",
         "sources": evidence.tally_text(summary.token_sources) if summary.token_sources else "nobody",

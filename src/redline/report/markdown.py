@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from redline.analyse.comparison import ModelComparison
@@ -50,7 +51,7 @@ def _head(report: Report) -> Lines:
         model = f"{claim.model}: " if len(report.models) > 1 else ""
         yield f"- **{_safe(model + claim.text)}**" + (f" ({_safe(tail)})" if tail else "")
     for caveat in caveats(report):
-        yield f"- {caveat}"
+        yield f"- {_safe(caveat)}"
     yield ""
 
 
@@ -66,7 +67,8 @@ def _model(model: ModelReport, report: Report) -> Lines:
         yield f"- {STATE_MARK[state]} **{state}** {_safe(where)}: {_safe(why)}"
     for engine in model.engines:
         if not engine.points:
-            yield f"- **{engine.status}** {_safe(engine.label)}: {_safe(engine.error.removeprefix('skipped: '))}"
+            why = engine.error.removeprefix("skipped: ") or "nothing was measured"
+            yield f"- **{engine.status}** {_safe(engine.label)}: {_safe(why)}"
     yield ""
 
 
@@ -100,7 +102,7 @@ def _ratios(model: ModelComparison, report: Report) -> Lines:
     for point, found in others:
         cells = [arrow(found.ratios.get(name)) + ratio_text(found.ratios.get(name)) for name in names]
         yield _row([load_label(point.load), found.label, *cells])
-    legend = "▲ better, ▼ worse, ≈ no detectable difference, ≤ at most (slow ones were cut off), ? cannot be said."
+    legend = "▲ better, ▼ worse, ≈ no detectable difference, ≤ at most, ≥ at least (slow ones were cut off), ? cannot be said."
     yield from ("", legend, "")
 
 
@@ -140,14 +142,14 @@ def _pictures(pictures: Sequence[str | Path]) -> Lines:
 
 def _evidence(report: Report) -> Lines:
     yield from ("## Evidence", "")
-    yield "Every number of the tables can be had again from the results file:"
+    yield "What lies behind the numbers, and the SQL (`redline sql`) that gives latencies and output throughput again:"
     yield ""
     for model in report.models:
         for engine in model.engines:
             for load, found in engine.points.items():
                 for measured in found:
                     summary = measured.summary
-                    again = f", repeat {measured.repeat + 1}" if len(found) > 1 else ""
+                    again = f", {measured.again}" if len(found) > 1 else ""
                     where = f"{model.name} · {engine.label} · {load_label(load)}{again}"
                     yield f"<details><summary>{_safe(where)}</summary>"
                     yield ""
@@ -190,9 +192,9 @@ def _engine(engine: EngineReport, model: str) -> Lines:
         yield f"- {name}: `{value}`"
     yield ""
     if engine.flags:
-        yield from ("<details><summary>flags that the engine resolved</summary>", "", "```")
-        yield from (f"{name}={value}" for name, value in engine.flags.items())
-        yield from ("```", "", "</details>", "")
+        yield from ("<details><summary>flags that the engine resolved</summary>", "")
+        yield from _block(f"{name}={value}" for name, value in engine.flags.items())
+        yield from ("", "</details>", "")
 
 
 def _run(run: RunInfo) -> Lines:
@@ -200,21 +202,22 @@ def _run(run: RunInfo) -> Lines:
     experiment = f"experiment `{run.experiment_hash}`, {run.status}"
     yield f"Started {run.started_wall}, redline {run.redline_version}, {experiment}."
     yield from ("", f"Box: {_safe(box_line(run.provenance))}", "")
-    yield from ("<details><summary>everything recorded about the box</summary>", "", "```")
-    yield from (f"{name}: {value}" for name, value in box_rows(run.provenance))
-    yield from ("```", "", "</details>", "", "To do it again:", "", "```sh")
-    yield "redline compare -f experiment.yaml"
-    yield from ("```", "", f"It was started as `{shlex.join(run.argv)}`." if run.argv else "", "")
-    yield from (
-        "<details><summary>experiment.yaml</summary>",
-        "",
-        "```yaml",
-        run.yaml.rstrip(),
-        "```",
-        "",
-        "</details>",
-        "",
-    )
+    yield from ("<details><summary>everything recorded about the box</summary>", "")
+    yield from _block(f"{name}: {value}" for name, value in box_rows(run.provenance))
+    yield from ("", "</details>", "")
+    if run.repeatable:
+        yield from ("To do it again:", "", "```sh", "redline compare -f experiment.yaml", "```", "")
+    yield from (f"It was started as `{shlex.join(run.argv)}`." if run.argv else "", "")
+    yield from ("<details><summary>experiment.yaml</summary>", "")
+    yield from _block([run.yaml.rstrip()], "yaml")
+    yield from ("", "</details>", "")
+
+
+def _block(lines: Iterable[str], language: str = "") -> Lines:
+    """As they are: the fence is longer than any in them, such as in a prompt or a chat template."""
+    text = "\n".join(lines)
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    yield from (fence + language, *text.splitlines(), fence)
 
 
 def section_lines(section: Section) -> list[str]:

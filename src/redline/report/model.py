@@ -36,6 +36,12 @@ class RunInfo:
     yaml: str
     provenance: dict[str, Any]
 
+    @property
+    def repeatable(self) -> bool:
+        """Whether `redline compare -f` measures the same: not what another tool measured, nor what was only served or
+        was a proof of settings, which its own command begins."""
+        return self.status != "imported" and self.argv[1:2] not in (("serve",), ("node",))
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -56,6 +62,12 @@ class Measured:
     """(status, HTTP status, error, how often), most frequent first."""
     panels: tuple[Panel, ...] = ()
     """What the samplers saw meanwhile."""
+
+    @property
+    def again(self) -> str:
+        """Which of several measurements of a load point: `round 3` of an engine that stayed up, else `repeat 2`."""
+        number = self.outcome.get("round")
+        return f"repeat {self.repeat + 1}" if number is None else f"round {number + 1}"
 
 
 @dataclass(frozen=True)
@@ -168,11 +180,13 @@ def load_label(load: Load) -> str:
 
 
 def load_unit(loads: Iterable[Load]) -> str:
-    """What the numbers of these loads count, short enough for the head of a column."""
-    kinds = {kind for kind, _ in loads}
-    if kinds <= {"closed", "stages-closed"}:
-        return "clients"
-    return "speed" if kinds == {"trace"} else "req/s"
+    """What the numbers of these loads count, short enough for the head of a column; `load` where that is not one
+    thing, as of several runs."""
+    units = {_UNITS.get(kind, "req/s") for kind, _ in loads}
+    return units.pop() if len(units) == 1 else "load" if units else "clients"
+
+
+_UNITS = {"closed": "clients", "stages-closed": "clients", "trace": "speed"}
 
 
 def whose(models: Sequence[ModelReport], model: str, engine: str) -> str:

@@ -34,7 +34,7 @@ from redline.report.section import Section
 MOST_REASONS = 10
 STATE_STYLE = {"valid": "green", "degraded": "yellow", "client-bound": "red", "invalid": "red"}
 OUTCOME_STYLE = {"better": "green", "worse": "red", "no detectable difference": "dim", "unknown": "dim"}
-LEGEND = "▲ better  ▼ worse  ≈ no detectable difference  ≤ at most, slow ones were cut off  ? cannot be said; [95 %]"
+LEGEND = "▲ better  ▼ worse  ≈ no detectable difference  ≤ at most, ≥ at least, slow ones were cut off  ? cannot be said; [95 %]"
 
 
 def print_report(report: Report, console: Console) -> None:
@@ -104,7 +104,7 @@ def _wide(model: ModelComparison, report: Report) -> Table:
         for i, found in enumerate(point.engines):
             cells = [Text(cell(found, c), style="dim" if shaky(found, c) else "") for c in columns(report)]
             failed = Text(failed_text(found), style="red" if found.counts.get("failed") else "dim")
-            load = f"{point.load[1]:g}" if i == 0 else ""
+            load = _load(model, point) if i == 0 else ""
             table.add_row(load, Text(found.label), *cells, failed, _mark(found))
         if len(point.engines) > 1:
             table.add_section()
@@ -113,6 +113,11 @@ def _wide(model: ModelComparison, report: Report) -> Table:
 
 def _load_head(model: ModelComparison) -> str:
     return load_unit(point.load for point in model.points)
+
+
+def _load(model: ModelComparison, point: PointComparison) -> str:
+    """The number alone where the head of the column says what it counts."""
+    return load_label(point.load) if _load_head(model) == "load" else f"{point.load[1]:g}"
 
 
 def _ratios(model: ModelComparison, report: Report, console: Console) -> list[RenderableType]:
@@ -135,7 +140,7 @@ def _ratio_table(model: ModelComparison, names: list[str]) -> Table:
     before = None
     for point in model.points:
         for found in (found for found in point.engines if found.ratios):
-            load = f"{point.load[1]:g}" if point.load != before else ""
+            load = _load(model, point) if point.load != before else ""
             before = point.load
             table.add_row(load, Text(found.label), *(_ratio(found.ratios.get(name)) for name in names))
     return table
