@@ -40,6 +40,15 @@ def test_load_that_was_asked_for(name: str, kind: str, value: float) -> None:
     assert (point.load.kind, point.load.value) == (kind, value)
 
 
+def test_guidellms_throughput_without_a_limit_is_not_its_synchronous_client(tmp_path: Path) -> None:
+    whole = json.loads((DATA / FILES[1]).read_text())
+    (one,) = whole["benchmarks"]
+    kinds = ({"type_": "synchronous"}, {"type_": "throughput", "max_concurrency": None})
+    sweep = [{**one, "config": {**one["config"], "strategy": kind}} for kind in kinds]
+    points = read_file(_write(tmp_path, {**whole, "benchmarks": sweep}))
+    assert [(point.load.kind, point.load.value) for point in points] == [("closed", 1.0), ("closed", 40.0)]
+
+
 def test_one_line_of_aiperf_says_where_the_rest_is(tmp_path: Path) -> None:
     lonely = tmp_path / "profile_export.jsonl"
     lonely.write_text((DATA / "aiperf/profile_export.jsonl").read_text())

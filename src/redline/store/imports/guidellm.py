@@ -78,5 +78,8 @@ def _load(found: Fields) -> LoadPoint:
     if kind in ("poisson", "constant", "async"):
         rate = number_at(found, "config.strategy.rate") or 1.0
         return LoadPoint("poisson" if kind == "poisson" else "constant", rate)
-    clients = number_at(found, "config.strategy.streams") or number_at(found, "config.strategy.max_concurrency") or 1.0
-    return LoadPoint("closed", 1.0 if kind == "synchronous" else clients)
+    if kind == "synchronous":
+        return LoadPoint("closed", 1.0)
+    clients = number_at(found, "config.strategy.streams") or number_at(found, "config.strategy.max_concurrency")
+    # `throughput` without a limit sends everything at once: not the one client of `synchronous` in the same sweep
+    return LoadPoint("closed", clients or number_at(found, "metrics.request_totals.total") or 1.0)
