@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
+from redline.report.assemble import load_report
 from redline.report.model import Report
 from redline.report.plain import as_dict
+from redline.store.read import Reader
+from tests.report.stored import FAST, write_run
 
 
 def walk(value: Any) -> Any:
@@ -49,3 +54,16 @@ def test_engines_without_numbers_are_there(hard: Report) -> None:
     assert engines["trt"]["status"] == "skipped"
     assert engines["vllm-big"]["status"] == "failed"
     assert "CUDA" in engines["vllm-big"]["error"]
+
+
+def test_no_column_of_a_section_hides_another(tmp_path: Path) -> None:
+    stage = {"label": "4 req/s", "from_s": 0.0, "until_s": 2.0, "open": True, "mean": 4.0}
+    told = {"traffic": {"stages": [stage]}, "measured_from_ns": 1_000_000_000, "ended_ns": 3_000_000_000}
+    write_run(tmp_path / "r.db", (replace(FAST, outcome=told),), clients=(4,), seconds=2.0)
+    with Reader.open(tmp_path / "r.db") as reader:
+        report = load_report(reader)
+    for section in report.sections:
+        assert len(set(section.heads)) == len(section.heads)
+    (row,) = as_dict(report)["sections"]["stages"]["rows"]
+    ttft, itl = (float(row[head].rstrip("†")) for head in ("TTFT ms p99", "ITL ms p99"))
+    assert ttft > itl

@@ -13,7 +13,8 @@ from redline.store.read import Reader
 from redline.store.rows import RunRow
 
 _HEADS = (
-    "engine", "stage", "asked", "had", "done/s", "TTFT ms p50", "p99", "ITL ms p50", "p99", "good/s", "failed",
+    "engine", "stage", "asked", "had", "done/s", "TTFT ms p50", "TTFT ms p99", "ITL ms p50", "ITL ms p99",
+    "good/s", "failed",
 )  # fmt: skip
 _NOTE = (
     "asked and had: requests sent per second, or requests in flight where the stages are clients. A request belongs to "
