@@ -102,8 +102,8 @@ def _ratios(model: ModelComparison, report: Report) -> Lines:
     for point, found in others:
         cells = [arrow(found.ratios.get(name)) + ratio_text(found.ratios.get(name)) for name in names]
         yield _row([load_label(point.load), found.label, *cells])
-    legend = "▲ better, ▼ worse, ≈ no detectable difference, ≤ at most, ≥ at least (slow ones were cut off), ? cannot be said."
-    yield from ("", legend, "")
+    bounds = "≤ at most, ≥ at least (slow ones were cut off)"
+    yield from ("", f"▲ better, ▼ worse, ≈ no detectable difference, {bounds}, ? cannot be said.", "")
 
 
 def _footprint(model: ModelReport) -> Lines:
@@ -142,7 +142,7 @@ def _pictures(pictures: Sequence[str | Path]) -> Lines:
 
 def _evidence(report: Report) -> Lines:
     yield from ("## Evidence", "")
-    yield "What lies behind the numbers, and the SQL (`redline sql`) that gives latencies and output throughput again:"
+    yield "What lies behind the numbers, and the SQL (`redline sql`) that gives latencies and output tokens again:"
     yield ""
     for model in report.models:
         for engine in model.engines:

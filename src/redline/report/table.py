@@ -34,7 +34,9 @@ from redline.report.section import Section
 MOST_REASONS = 10
 STATE_STYLE = {"valid": "green", "degraded": "yellow", "client-bound": "red", "invalid": "red"}
 OUTCOME_STYLE = {"better": "green", "worse": "red", "no detectable difference": "dim", "unknown": "dim"}
-LEGEND = "▲ better  ▼ worse  ≈ no detectable difference  ≤ at most, ≥ at least, slow ones were cut off  ? cannot be said; [95 %]"
+LEGEND = (
+    "▲ better  ▼ worse  ≈ no detectable difference  ≤ at most, ≥ at least: slow ones cut off  ? cannot be said; [95 %]"
+)
 
 
 def print_report(report: Report, console: Console) -> None:

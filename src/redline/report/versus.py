@@ -115,7 +115,9 @@ def compare_runs(
 def set_against(reader: Reader, run: RunRow, engines: Sequence[tuple[str, str, str]]) -> Versus:
     """Engines of one run, each (model, label of A, label of B) a pair; they are judged together."""
     pairs = [
-        _pair(reader, *(Side.among(run, run.trials, model, label) for label in (a, b)), DEFAULT_METRICS, 0.0)
+        _pair(
+            reader, Side.among(run, run.trials, model, a), Side.among(run, run.trials, model, b), DEFAULT_METRICS, 0.0
+        )
         for model, a, b in engines
     ]
     return _judged(run.id, run.id, pairs, DEFAULT_METRICS, 0.0)
