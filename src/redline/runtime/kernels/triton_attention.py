@@ -34,6 +34,19 @@ def context_of(
 
 
 @triton.jit
+def load_block(pages, where, there, inside, clear: tl.constexpr, whole: tl.constexpr):
+    """Elements at `where`; 0 beyond the context (`there`) and beyond a head (`inside`). `clear`: nothing lies beyond
+    the context. `whole`: nothing lies beyond a head."""
+    if clear and whole:
+        block = tl.load(pages + where)
+    elif clear:
+        block = tl.load(pages + where, mask=inside, other=0.0)
+    else:
+        block = tl.load(pages + where, mask=there & inside, other=0.0)
+    return block
+
+
+@triton.jit
 def attend_block(
     query, k_pages, v_pages, table, n, last, position, kv_head, top, total, acc, scale, kv_stride, window,
     dim: tl.constexpr, page_size: tl.constexpr, windowed: tl.constexpr,
@@ -42,41 +55,41 @@ def attend_block(
     """Adds the tokens at positions `n` to the running maximum, weight and weighted values of every row. `clear`: every
     row sees all of them, so that nothing has to be masked."""
     d = tl.arange(0, block_d)
-    if clear:
-        page = tl.load(table + n // page_size).to(tl.int64)
-    else:
-        there = n < last
-        page = tl.load(table + n // page_size, mask=there, other=0).to(tl.int64)
+    there, inside = n < last, d < dim
+    page = load_block(table, n // page_size, there, there, clear, True).to(tl.int64)
     where = (page * page_size + n % page_size) * kv_stride + kv_head * dim
-    if clear and dim == block_d:
-        key = tl.load(k_pages + where[None, :] + d[:, None])
-    elif clear:
-        key = tl.load(k_pages + where[None, :] + d[:, None], mask=(d < dim)[:, None], other=0.0)
-    else:
-        key = tl.load(k_pages + where[None, :] + d[:, None], mask=there[None, :] & (d < dim)[:, None], other=0.0)
+    whole: tl.constexpr = dim == block_d
+    key = load_block(k_pages, where[None, :] + d[:, None], there[None, :], inside[:, None], clear, whole)
     weight = tl.dot(query, key.to(query.dtype), input_precision=precision) * scale
-    if clear:
-        higher = tl.maximum(top, tl.max(weight, axis=1))
-        anchor = higher
-    else:
+    if not clear:
         seen = there[None, :] & (n[None, :] <= position[:, None])
         if windowed:
             seen = seen & (n[None, :] > position[:, None] - window)
         weight = tl.where(seen, weight, float("-inf"))
-        higher = tl.maximum(top, tl.max(weight, axis=1))
-        # a row that has seen nothing yet keeps weight 0 instead of inf - inf
-        anchor = tl.where(higher == float("-inf"), 0.0, higher)
+    higher = tl.maximum(top, tl.max(weight, axis=1))
+    # a row that has seen nothing yet keeps weight 0 instead of inf - inf
+    anchor = higher if clear else tl.where(higher == float("-inf"), 0.0, higher)
     weight = tl.exp2(weight - anchor[:, None])
     fade = tl.exp2(top - anchor)
     total = total * fade + tl.sum(weight, axis=1)
-    if clear and dim == block_d:
-        value = tl.load(v_pages + where[:, None] + d[None, :])
-    elif clear:
-        value = tl.load(v_pages + where[:, None] + d[None, :], mask=(d < dim)[None, :], other=0.0)
-    else:
-        value = tl.load(v_pages + where[:, None] + d[None, :], mask=there[:, None] & (d < dim)[None, :], other=0.0)
+    value = load_block(v_pages, where[:, None] + d[None, :], there[:, None], inside[None, :], clear, whole)
     acc = tl.dot(weight.to(query.dtype), value.to(query.dtype), acc * fade[:, None], input_precision=precision)
     return higher, total, acc
+
+
+@triton.jit
+def attend_blocks(
+    query, k_pages, v_pages, table, low, last, position, kv_head, top, total, acc, scale, kv_stride, window,
+    dim: tl.constexpr, page_size: tl.constexpr, windowed: tl.constexpr, precision: tl.constexpr,
+    block_n: tl.constexpr, block_d: tl.constexpr, clear: tl.constexpr = False,
+):  # fmt: skip
+    """`attend_block` from position `low` to `last`."""
+    for base in range(low, last, block_n):
+        top, total, acc = attend_block(
+            query, k_pages, v_pages, table, base + tl.arange(0, block_n), last, position, kv_head, top, total, acc,
+            scale, kv_stride, window, dim, page_size, windowed, precision, block_d, clear,
+        )  # fmt: skip
+    return top, total, acc
 
 
 @triton.jit
@@ -134,21 +147,17 @@ def attention_kernel(
     table = page_tables + sequence.to(tl.int64) * table_stride
     if tiled and not windowed:
         # most of a long prompt's blocks lie before the tile's first token: every row sees all of them
-        clear_to = tl.minimum(last, length - queries + first // group + 1)
-        clear_to = low + tl.maximum(clear_to - low, 0) // block_n * block_n
-        for base in range(low, clear_to, block_n):
-            top, total, acc = attend_block(
-                query, k_pages, v_pages, table, base + tl.arange(0, block_n), last, position, kv_head, top, total, acc,
-                scale, kv_stride, window, dim, page_size, windowed, precision, block_d, True,
-            )  # fmt: skip
-        low = clear_to
-    for base in range(low, last, block_n):
-        top, total, acc = attend_block(
-            query, k_pages, v_pages, table, base + tl.arange(0, block_n), last, position, kv_head, top, total, acc,
-            scale, kv_stride, window, dim, page_size, windowed, precision, block_d,
+        whole = tl.maximum(tl.minimum(last, length - queries + first // group + 1) - low, 0) // block_n * block_n
+        top, total, acc = attend_blocks(
+            query, k_pages, v_pages, table, low, low + whole, position, kv_head, top, total, acc, scale, kv_stride,
+            window, dim, page_size, windowed, precision, block_n, block_d, True,
         )  # fmt: skip
-    there = row < queries * group
-    store_rows(out, partial, logs, head, there, top, total, acc, split, splits, dim, split_up, block_d)
+        low += whole
+    top, total, acc = attend_blocks(
+        query, k_pages, v_pages, table, low, last, position, kv_head, top, total, acc, scale, kv_stride, window,
+        dim, page_size, windowed, precision, block_n, block_d,
+    )  # fmt: skip
+    store_rows(out, partial, logs, head, row < queries * group, top, total, acc, split, splits, dim, split_up, block_d)
 
 
 @triton.jit(do_not_specialize=["first", "splits"])

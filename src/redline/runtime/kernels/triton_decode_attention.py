@@ -12,7 +12,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from redline.runtime.kernels.triton_attention import attend_block, store_rows
+from redline.runtime.kernels.triton_attention import attend_blocks, store_rows
 from redline.runtime.kernels.triton_overlap import wait
 
 
@@ -94,10 +94,9 @@ def decode_attention_kernel(
         )  # fmt: skip
         total += 1.0
         acc += value[None, :]
-    for base in range(low, last, block_n):
-        top, total, acc = attend_block(
-            query, k_pages, v_pages, table, base + tl.arange(0, block_n), last, position + tl.zeros_like(row), kv_head,
-            top, total, acc, scale, kv_stride, window, dim, page_size, windowed, precision, block_d,
-        )  # fmt: skip
+    top, total, acc = attend_blocks(
+        query, k_pages, v_pages, table, low, last, position + tl.zeros_like(row), kv_head, top, total, acc, scale,
+        kv_stride, window, dim, page_size, windowed, precision, block_n, block_d,
+    )  # fmt: skip
     head = sequence * (kv_heads * group) + kv_head * group + row
     store_rows(out, partial, logs, head, row < group, top, total, acc, split, splits, dim, split_up, block_d)
