@@ -20,7 +20,7 @@ demo: $(STAMP) ## serve the bundled model on transformers and on redline's engin
 	@$(BIN)/redline compare -f src/redline/recipes/experiments/demo.yaml
 
 test: $(STAMP) ## the whole test suite (tests of real vLLM need `make vllm` once; they say so when they are skipped)
-	@$(BIN)/python -m pytest -n 3 --dist worksteal --reruns 1
+	@$(BIN)/python -m pytest -n 2 --dist worksteal --reruns 1
 
 test-vm: $(STAMP) ## `redline node` in a virtual machine (QEMU; as root; 20 to 60 minutes): result in docs/results/node.md
 	@REDLINE_VM=1 $(BIN)/python -m pytest -n 0 tests/vm

@@ -70,7 +70,7 @@ def test_a_trace_at_hand(tmp_path: Path) -> None:
     code, text, _ = invoke("--trace", str(trace(tmp_path)), "-o", str(tmp_path / "out"))
     assert code == 0
     assert "matrix product" in text
-    assert "0.060 (60%)" in text
+    assert "0.06 (60%)" in text
     assert "20 of 20 events kept" in text
     page = (tmp_path / "out" / "timeline.html").read_text()
     assert "nvjet_tst" in page
