@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -67,8 +66,8 @@ def read_again(one: PhaseProfile, folder: Path) -> tuple[PhaseProfile, Reading |
     reading = profile_trace(path)
     part = reading.analysed and (reading.analysed.phase(one.phase) or reading.analysed.phase("whole"))
     kept = tuple(note for note in one.notes if note not in reading.notes)
-    if part and (pieces := [found[1] for note in kept if (found := re.match(r"one prefill.* took (\d+) steps", note))]):
-        part = part.added_up(float(pieces[0]))
+    if part and one.phase == "prefill" and (pieces := round(one.batch * one.asked / part.prompt_tokens)) > 1:
+        part = part.added_up(pieces)
     host, stand = (one.host_ms, one.standing) if part else (None, None)
     return replace(one, breakdown=part, host_ms=host, standing=stand, notes=(*kept, *reading.notes)), reading
 

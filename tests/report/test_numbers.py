@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from redline.analyse.comparison import Ratio
 from redline.analyse.finding import Interval
+from redline.analyse.slo import promised_share
 from redline.report.numbers import (
     FEW_NOTE,
     band,
@@ -17,7 +18,6 @@ from redline.report.numbers import (
     number,
     percentile_text,
     points,
-    promised_share,
     ratio_text,
 )
 

@@ -21,7 +21,7 @@ import numpy as np
 from redline.analyse.bootstrap import interval
 from redline.analyse.finding import Interval
 from redline.analyse.percentile import Floats
-from redline.analyse.slo import wilson
+from redline.analyse.slo import promised_share, wilson
 from redline.analyse.summary import PointSummary
 from redline.store.requests import Ints
 
@@ -292,7 +292,9 @@ def next_for_slo(seen: Sequence[Seen], bounds: Bounds, attainment: float) -> Dec
     unsure = [row for row in unsure if (passed is None or row.load > passed) and (failed is None or row.load < failed)]
     if unsure:
         row = unsure[0]
-        return Step(row.load, f"{row.share:.1%} of the requests cannot be told from {100 * attainment:g}%: once more")
+        return Step(
+            row.load, f"{row.share:.1%} of the requests cannot be told from {promised_share(attainment)}: once more"
+        )
     if failed is None:
         assert passed is not None
         wider = bounds.fit(2 * passed)

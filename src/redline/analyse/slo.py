@@ -31,6 +31,11 @@ def met(latencies: Latencies, terms: Mapping[str, float]) -> Bools:
     return good
 
 
+def promised_share(share: float) -> str:
+    """`95%`, `99.9%`: what was promised is not rounded."""
+    return f"{100 * share:g}%"
+
+
 def wilson(hits: int, n: int) -> Interval | None:
     """Wilson score interval at 95 % for a share; None for n = 0. Right for small n and for shares of 0 and 1."""
     if n == 0:

@@ -17,7 +17,7 @@ from redline.analyse.finding import Finding, Interval, Verdict
 from redline.analyse.gaps import Gaps, tokens_per_chunk
 from redline.analyse.latency import DEFINITION, METRICS, Latencies, latencies_of
 from redline.analyse.percentile import LEVELS, Floats, enough_to_bound, in_order
-from redline.analyse.slo import wilson
+from redline.analyse.slo import promised_share, wilson
 from redline.analyse.stages import UNSTEADY, whole_window
 from redline.analyse.throughput import SLICES, block_length, mean_in_flight, rates_of
 from redline.analyse.verdict import Case, judge
@@ -208,7 +208,7 @@ def _shares(book: _Book, requests: Requests, latencies: Latencies, good: Bools |
     book.write("cut_off_share", float(cut.mean()) if len(cut) else math.nan, "cut_off_share@1")
     if good is not None:
         hits = int(good.sum())
-        note = "" if n == 0 or hits / n >= attainment else f"below the {100 * attainment:g}% promised"
+        note = "" if n == 0 or hits / n >= attainment else f"below the {promised_share(attainment)} promised"
         book.write("slo_attainment", hits / n if n else math.nan, "slo_attainment@1", band=wilson(hits, n), note=note)
 
 

@@ -14,7 +14,7 @@ def write_profile(profiled: Profiled, folder: Path) -> list[Path]:
     import orjson
 
     from redline.errors import EnvironmentFault
-    from redline.report.charts import available
+    from redline.report.charts import available, write_whole
     from redline.report.profile.notes import notes
     from redline.report.profile.timeline import timeline_html
     from redline.tune.profile.profile import without_nan
@@ -35,7 +35,7 @@ def write_profile(profiled: Profiled, folder: Path) -> list[Path]:
         if drawn:
             files["timeline.html"] = timeline_html(f"Profile of {told.model}", drawn, told).encode()
         for name, content in files.items():
-            (folder / name).write_bytes(content)
+            write_whole(folder / name, content)
     except OSError as error:
         raise EnvironmentFault(f"cannot write to {folder}", why=str(error), fix="--output FOLDER") from error
     return [folder / name for name in files]

@@ -17,9 +17,10 @@ from redline.analyse.comparison import (
     only_vectors,
 )
 from redline.analyse.percentile import is_maximum_of
+from redline.analyse.slo import promised_share
 from redline.analyse.verdict import STATES
 from redline.report.model import Report, load_label
-from redline.report.numbers import FEW_MARK, number, promised_share, quantity
+from redline.report.numbers import FEW_MARK, number, quantity
 from redline.units import DEFINITIONS
 
 

@@ -63,11 +63,6 @@ def points(share: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 99.5 else f"{value:.2g}"
 
 
-def promised_share(share: float) -> str:
-    """`95%`, `99.9%`: what was promised is not rounded."""
-    return f"{100 * share:g}%"
-
-
 def quantity(pooled: Pooled | None) -> str:
     """With its unit where the heading does not say it."""
     if pooled is None:

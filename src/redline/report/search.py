@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from redline.analyse.search import Seen, edge, fit_knee, kept, seen_of
+from redline.analyse.slo import promised_share
 from redline.analyse.summary import PointSummary
 from redline.report.model import EngineReport, Measured, ModelReport, load_label
-from redline.report.numbers import NONE, few_notes, number, percentile_text, promised_share
+from redline.report.numbers import NONE, few_notes, number, percentile_text
 from redline.report.section import Section
 from redline.store.read import Reader
 from redline.store.rows import RunRow

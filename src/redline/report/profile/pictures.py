@@ -15,7 +15,7 @@ from redline.analyse.profile.record import Profile
 from redline.analyse.roofline import Precision
 from redline.report import palette
 from redline.report.canvas import WIDTH, Drawing, data
-from redline.report.charts import Chart, require
+from redline.report.charts import Chart, require, write_whole
 from redline.report.draw_roofline import Dot, roofline
 from redline.report.profile.tables import GAP, every, what
 from redline.report.profile.timeline import COLOURS
@@ -37,7 +37,7 @@ def write_pictures(profile: Profile, folder: Path, formats: Sequence[str] = ("sv
     folder.mkdir(parents=True, exist_ok=True)
     for chart in pictures(profile):
         for form in formats:
-            (folder / f"{chart.name}.{form}").write_bytes(chart.png if form == "png" else chart.svg.encode())
+            write_whole(folder / f"{chart.name}.{form}", chart.png if form == "png" else chart.svg.encode())
         written.append((chart.title, f"{chart.name}.{formats[0]}"))
     return written
 
